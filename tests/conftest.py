@@ -1,0 +1,27 @@
+"""Every test runs in float64, with strict dtype promotion, no silent rank promotion, and checked shape annotations."""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+from jaxtyping import install_import_hook
+
+# The hook must be in place before the first import of the package: it checks every annotated shape while tests run.
+_hook = install_import_hook("jaxcam", "beartype.beartype")
+
+import jax
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+import jaxtyping
+import pytest
+
+
+@pytest.fixture
+def unchecked():
+    """As users run it: without the shape checks of the tests, which would answer bad input first."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
