@@ -1,0 +1,27 @@
+"""Writing a file whole or not at all: at every moment the path holds what it held before or all of the new bytes."""
+
+import contextlib
+import os
+import secrets
+import stat
+from pathlib import Path
+
+
+def replace_file(target: Path, data: bytes) -> None:
+    """The bytes at `target`, through a temporary file beside it that is removed if anything fails.
+
+    A new file gets the permissions that the umask leaves it, an existing one keeps its own.
+    """
+    temporary = target.with_name(f".jaxcam-{secrets.token_hex(8)}.tmp")
+    try:
+        # Not by tempfile, whose files are private to the user and would stay so.
+        with temporary.open("xb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        if target.exists():
+            temporary.chmod(stat.S_IMODE(target.stat().st_mode))
+        temporary.replace(target)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)

@@ -1,0 +1,216 @@
+"""Picture -> the input a network was trained on: resize, centre crop, normalise.
+
+Contract: the arithmetic of torchvision's transforms on Pillow images, Resize(int), CenterCrop(int), ToTensor,
+Normalize, so that torchvision checkpoints see exactly what they were trained on. Resizing works on 8-bit
+pixels, as there; a picture that was read from an 8-bit file loses nothing. Everything is channels-last.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from jax import Array
+from jax import numpy as jnp
+from jaxtyping import Float
+from PIL import Image
+
+from jaxcam._picture import checked_picture, from_pillow, interpolation_filter, to_pillow
+
+AnyArray = TypeVar("AnyArray", np.ndarray, Array)
+Channels = tuple[int | float, int | float, int | float]
+
+
+def resize_and_crop(
+    image: Float[np.ndarray, "H W 3"] | Float[Array, "H W 3"],
+    *,
+    resize: int | None,
+    crop: int | None,
+    interpolation: str = "bilinear",
+) -> Float[np.ndarray, "h w 3"]:
+    """The part of the picture that the network sees, still in [0, 1].
+
+    The shorter side becomes `resize` and the longer one int(resize · long / short). The crop of `crop` by
+    `crop` pixels begins at round((H - crop) / 2) and round((W - crop) / 2), halves rounded to even.
+
+    Args:
+        image: `[H, W, 3]`, floating point, in [0, 1].
+        resize: the shorter side in pixels; None leaves the size (and the exact values) alone.
+        crop: the sides of the centre crop in pixels; None keeps everything.
+        interpolation: "nearest", "box", "bilinear", "bicubic" or "lanczos"; all but "nearest" average over
+            the source pixels when they shrink.
+
+    Raises:
+        TypeError: image is not floating point (uint8: divide by 255), or a size is not an int.
+        ValueError: image is not `[H, W, 3]`, empty, not finite or not in [0, 1]; a size is below 1; the crop
+            is larger than the resized picture (torchvision would add a black border, which the maps would
+            then explain); the resized picture would have more than `PIL.Image.MAX_IMAGE_PIXELS` pixels; the
+            interpolation is unknown.
+
+    **Source**: torchvision.transforms.functional, `resize` and `center_crop`.
+    """
+    _check_sizes(resize, crop)
+    method = interpolation_filter(interpolation)
+    picture = checked_picture(image)
+    if resize is not None:
+        height, width = _resized_shape(picture.shape[0], picture.shape[1], resize)
+        picture = from_pillow(to_pillow(picture).resize((width, height), method))
+    if crop is None:
+        return picture
+    height, width = picture.shape[:2]
+    if crop > min(height, width):
+        raise ValueError(
+            f"crop must fit into the picture, got crop={crop} for a picture [{height}, {width}]"
+            f"{'' if resize is None else f' (after resize={resize})'}; use resize={crop} or more, "
+            f"or a crop of at most {min(height, width)}"
+        )
+    top, left = round((height - crop) / 2), round((width - crop) / 2)
+    return picture[top : top + crop, left : left + crop].copy()
+
+
+def normalise(
+    image: Float[AnyArray, "*batch H W 3"], *, mean: Channels, std: Channels
+) -> Float[AnyArray, "*batch H W 3"]:
+    """(image - mean) / std for each channel, in image's dtype; traceable, for one picture or a batch.
+
+    Args:
+        image: `[..., H, W, 3]`, floating point, in [0, 1] (the range is not checked: it may be traced).
+        mean: the three channel means, in the same units.
+        std: the three standard deviations.
+
+    Raises:
+        TypeError: image is not floating point.
+        ValueError: image is not `[..., H, W, 3]`; mean or std are not three finite numbers; std is not
+            positive.
+    """
+    _check_batch(image)
+    return (image - _per_channel(_checked_mean(mean), image)) / _per_channel(_checked_std(std), image)
+
+
+def preprocess(
+    image: Float[np.ndarray, "H W 3"] | Float[Array, "H W 3"],
+    *,
+    resize: int | None,
+    crop: int | None,
+    mean: Channels,
+    std: Channels,
+    interpolation: str = "bilinear",
+) -> Float[np.ndarray, "h w 3"]:
+    """The network input: `resize_and_crop`, then `normalise`; float32 `[h, w, 3]`.
+
+    Args and Raises are those of the two functions.
+
+    **Source**: torchvision.transforms, Resize, CenterCrop, ToTensor and Normalize on Pillow images.
+    """
+    return Preprocessing(resize=resize, crop=crop, mean=mean, std=std, interpolation=interpolation)(image)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """What a network expects of its input: a hashable value, callable on a picture `[H, W, 3]` in [0, 1].
+
+    `preprocessing(image)` = `preprocessing.normalise(preprocessing.view(image))`. By default
+    nothing changes.
+
+    Attributes:
+        resize: the shorter side after resizing in pixels, or None.
+        crop: the sides of the centre crop in pixels, or None.
+        mean: the channel means that are subtracted.
+        std: the channel standard deviations that are divided by.
+        interpolation: see `resize_and_crop`.
+    """
+
+    resize: int | None = None
+    crop: int | None = None
+    mean: Channels = (0.0, 0.0, 0.0)
+    std: Channels = (1.0, 1.0, 1.0)
+    interpolation: str = "bilinear"
+
+    def __post_init__(self) -> None:
+        _check_sizes(self.resize, self.crop)
+        if self.resize is not None and self.crop is not None and self.crop > self.resize:
+            raise ValueError(
+                f"crop must be at most resize, got crop={self.crop} and resize={self.resize}; "
+                "raise resize or lower crop"
+            )
+        interpolation_filter(self.interpolation)
+        # A list or an array of three would make the value unhashable.
+        object.__setattr__(self, "mean", _checked_mean(self.mean))
+        object.__setattr__(self, "std", _checked_std(self.std))
+
+    def __call__(self, image: Float[np.ndarray, "H W 3"] | Float[Array, "H W 3"]) -> Float[np.ndarray, "h w 3"]:
+        """The network input, float32 `[h, w, 3]`."""
+        return self.normalise(self.view(image))
+
+    def view(self, image: Float[np.ndarray, "H W 3"] | Float[Array, "H W 3"]) -> Float[np.ndarray, "h w 3"]:
+        """The part of the picture that the network sees, float32 in [0, 1]: what to lay a heatmap over."""
+        return resize_and_crop(image, resize=self.resize, crop=self.crop, interpolation=self.interpolation)
+
+    def normalise(self, image: Float[AnyArray, "*batch H W 3"]) -> Float[AnyArray, "*batch H W 3"]:
+        """(image - mean) / std, traceable; for pictures that have their size already."""
+        return normalise(image, mean=self.mean, std=self.std)
+
+    def denormalise(self, inputs: Float[AnyArray, "*batch H W 3"]) -> Float[AnyArray, "*batch H W 3"]:
+        """Inputs · std + mean: the inverse of `normalise`, traceable."""
+        _check_batch(inputs)
+        return inputs * _per_channel(self.std, inputs) + _per_channel(self.mean, inputs)
+
+
+def _resized_shape(height: int, width: int, resize: int) -> tuple[int, int]:
+    short, long = min(height, width), max(height, width)
+    new_long = int(resize * long / short)  # truncated, as torchvision does
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and resize * new_long > limit:
+        raise ValueError(
+            f"resize={resize} would turn the picture [{height}, {width}] into {resize * new_long:,} pixels "
+            f"(limit {limit:,}); crop it to a less extreme shape first"
+        )
+    return (resize, new_long) if height <= width else (new_long, resize)
+
+
+def _check_sizes(resize: object, crop: object) -> None:
+    for name, size in (("resize", resize), ("crop", crop)):
+        if size is None:
+            continue
+        if isinstance(size, bool) or not isinstance(size, int):
+            raise TypeError(f"{name} must be an int (pixels) or None, got {size!r}")
+        if size < 1:
+            raise ValueError(f"{name} must be at least 1 pixel, got {size}; None leaves the picture as it is")
+
+
+def _checked_mean(mean: Any) -> Channels:
+    return _checked_channels(mean, "mean")
+
+
+def _checked_std(std: Any) -> Channels:
+    checked = _checked_channels(std, "std")
+    if min(checked) <= 0:
+        raise ValueError(f"std must be positive in every channel, got {checked}; use 1.0 to leave a channel alone")
+    return checked
+
+
+def _checked_channels(values: Any, name: str) -> Channels:
+    try:
+        numbers = tuple(float(value) for value in values)
+    except TypeError as error:
+        raise TypeError(f"{name} must be three numbers, one for each channel, got {values!r}") from error
+    if len(numbers) != 3 or not all(math.isfinite(number) for number in numbers):
+        raise ValueError(f"{name} must be three finite numbers, one for each of R, G, B, got {numbers}")
+    return numbers
+
+
+def _check_batch(image: Any) -> None:
+    if not isinstance(image, np.ndarray | Array) or not jnp.issubdtype(image.dtype, jnp.floating):
+        kind = getattr(image, "dtype", type(image).__name__)
+        raise TypeError(f"image must be a floating-point array [..., H, W, 3], got {kind}; divide uint8 by 255")
+    if image.ndim < 3 or image.shape[-1] != 3:
+        raise ValueError(f"image must have shape [..., H, W, 3], channels last, got {list(image.shape)}")
+
+
+def _per_channel(values: Channels, image: np.ndarray | Array) -> np.ndarray:
+    # Explicit dtype and rank: nothing is promoted, for JAX arrays under strict promotion too.
+    return np.asarray(values, image.dtype).reshape((1,) * (image.ndim - 1) + (3,))
+
+
+IMAGENET = Preprocessing(resize=256, crop=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+"""What torchvision's ImageNet classifiers were trained on."""

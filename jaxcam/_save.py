@@ -1,0 +1,101 @@
+"""Writing a picture to a file, whole or not at all.
+
+Contract: at every moment the path holds either what it held before or the complete new file. A wrong argument
+is a TypeError or ValueError; what the operating system refuses is an OSError (FileNotFoundError,
+PermissionError). Every message is one line that names the file.
+
+Not promised: that the new name survives a power cut right after the call (the folder is not flushed, the
+bytes are).
+"""
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from jaxcam._atomic import replace_file
+from jaxcam._picture import over_white, to_pillow
+
+# Suffix -> Pillow's format and options. JPEG keeps colour at full resolution: panels have small coloured
+# text.
+_JPEG: tuple[str, dict[str, Any]] = ("JPEG", {"quality": 92, "subsampling": 0})
+_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
+    ".png": ("PNG", {}),
+    ".jpg": _JPEG,
+    ".jpeg": _JPEG,
+    ".webp": ("WEBP", {"quality": 92}),
+}
+
+
+def save(picture: Image.Image, path: str | os.PathLike[str]) -> None:
+    """Write the picture; the format follows from the suffix: .png, .jpg, .jpeg or .webp, in either case.
+
+    The bytes go to a temporary file in the same folder, are flushed to the disk, and then take the path's
+    place in one step. If anything fails, KeyboardInterrupt included, the temporary file is removed and the
+    path is left as it was. A new file gets the permissions that the umask leaves it, an existing one keeps
+    its own; a symbolic link stays one, and the file it points to is replaced. JPEG has no transparency: it is
+    laid over white.
+
+    Args:
+        picture: a Pillow image.
+        path: the file to write; its folder must exist.
+
+    Raises:
+        TypeError: picture is not a Pillow image, or path is not a path.
+        ValueError: the suffix is none of those; path is a folder or a device; the format cannot hold the
+            picture (JPEG: more than 65,535 pixels on a side; WebP: 16,383).
+        FileNotFoundError: the folder does not exist.
+        PermissionError: the folder or the existing file may not be written.
+        OSError: writing failed, for example because the disk is full.
+    """
+    if not isinstance(picture, Image.Image):
+        raise TypeError(f"picture must be a PIL.Image.Image, got {type(picture).__name__}; see PIL.Image.fromarray")
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"path must be a str or a pathlib.Path, got {type(path).__name__}")
+    name = f"{os.fspath(path)!r}"
+    suffix = Path(path).suffix.lower()
+    if suffix not in _FORMATS or "\0" in str(path):
+        raise ValueError(f"cannot tell the format of {name} by its suffix; end the name in {', '.join(_FORMATS)}")
+    data = _encoded(picture, suffix, name)
+    target = Path(os.path.realpath(path))
+    try:
+        _check_target(target, name)
+        replace_file(target, data)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"cannot write {name}: its folder does not exist; make it first") from error
+    except PermissionError as error:
+        raise PermissionError(f"cannot write {name}: permission denied; choose another folder") from error
+    except OSError as error:
+        raise OSError(f"cannot write {name}: {error.strerror or error}; choose another place") from error
+
+
+def _encoded(picture: Image.Image, suffix: str, name: str) -> bytes:
+    file_format, options = _FORMATS[suffix]
+    buffer = io.BytesIO()
+    try:
+        flat = _without_transparency(picture) if file_format == "JPEG" else picture
+        flat.save(buffer, format=file_format, **options)
+    # In memory no operating system is involved: whatever an encoder raises is about the picture.
+    except Exception as error:
+        raise ValueError(
+            f"cannot write {name}: {file_format} cannot hold a picture of mode {picture.mode} and "
+            f"{picture.width} by {picture.height} pixels ({error}); use PNG, or convert or shrink the picture"
+        ) from error
+    return buffer.getvalue()
+
+
+def _without_transparency(picture: Image.Image) -> Image.Image:
+    if picture.has_transparency_data:
+        return to_pillow(over_white(picture))
+    return picture.convert("RGB") if picture.mode == "P" else picture
+
+
+def _check_target(target: Path, name: str) -> None:
+    if target.exists():
+        if not target.is_file():
+            raise ValueError(f"cannot write {name}: it is a folder or a device; add a file name")
+        if not os.access(target, os.W_OK):
+            # A writable folder would allow the replacement, but the file itself says no.
+            raise PermissionError

@@ -1,0 +1,161 @@
+"""Image file -> float picture `[H, W, 3]` in [0, 1] -> normalised network input.
+
+Contract: `read_image` decodes in 8 bits (grey in up to 16), turns the picture upright by its EXIF
+orientation, lays transparency over white and returns RGB as stored: colour profiles are not applied. What is
+wrong with an argument or with a file's contents is a ValueError (TypeError for the wrong kind of argument);
+what the operating system refuses is a FileNotFoundError or PermissionError. Every message is one line that
+names the file. No warning leaves this module.
+
+Not checked: flipped bits inside a file of full length, which most decoders show as wrong pixels without
+an error.
+"""
+
+import os
+import stat
+import threading
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from jaxtyping import Float
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from jaxcam._picture import from_pillow, over_white
+from jaxcam._preprocess import IMAGENET as IMAGENET
+from jaxcam._preprocess import Preprocessing as Preprocessing
+from jaxcam._preprocess import normalise as normalise
+from jaxcam._preprocess import preprocess as preprocess
+from jaxcam._preprocess import resize_and_crop as resize_and_crop
+
+# Only these decoders are tried: Pillow knows dozens more, among them some that start other programs.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
+_FORMAT_NAMES = "JPEG, PNG, WebP, BMP or GIF"
+
+# EXIF orientation -> what makes the picture upright (1 is upright already).
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+_WARNING_FILTERS = threading.Lock()
+
+
+def read_image(path: str | os.PathLike[str]) -> Float[np.ndarray, "H W 3"]:
+    """The picture in an image file.
+
+    JPEG, PNG, WebP, BMP and GIF (the first frame), recognised by their contents, not by their names. Grey
+    becomes three equal channels, 16-bit grey is divided by 65535, CMYK is converted by Pillow, and colours c
+    with opacity a become a·c + (1 - a) (white behind).
+
+    Args:
+        path: the file.
+
+    Returns:
+        float32 `[H, W, 3]` in [0, 1], the right way up.
+
+    Raises:
+        TypeError: path is not a path.
+        FileNotFoundError: there is no such file.
+        PermissionError: the file may not be read.
+        ValueError: path is a folder or a device; the file is empty, truncated, damaged, of another format, or
+            has more than `PIL.Image.MAX_IMAGE_PIXELS` pixels (found out before any pixel is decoded).
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"path must be a str or a pathlib.Path, got {type(path).__name__}")
+    name = f"image file {os.fspath(path)!r}"
+    if "\0" in str(path):
+        raise ValueError(f"{name} is not a path: it contains a null character; check how it was put together")
+    with _opened(Path(path), name) as stream:
+        try:
+            return _decoded(stream)
+        except Image.DecompressionBombError as error:
+            raise ValueError(
+                f"{name} has too many pixels to be decoded safely (limit {Image.MAX_IMAGE_PIXELS:,}); "
+                "shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it"
+            ) from error
+        except UnidentifiedImageError as error:
+            raise ValueError(
+                f"{name} is not a {_FORMAT_NAMES} file, or its first bytes are damaged; "
+                "convert it to PNG or get a new copy"
+            ) from error
+        except MemoryError:
+            raise
+        # Decoders raise nearly anything on damaged bytes: OSError, SyntaxError, struct.error, IndexError ..
+        except Exception as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ValueError(f"{name} is truncated or damaged ({reason}); get a new copy of it") from error
+
+
+def _opened(path: Path, name: str) -> BinaryIO:
+    try:
+        _check_regular(path.stat(), name)
+        return path.open("rb")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FileNotFoundError(f"{name} does not exist; check the path") from error
+    except PermissionError as error:
+        raise PermissionError(f"{name} may not be read; change its permissions") from error
+    except OSError as error:
+        raise ValueError(f"{name} could not be opened ({error.strerror}); check the path") from error
+
+
+def _check_regular(status: os.stat_result, name: str) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise ValueError(f"{name} is a folder; name a file in it")
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"{name} is a pipe or a device; save the picture to a file first")
+    if not status.st_size:
+        raise ValueError(f"{name} is empty (0 bytes); get a new copy of it")
+
+
+def _decoded(stream: BinaryIO) -> Float[np.ndarray, "H W 3"]:
+    # Pillow only warns between its limit and twice its limit, and refuses above; here the limit is the limit.
+    with _no_warnings():
+        image = Image.open(stream, formats=_FORMATS)
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and image.width * image.height > limit:
+        raise Image.DecompressionBombError
+    image.load()
+    turn = _UPRIGHT.get(_orientation(image))
+    upright = image if turn is None else image.transpose(turn)
+    if upright.mode.startswith("I"):
+        return _from_16_bit_grey(upright)
+    if upright.has_transparency_data:
+        return over_white(upright)
+    return from_pillow(upright.convert("RGB"))
+
+
+def _from_16_bit_grey(image: Image.Image) -> Float[np.ndarray, "H W 3"]:
+    # Pillow's convert("RGB") would clip these at 255: nearly all of them to white.
+    stored = np.asarray(image)
+    grey = np.divide(stored, np.float32(65535), dtype=np.float32)
+    transparent = image.info.get("transparency")  # PNG: one grey value that stands for "nothing here"
+    if transparent is not None:
+        grey[stored == transparent] = 1
+    return np.repeat(grey[:, :, np.newaxis], 3, axis=-1)
+
+
+def _orientation(image: Image.Image) -> int:
+    # A picture with an unreadable EXIF block is shown as stored, as picture viewers do.
+    try:
+        with _no_warnings():
+            return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:
+        return 1
+
+
+@contextmanager
+def _no_warnings() -> Generator[None]:
+    # Python's warning filters are global to the process, and restoring them in two threads at once can leave
+    # the wrong ones behind. So: one thread at a time, around header reading only, which is quick; decoding
+    # runs outside.
+    with _WARNING_FILTERS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,675 @@
+"""Reading and preprocessing: every format against values known beforehand, every failure by its error."""
+
+import dataclasses
+import importlib
+import inspect
+import io
+import os
+import struct
+import time
+import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import numpy as jnp
+from PIL import Image
+
+from jaxcam.images import IMAGENET, Preprocessing, normalise, preprocess, read_image, resize_and_crop
+
+RNG = np.random.default_rng(0)
+STEPS = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20  # 0, 20 .. 220
+COLOURS = RNG.integers(0, 256, (7, 5, 3), dtype=np.uint8)
+
+
+def written(folder: Path, picture: Image.Image, **options: object) -> Path:
+    path = folder / "picture"  # no suffix: the contents decide
+    picture.save(path, **options)
+    return path
+
+
+def rgb(values: np.ndarray) -> np.ndarray:
+    return np.repeat(values[:, :, np.newaxis], 3, axis=-1)
+
+
+# --- formats ---
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"format": "PNG"}, {"format": "BMP"}, {"format": "WEBP", "lossless": True}, {"format": "GIF"}],
+    ids=lambda options: options["format"],
+)
+def test_lossless_formats_give_the_stored_values(tmp_path, options):
+    picture = Image.fromarray(COLOURS)
+    stored = picture.convert("P") if options["format"] == "GIF" else picture
+    expected = np.asarray(stored.convert("RGB")).astype(np.float64) / 255
+    image = read_image(written(tmp_path, stored, **options))
+    assert image.dtype == np.float32
+    np.testing.assert_allclose(image, expected, rtol=0, atol=1e-7)
+    image[0, 0, 0] = 0.5  # writable, and its own memory
+
+
+@pytest.mark.parametrize("options", [{"format": "JPEG", "quality": 95}, {"format": "WEBP", "quality": 95}])
+def test_lossy_formats_are_near_a_smooth_picture(tmp_path, options):
+    y, x = np.mgrid[:32, :48]
+    smooth = np.stack([y * 4 + 50, x * 3 + 30, 200 - y - x], axis=-1).astype(np.uint8)
+    image = read_image(written(tmp_path, Image.fromarray(smooth), **options))
+    assert np.abs(image * 255 - smooth).max() < 8
+    assert np.abs(image * 255 - smooth).mean() < 2
+
+
+def test_progressive_grey_jpeg(tmp_path):
+    flat = Image.fromarray(np.full((16, 16), 77, np.uint8))
+    image = read_image(written(tmp_path, flat, format="JPEG", progressive=True))
+    np.testing.assert_allclose(image, np.full((16, 16, 3), 77 / 255), atol=1.01 / 255)
+
+
+def test_grey_becomes_three_equal_channels(tmp_path):
+    image = read_image(written(tmp_path, Image.fromarray(STEPS), format="PNG"))
+    np.testing.assert_allclose(image, rgb(STEPS / 255), rtol=0, atol=1e-7)
+
+
+def test_one_bit_pictures_are_black_and_white(tmp_path):
+    bits = RNG.random((5, 9)) > 0.5
+    for file_format in ("PNG", "BMP"):
+        image = read_image(written(tmp_path, Image.fromarray(bits).convert("1"), format=file_format))
+        np.testing.assert_array_equal(image, rgb(bits.astype(np.float32)))
+
+
+def test_16_bit_grey_is_scaled_not_clipped(tmp_path):
+    stored = np.array([[0, 1, 255, 256], [4096, 32768, 65534, 65535]], np.uint16)
+    image = read_image(written(tmp_path, Image.fromarray(stored), format="PNG"))
+    np.testing.assert_allclose(image, rgb(stored / 65535), rtol=1e-6)
+
+
+def test_16_bit_grey_with_a_transparent_value(tmp_path):
+    stored = np.array([[0, 300, 65535]], np.uint16)
+    image = read_image(written(tmp_path, Image.fromarray(stored), format="PNG", transparency=300))
+    np.testing.assert_allclose(image, rgb(np.array([[0.0, 1.0, 1.0]])), rtol=1e-6)
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "WEBP"])
+def test_rgba_lies_over_white(tmp_path, file_format):
+    opacity = np.array([0, 51, 128, 255], np.uint8)
+    stored = np.stack([np.full(4, 200), np.full(4, 100), np.full(4, 0), opacity], axis=-1).astype(np.uint8)
+    options = {"lossless": True, "exact": True} if file_format == "WEBP" else {}
+    image = read_image(written(tmp_path, Image.fromarray(stored[np.newaxis]), format=file_format, **options))
+    a = opacity / 255
+    expected = np.stack([a * 200 / 255 + 1 - a, a * 100 / 255 + 1 - a, 1 - a], axis=-1)
+    np.testing.assert_allclose(image[0], expected, atol=1e-6)
+
+
+def test_grey_with_alpha_lies_over_white(tmp_path):
+    stored = np.array([[[0, 0], [0, 102], [51, 255]]], np.uint8)  # (grey, opacity)
+    image = read_image(written(tmp_path, Image.fromarray(stored, mode="LA"), format="PNG"))
+    np.testing.assert_allclose(image, rgb(np.array([[1.0, 0.6, 0.2]])), atol=1e-6)
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "GIF"])
+def test_a_palette_with_one_transparent_entry(tmp_path, file_format):
+    stored = Image.fromarray(np.array([[0, 1, 2]], np.uint8)).convert("P")
+    stored.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    image = read_image(written(tmp_path, stored, format=file_format, transparency=1))
+    np.testing.assert_array_equal(image, [[[1, 0, 0], [1, 1, 1], [0, 0, 1]]])
+
+
+def test_a_palette_with_graded_transparency(tmp_path):
+    stored = Image.fromarray(np.array([[0, 1, 2]], np.uint8)).convert("P")
+    stored.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    image = read_image(written(tmp_path, stored, format="PNG", transparency=bytes([255, 51, 0])))
+    np.testing.assert_allclose(image, [[[1, 0, 0], [0.8, 1, 0.8], [1, 1, 1]]], atol=1e-6)
+
+
+@pytest.mark.parametrize(("mode", "transparent"), [("L", 40), ("RGB", (40, 40, 40))])
+def test_a_transparent_colour_of_a_png_without_alpha(tmp_path, mode, transparent):
+    stored = Image.fromarray(STEPS).convert(mode)
+    image = read_image(written(tmp_path, stored, format="PNG", transparency=transparent))
+    np.testing.assert_allclose(image, rgb(np.where(STEPS == 40, 1.0, STEPS / 255)), atol=1e-6)
+
+
+@pytest.mark.parametrize("ink", [(255, 0, 0, 0), (0, 200, 0, 0), (0, 0, 90, 0), (0, 0, 0, 128), (30, 60, 90, 40)])
+def test_cmyk(tmp_path, ink):
+    # Pillow writes CMYK as Adobe does, inverted and marked so: read wrongly, cyan would be its opposite.
+    path = written(tmp_path, Image.new("CMYK", (16, 16), ink), format="JPEG", quality=100)
+    assert b"Adobe" in path.read_bytes()
+    c, m, y, k = np.array(ink) / 255
+    expected = np.array([(1 - c) * (1 - k), (1 - m) * (1 - k), (1 - y) * (1 - k)])
+    np.testing.assert_allclose(read_image(path)[8, 8], expected, atol=3 / 255)
+
+
+@pytest.mark.parametrize("file_format", ["GIF", "PNG", "WEBP"])
+def test_the_first_frame_of_an_animation(tmp_path, file_format):
+    frames = [Image.new("RGB", (6, 4), colour) for colour in ("#ff0000", "#00ff00", "#0000ff")]
+    options = {"lossless": True} if file_format == "WEBP" else {}
+    path = written(tmp_path, frames[0], format=file_format, save_all=True, append_images=frames[1:], **options)
+    with Image.open(path) as animation:
+        assert animation.n_frames == 3
+    np.testing.assert_array_equal(read_image(path), np.broadcast_to(np.float32([1, 0, 0]), (4, 6, 3)))
+
+
+# --- orientation ---
+
+# TIFF 6.0, tag 274: where the stored picture's first row and first column belong in the upright one.
+FIRST_ROW_AND_COLUMN = {
+    1: ("top", "left"),
+    2: ("top", "right"),
+    3: ("bottom", "right"),
+    4: ("bottom", "left"),
+    5: ("left", "top"),
+    6: ("right", "top"),
+    7: ("right", "bottom"),
+    8: ("left", "bottom"),
+}
+
+
+def upright(stored: np.ndarray, orientation: int) -> np.ndarray:
+    """Pixel by pixel from the definition."""
+    num_rows, num_columns = stored.shape[:2]
+    row_side, column_side = FIRST_ROW_AND_COLUMN[orientation]
+    turned = row_side in ("left", "right")
+    height, width = (num_columns, num_rows) if turned else (num_rows, num_columns)
+    result = np.full((height, width, *stored.shape[2:]), -1, stored.dtype)
+    for r in range(num_rows):
+        for c in range(num_columns):
+            place = {row_side: r, column_side: c}
+            y = place["top"] if "top" in place else height - 1 - place["bottom"]
+            x = place["left"] if "left" in place else width - 1 - place["right"]
+            result[y, x] = stored[r, c]
+    return result
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "JPEG", "16 bit", "RGBA"])
+def test_exif_orientation(tmp_path, orientation, kind):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    if kind == "16 bit":
+        stored = RNG.integers(0, 65536, (3, 5)).astype(np.uint16)
+        path = written(tmp_path, Image.fromarray(stored), format="PNG", exif=exif)
+        expected = rgb(stored / 65535)
+    elif kind == "RGBA":
+        stored = np.concatenate([COLOURS, COLOURS[:, :, :1]], axis=-1)
+        path = written(tmp_path, Image.fromarray(stored), format="PNG", exif=exif)
+        opacity = stored[:, :, 3:] / 255
+        expected = opacity * stored[:, :, :3] / 255 + 1 - opacity
+    elif kind == "JPEG":
+        blocks = np.kron(RNG.integers(0, 2, (2, 3)) * 255, np.ones((16, 16))).astype(np.uint8)
+        path = written(tmp_path, Image.fromarray(blocks), format="JPEG", exif=exif, quality=100)
+        expected = rgb(blocks / 255)
+    else:
+        options = {"lossless": True} if kind == "WEBP" else {}
+        path = written(tmp_path, Image.fromarray(COLOURS), format=kind, exif=exif, **options)
+        expected = COLOURS / 255
+    np.testing.assert_allclose(read_image(path), upright(expected, orientation), atol=0.03 if kind == "JPEG" else 1e-6)
+
+
+@pytest.mark.parametrize(
+    "exif", [b"Exif\0\0", b"Exif\0\0MM\0*\0\0\0\x08\0\x40", b"Exif\0\0garbage", b"II*\0\xff\xff\xff\xff"]
+)
+def test_a_damaged_exif_block_leaves_the_picture_as_stored(tmp_path, exif):
+    path = written(tmp_path, Image.fromarray(COLOURS), format="PNG", exif=exif)
+    with warnings.catch_warnings(record=True) as leaked:
+        warnings.simplefilter("always")
+        image = read_image(path)
+    assert leaked == []
+    np.testing.assert_allclose(image, COLOURS / 255, atol=1e-7)
+
+
+# --- files that cannot be read ---
+
+
+def error_of(path: object) -> str:
+    with pytest.raises(ValueError) as caught:
+        read_image(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert repr(str(path)) in message
+    return message
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"format": "JPEG"},
+        {"format": "JPEG", "progressive": True},
+        {"format": "PNG"},
+        {"format": "WEBP"},
+        {"format": "BMP"},
+        {"format": "GIF"},
+    ],
+    ids=lambda options: " ".join(map(str, options.values())),
+)
+def test_a_truncated_file_is_an_error_at_every_length(tmp_path, options):
+    """Or, where only a trailer without pixels is missing, it gives exactly the whole picture."""
+    y, x = np.mgrid[:12, :16]
+    smooth = np.stack([y * 20, x * 15, y + x], axis=-1).astype(np.uint8)
+    path = written(tmp_path, Image.fromarray(smooth), **options)
+    data, whole = path.read_bytes(), read_image(path)
+    num_refused = 0
+    for length in range(len(data)):
+        path.write_bytes(data[:length])
+        try:
+            image = read_image(path)
+        except ValueError:
+            num_refused += 1
+        else:
+            np.testing.assert_array_equal(image, whole)
+            assert len(data) - length <= 21, "more than a checksum and an end marker is missing"
+    assert num_refused >= len(data) - 21
+
+
+def test_what_is_wrong_is_said(tmp_path):
+    path = tmp_path / "holiday.jpg"
+    path.write_text("This is not an image.\n" * 100)
+    assert "not a JPEG, PNG, WebP, BMP or GIF file" in error_of(path)
+    path.write_bytes(b"")
+    assert "empty" in error_of(path)
+    Image.fromarray(COLOURS).save(path, format="TIFF")  # Pillow could; formats nobody asked for stay closed
+    assert "not a JPEG" in error_of(path)
+    Image.fromarray(RNG.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(path, format="PNG")
+    path.write_bytes(path.read_bytes()[:2000])
+    assert "truncated or damaged" in error_of(path)
+    assert "folder" in error_of(tmp_path)
+    assert "null character" in error_of(Path("a\0b.png"))
+
+
+def test_a_missing_file(tmp_path):
+    for path in (tmp_path / "none.png", tmp_path / "file" / "none.png", "none\nsuch.png"):
+        (tmp_path / "file").write_bytes(b"x")
+        with pytest.raises(FileNotFoundError, match="does not exist; check the path") as caught:
+            read_image(path)
+        assert repr(str(path)) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
+    path = written(tmp_path, Image.fromarray(COLOURS), format="PNG")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)  # not chmod: the tests may run as root, who may read everything
+    with pytest.raises(PermissionError, match="may not be read") as caught:
+        read_image(path)
+    assert repr(str(path)) in str(caught.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    path = tmp_path / "a.png"
+    os.mkfifo(path)
+    assert "is a pipe or a device" in error_of(path)
+
+
+def test_a_name_that_the_system_refuses(tmp_path):
+    assert "could not be opened" in error_of(tmp_path / ("x" * 1000 + ".png"))
+
+
+@pytest.mark.parametrize("path", [3, None, b"a.png", COLOURS])
+def test_what_is_no_path_is_a_type_error(path):
+    with pytest.raises(TypeError, match="path must be a str or a pathlib"):
+        inspect.unwrap(read_image)(path)
+
+
+def test_a_str_and_a_path_are_the_same(tmp_path):
+    path = written(tmp_path, Image.fromarray(COLOURS), format="PNG")
+    np.testing.assert_array_equal(read_image(str(path)), read_image(path))
+
+
+@pytest.mark.parametrize("side", [11, 40], ids=["where Pillow warns", "where Pillow raises"])
+def test_a_decompression_bomb(tmp_path, monkeypatch, side):
+    path = written(tmp_path, Image.new("RGB", (side, 10)), format="PNG")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with warnings.catch_warnings(record=True) as leaked:
+        warnings.simplefilter("always")
+        assert "too many pixels" in error_of(path)
+    assert leaked == []
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", side * 10)  # the limit itself is allowed
+    assert read_image(path).shape == (10, side, 3)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    assert read_image(path).shape == (10, side, 3)
+
+
+@pytest.mark.parametrize("side", [12_000, 60_000])
+def test_a_bomb_is_found_before_a_pixel_is_decoded(tmp_path, side):
+    """The pixel data are damaged: decoding them first would be another error."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    path = tmp_path / "bomb.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"no data") + chunk(b"IEND", b""))
+    assert "too many pixels" in error_of(path)
+
+
+def test_files_are_closed_after_success_and_failure(tmp_path, monkeypatch):
+    good = written(tmp_path, Image.fromarray(COLOURS), format="PNG")
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(good.read_bytes()[:60])
+    opened: list[io.IOBase] = []
+    original = Path.open
+
+    def recorded(*args: object, **kwargs: object) -> io.IOBase:
+        opened.append(original(*args, **kwargs))
+        return opened[-1]
+
+    monkeypatch.setattr(Path, "open", recorded)
+    read_image(good)
+    error_of(bad)
+    assert len(opened) == 2
+    assert all(stream.closed for stream in opened)
+
+
+def test_threads_leave_the_warning_filters_alone(tmp_path, monkeypatch):
+    """The filters are global: two threads that change them at once could leave the wrong ones behind."""
+    path = written(tmp_path, Image.fromarray(COLOURS), format="PNG")
+    before, inside, original = list(warnings.filters), [0], Image.open
+
+    def slow(*args: object, **kwargs: object) -> Image.Image:
+        inside[0] += 1
+        time.sleep(0.005)  # long enough for another thread to come in, if one may
+        assert inside[0] == 1
+        inside[0] -= 1
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(Image, "open", slow)
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(read_image, [path] * 12))
+    assert warnings.filters == before
+    assert all(np.array_equal(image, results[0]) for image in results)
+
+
+# --- preprocessing ---
+
+
+def test_box_shrinking_by_hand():
+    # Means of 2 by 2 blocks: (0+0+0+40)/4 = 10, (100+200+100+200)/4 = 150.
+    stored = np.array([[0, 0, 100, 200], [0, 40, 100, 200]])
+    image = resize_and_crop(rgb(stored / 255), resize=1, crop=None, interpolation="box")
+    np.testing.assert_allclose(image, rgb(np.array([[10 / 255, 150 / 255]])), atol=1e-7)
+
+
+def test_bilinear_enlarging_by_hand():
+    # Pixel centres at half-integers: the four new centres lie at 0, 1/4, 3/4 and 1 between the two old ones.
+    stored = np.array([[0, 200], [0, 200]])
+    image = resize_and_crop(rgb(stored / 255), resize=4, crop=None)
+    np.testing.assert_allclose(image * 255, rgb(np.broadcast_to([0.0, 50, 150, 200], (4, 4))), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "resize", "expected"),
+    [((3, 5), 2, (2, 3)), ((5, 3), 2, (3, 2)), ((375, 500), 256, (256, 341)), ((7, 7), 3, (3, 3))],
+)
+def test_the_longer_side_is_truncated(shape, resize, expected):
+    assert resize_and_crop(np.zeros((*shape, 3)), resize=resize, crop=None).shape == (*expected, 3)
+
+
+@pytest.mark.parametrize(
+    ("size", "crop", "first"),
+    [
+        (4, 2, 1),
+        (5, 2, 2),
+        (3, 2, 0),
+        (7, 2, 2),
+        (9, 2, 4),
+        (6, 6, 0),
+    ],  # 1.5 -> 2, 0.5 -> 0, 2.5 -> 2, 3.5 -> 4
+)
+def test_where_the_crop_begins(size, crop, first):
+    image = RNG.random((size, size + 4, 3))
+    cropped = resize_and_crop(image, resize=None, crop=crop)
+    np.testing.assert_array_equal(cropped, image.astype(np.float32)[first : first + crop, first + 2 : first + 2 + crop])
+
+
+def torchvision_view(stored: np.ndarray, resize: int, crop: int, method: Image.Resampling) -> np.ndarray:
+    """torchvision's Resize and CenterCrop for Pillow images, from its rules, on 8-bit arrays."""
+    picture = Image.fromarray(stored)
+    width, height = picture.size
+    size = (resize, int(resize * height / width)) if width <= height else (int(resize * width / height), resize)
+    picture = picture.resize(size, method)
+    left = round((size[0] - crop) / 2.0)
+    top = round((size[1] - crop) / 2.0)
+    return np.asarray(picture.crop((left, top, left + crop, top + crop)))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    height=st.integers(1, 60),
+    width=st.integers(1, 60),
+    resize=st.integers(1, 48),
+    share=st.floats(0, 1),
+    interpolation=st.sampled_from(["nearest", "bilinear", "bicubic", "lanczos", "box"]),
+)
+def test_the_view_is_torchvisions(height, width, resize, share, interpolation):
+    crop = max(1, round(share * resize))
+    stored = np.random.default_rng(height * 61 + width).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    expected = torchvision_view(stored, resize, crop, getattr(Image.Resampling, interpolation.upper()))
+    image = stored.astype(np.float32) / np.float32(255)
+    view = resize_and_crop(image, resize=resize, crop=crop, interpolation=interpolation)
+    np.testing.assert_array_equal(view, expected.astype(np.float32) / np.float32(255))
+
+
+def test_the_network_input_is_torchvisions():
+    stored = RNG.integers(0, 256, (300, 411, 3), dtype=np.uint8)
+    view = torchvision_view(stored, 256, 224, Image.Resampling.BILINEAR).astype(np.float32) / np.float32(255)
+    mean, std = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
+    expected = (view - mean[np.newaxis, np.newaxis]) / std[np.newaxis, np.newaxis]
+    image = stored.astype(np.float32) / np.float32(255)
+    np.testing.assert_array_equal(IMAGENET(image), expected)
+    by_function = preprocess(image, resize=256, crop=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    np.testing.assert_array_equal(by_function, expected)
+    np.testing.assert_array_equal(IMAGENET.view(image), view)
+
+
+@pytest.fixture(scope="module")
+def transforms():
+    """torchvision.transforms, which is pure Python, also where torchvision's compiled part does not load."""
+    torch = pytest.importorskip("torch")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return importlib.import_module("torchvision.transforms")
+        except RuntimeError:  # on import it looks for two operators of that part, which transforms never call
+            for name in ("nms", "qnms"):
+                torch.library.define(f"torchvision::{name}", "(Tensor a, Tensor b, float c) -> Tensor")
+            return importlib.import_module("torchvision.transforms")
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("shape", [(300, 411), (500, 375), (333, 250), (224, 224), (257, 1000), (90, 60)])
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic"])
+def test_parity_with_torchvision(transforms, shape, interpolation):
+    stored = RNG.integers(0, 256, (*shape, 3), dtype=np.uint8)
+    pipeline = transforms.Compose(
+        [
+            transforms.Resize(256, transforms.InterpolationMode(interpolation)),
+            transforms.CenterCrop(224),
+            transforms.ToTensor(),
+            transforms.Normalize(IMAGENET.mean, IMAGENET.std),
+        ]
+    )
+    expected = np.moveaxis(pipeline(Image.fromarray(stored)).numpy(), 0, -1)
+    ours = dataclasses.replace(IMAGENET, interpolation=interpolation)(stored.astype(np.float32) / np.float32(255))
+    np.testing.assert_array_equal(ours, expected)
+
+
+def test_8_bit_values_survive_the_way_to_float_and_back():
+    stored = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    image = rgb(stored.astype(np.float32) / np.float32(255))
+    np.testing.assert_array_equal(resize_and_crop(image, resize=16, crop=None), image)
+
+
+def test_without_resizing_nothing_is_rounded():
+    image = RNG.random((4, 6, 3)).astype(np.float32)
+    np.testing.assert_array_equal(Preprocessing()(image), image)
+    assert not np.shares_memory(Preprocessing().view(image), image)
+
+
+def test_normalising_by_hand():
+    image = np.array([[[0.5, 0.25, 1.0]]])
+    normal = normalise(image, mean=(0.5, 0.5, 0.5), std=(0.1, 0.25, 2.0))
+    np.testing.assert_allclose(normal, [[[0.0, -1.0, 0.25]]], atol=1e-15)
+    assert normal.dtype == np.float64
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "float16"])
+def test_normalising_is_traceable_batched_and_keeps_the_dtype(dtype):
+    batch = jnp.asarray(RNG.random((2, 4, 5, 3)), dtype)
+    normal = jax.jit(IMAGENET.normalise)(batch)
+    assert normal.dtype == jnp.dtype(dtype)
+    precise = np.asarray(batch.astype(jnp.float64))
+    expected = np.stack([(precise[..., c] - IMAGENET.mean[c]) / IMAGENET.std[c] for c in range(3)], axis=-1)
+    tolerance = 8 * float(jnp.finfo(dtype).eps)
+    np.testing.assert_allclose(np.asarray(normal.astype(jnp.float64)), expected, atol=tolerance * 4)
+    back = np.asarray(jax.jit(IMAGENET.denormalise)(normal).astype(jnp.float64))
+    np.testing.assert_allclose(back, precise, atol=tolerance)
+
+
+def test_denormalising_by_hand():
+    preprocessing = Preprocessing(mean=(0.5, 0.0, 0.1), std=(0.1, 1.0, 2.0))
+    np.testing.assert_allclose(
+        preprocessing.denormalise(np.array([[[2.0, 0.5, -1.0]]])), [[[0.7, 0.5, -1.9]]], atol=1e-15
+    )
+
+
+def test_jax_arrays_are_pictures_too():
+    image = RNG.random((9, 8, 3)).astype(np.float32)
+    np.testing.assert_array_equal(
+        resize_and_crop(jnp.asarray(image), resize=6, crop=5), resize_and_crop(image, resize=6, crop=5)
+    )
+
+
+def test_preprocessing_is_a_hashable_value():
+    first, second = Preprocessing(resize=64, crop=64), Preprocessing(resize=64, crop=64)
+    assert first == second
+    assert hash(first) == hash(second)
+    assert first != Preprocessing(resize=64, crop=60)
+    scaled = jax.jit(lambda image, how: how.normalise(image), static_argnums=1)
+    np.testing.assert_allclose(scaled(jnp.ones((1, 1, 3)), Preprocessing(mean=(1.0, 0.5, 0.0))), [[[0, 0.5, 1]]])
+
+
+# --- arguments that are refused ---
+
+GOOD = np.full((6, 8, 3), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("image", "error", "message"),
+    [
+        (COLOURS, TypeError, r"got uint8 \(0 to 255\); pass image / 255"),
+        (COLOURS.astype(np.int64), TypeError, "got int64"),
+        (GOOD.tolist(), TypeError, "got list; read a file with"),
+        (Image.new("RGB", (3, 3)), TypeError, "got PIL.Image.Image; read a file with"),
+        (GOOD[:, :, 0], ValueError, r"must have shape \[H, W, 3\], got \[6, 8\]; repeat a grey"),
+        (GOOD[:, :, :1], ValueError, "repeat a grey picture"),
+        (np.zeros((6, 8, 4)), ValueError, "alpha"),
+        (np.zeros((3, 6, 8)), ValueError, "channels last"),
+        (GOOD[np.newaxis], ValueError, r"image\[0\]"),
+        (GOOD[:0], ValueError, r"empty: shape \[0, 8, 3\]"),
+        (np.where(np.arange(3) == 1, np.nan, GOOD), ValueError, "finite, got 48 values"),
+        (np.where(np.arange(3) == 1, np.inf, GOOD), ValueError, "finite, got 48 values"),
+        (GOOD * 255, ValueError, "from 127.5 to 127.5; divide by 255"),
+        (GOOD - 0.6, ValueError, "denormalise"),
+    ],
+)
+def test_what_is_no_picture(image, error, message):
+    with pytest.raises(error, match=message):
+        inspect.unwrap(resize_and_crop)(image, resize=4, crop=4)
+
+
+def test_a_traced_picture_is_refused_with_the_remedy():
+    with pytest.raises(TypeError, match="outside of jit"):
+        jax.jit(lambda image: IMAGENET.view(image))(jnp.zeros((4, 4, 3)))
+
+
+def test_resizing_rounds_to_the_nearest_8_bit_value():
+    image = np.full((4, 4, 3), 1 / 3)
+    image[:2] = 0.999 / 255
+    image[2] = 2.501 / 255
+    expected = np.array([1, 1, 3, 85]) / 255
+    np.testing.assert_allclose(resize_and_crop(image, resize=4, crop=None)[:, 0, 0], expected, atol=1e-7)
+
+
+def test_rounding_just_outside_the_range_is_clipped():
+    image = np.full((1, 1, 3), 1.0005)
+    np.testing.assert_array_equal(resize_and_crop(image, resize=None, crop=None), np.ones((1, 1, 3)))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"resize": 0, "crop": None}, ValueError, "resize must be at least 1 pixel, got 0"),
+        ({"resize": None, "crop": -3}, ValueError, "crop must be at least 1 pixel, got -3"),
+        ({"resize": 2.0, "crop": None}, TypeError, "resize must be an int"),
+        ({"resize": (4, 4), "crop": None}, TypeError, "resize must be an int"),
+        ({"resize": True, "crop": None}, TypeError, "resize must be an int"),
+        ({"resize": None, "crop": 7}, ValueError, r"crop=7 for a picture \[6, 8\]; use resize=7 or more, or"),
+        ({"resize": 5, "crop": 6}, ValueError, r"\[5, 6\] \(after resize=5\)"),
+        (
+            {"resize": 4, "crop": 4, "interpolation": "cubic"},
+            ValueError,
+            "bilinear, bicubic, lanczos, got 'cubic'",
+        ),
+    ],
+)
+def test_sizes_that_are_refused(options, error, message):
+    with pytest.raises(error, match=message):
+        inspect.unwrap(resize_and_crop)(GOOD, **options)
+
+
+def test_an_extreme_shape_does_not_fill_the_memory():
+    with pytest.raises(ValueError, match=r"resize=1000 would turn the picture \[1, 2000\] into 2,000,000,000 pixels"):
+        resize_and_crop(np.zeros((1, 2000, 3)), resize=1000, crop=1000)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"mean": (0.5, 0.5), "std": (1.0, 1.0, 1.0)}, ValueError, "mean must be three finite numbers"),
+        (
+            {"mean": (0.5, 0.5, np.nan), "std": (1.0, 1.0, 1.0)},
+            ValueError,
+            "mean must be three finite numbers",
+        ),
+        ({"mean": 0.5, "std": (1.0, 1.0, 1.0)}, TypeError, "mean must be three numbers"),
+        ({"mean": (0.5, 0.5, 0.5), "std": (1.0, 0.0, 1.0)}, ValueError, "std must be positive"),
+        ({"mean": (0.5, 0.5, 0.5), "std": (1.0, -1.0, 1.0)}, ValueError, "std must be positive"),
+    ],
+)
+def test_channel_statistics_that_are_refused(options, error, message):
+    with pytest.raises(error, match=message):
+        inspect.unwrap(normalise)(GOOD, **options)
+
+
+@pytest.mark.parametrize(
+    ("image", "error", "message"),
+    [
+        (COLOURS, TypeError, "got uint8; divide uint8 by 255"),
+        ([0.5], TypeError, "got list"),
+        (np.zeros((2, 3, 4, 5)), ValueError, r"channels last, got \[2, 3, 4, 5\]"),
+        (np.zeros((4, 3)), ValueError, r"got \[4, 3\]"),
+    ],
+)
+def test_what_cannot_be_normalised(image, error, message):
+    with pytest.raises(error, match=message):
+        inspect.unwrap(normalise)(image, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    with pytest.raises(error, match=message):
+        inspect.unwrap(Preprocessing.denormalise)(Preprocessing(), image)
+
+
+def test_a_preprocessing_is_checked_when_it_is_made():
+    with pytest.raises(ValueError, match="crop must be at most resize, got crop=65 and resize=64"):
+        Preprocessing(resize=64, crop=65)
+    with pytest.raises(ValueError, match="interpolation must be one of"):
+        Preprocessing(interpolation="best")
+    with pytest.raises(ValueError, match="std must be positive"):
+        Preprocessing(std=(0.0, 1.0, 1.0))
+    with pytest.raises(ValueError, match="at least 1 pixel"):
+        Preprocessing(resize=0)
