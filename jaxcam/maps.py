@@ -1,0 +1,57 @@
+"""Maps: weights `[k]` and activations A `[*spatial, k]` -> cam_map `[*spatial]` -> heatmap `[H, W]` in [0, 1].
+
+For one image; any number of spatial axes. A map that is zero everywhere stays zero: there is no NaN, and the gradients
+through it are finite.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+
+def weighted_map(weights: Float[Array, " k"], activations: Float[Array, "*spatial k"]) -> Float[Array, "*spatial"]:
+    """ReLU(sum_k w_k A_k): what speaks for the class. **Source**: Selvaraju et al. 2017, Eq. 2."""
+    return jax.nn.relu(jnp.tensordot(activations, weights, axes=1))
+
+
+def normalised(cam_map: Float[Array, "*spatial"]) -> Float[Array, "*spatial"]:
+    """ReLU(map) / max(map), in [0, 1]; zero where the map has no positive value."""
+    positive = jax.nn.relu(cam_map)
+    top = positive.max()
+    return jnp.where(top > 0, positive / jnp.where(top > 0, top, 1), 0)
+
+
+def resized(cam_map: Float[Array, "*spatial"], size: Sequence[int]) -> Float[Array, "*size"]:
+    """The map stretched linearly (bilinearly in two dimensions) to `size`, pixel centres aligned, edges held."""
+    return jax.image.resize(cam_map, tuple(size), method="linear")
+
+
+def heatmap(cam_map: Float[Array, "*spatial"], size: Sequence[int]) -> Float[Array, "*size"]:
+    """The normalised map, resized to the picture. **Source**: Chattopadhay et al. 2018, section 4."""
+    return resized(normalised(cam_map), size)
+
+
+def explanation_map(
+    image: Float[Array, "*batch H W d"] | Float[np.ndarray, "*batch H W d"],
+    heatmap: Float[Array, "*batch H W"] | Float[np.ndarray, "*batch H W"],
+) -> Float[Array, "*batch H W d"]:
+    """E = L ∘ I: the picture, dimmed wherever the heatmap is low.
+
+    Args:
+        image: I, pixels in [0, 1] `[H, W, 3]`, with any leading axes. Mask before normalising: 0 is then black.
+        heatmap: L in [0, 1], `[H, W]` with the same leading axes.
+
+    Raises:
+        ValueError: the shapes do not fit; resize the heatmap first (`jaxcam.maps.resized`).
+
+    **Source**: Chattopadhay et al. 2018, section 4.1; Eq. 26 of the report.
+    """
+    if jnp.shape(image)[:-1] != jnp.shape(heatmap):
+        raise ValueError(
+            f"heatmap must be [H, W] of the image {jnp.shape(image)}, that is {jnp.shape(image)[:-1]}, "
+            f"but came as {jnp.shape(heatmap)}: resize it to the image first"
+        )
+    return jnp.asarray(image) * jnp.expand_dims(jnp.asarray(heatmap), -1)

@@ -1,0 +1,98 @@
+"""Scores: logits S `[c]` and a class -> the scalar Y whose derivatives the methods use.
+
+A score is any callable `(logits, class_idx) -> scalar`; the four of the literature have names. `class_idx` may be
+traced. A concrete class outside `[0, c)` is refused by the callers (`check_class_idx`); a traced one is not checked,
+and JAX would clamp it.
+"""
+
+import operator
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Float, Int
+
+Score = Callable[..., Array]
+"""`(logits [c], class_idx []) -> scalar`."""
+
+ClassIdx = int | np.integer | Int[np.ndarray, ""] | Int[Array, ""]
+
+
+def logit(logits: Float[Array, "c ..."], class_idx: ClassIdx) -> Float[Array, "..."]:
+    """Y = S_c, the class's entry along the first axis.
+
+    **Source**: Selvaraju et al. 2017 (Grad-CAM), section 3: y^c before the softmax.
+    """
+    return jax.lax.dynamic_index_in_dim(logits, jnp.asarray(class_idx), keepdims=False)
+
+
+def exp(logits: Float[Array, " c"], class_idx: ClassIdx) -> Float[Array, ""]:
+    """Y = exp(S_c). **Source**: Chattopadhay et al. 2018 (Grad-CAM++), section 3.2.
+
+    Overflows float32 for logits above 88: the methods divide by exp(S_c), which cancels from the alphas.
+    """
+    return jnp.exp(logit(logits, class_idx))
+
+
+def log_softmax(logits: Float[Array, " c"], class_idx: ClassIdx) -> Float[Array, ""]:
+    """Y = log softmax(S)_c."""
+    return logit(jax.nn.log_softmax(logits), class_idx)
+
+
+def softmax(logits: Float[Array, " c"], class_idx: ClassIdx) -> Float[Array, ""]:
+    """Y = softmax(S)_c, the class's probability. **Source**: Chattopadhay et al. 2018, section 3.2, "softmax"."""
+    return jnp.exp(log_softmax(logits, class_idx))
+
+
+_NAMED: dict[str, Score] = {"logit": logit, "exp": exp, "softmax": softmax, "log_softmax": log_softmax}
+
+
+def resolve(score: str | Score) -> Score:
+    """The score function of a name, or the callable itself.
+
+    Raises:
+        ValueError: an unknown name; the message lists the known ones.
+        TypeError: neither a name nor a callable.
+    """
+    if isinstance(score, str):
+        if score not in _NAMED:
+            raise ValueError(
+                f"score={score!r} is not known: use one of {', '.join(map(repr, _NAMED))}, "
+                "or a callable (logits, class_idx) -> scalar"
+            )
+        return _NAMED[score]
+    if not callable(score):
+        raise TypeError(f"score must be a name or a callable (logits, class_idx) -> scalar, not {score!r}")
+    return score
+
+
+def name_of(score: str | Score) -> str | None:
+    """The name of a score given by name or as one of this module's functions; None for anybody else's."""
+    function = resolve(score)
+    return next((name for name, known in _NAMED.items() if known is function), None)
+
+
+def check_class_idx(class_idx: object, num_classes: int) -> None:
+    """Refuses a class index that is not an integer scalar or is, when its value is known, outside the classes.
+
+    Raises:
+        TypeError: class_idx is not an integer (a float, a bool, a name).
+        ValueError: not a scalar, or a concrete value outside `[0, num_classes)`. JAX would clamp it silently.
+    """
+    if isinstance(class_idx, Tracer) or (hasattr(class_idx, "shape") and hasattr(class_idx, "dtype")):
+        shape, dtype = jnp.shape(class_idx), jnp.result_type(class_idx)  # type: ignore[arg-type]
+        if not jnp.issubdtype(dtype, jnp.integer):
+            raise TypeError(f"class_idx must be an integer, but its dtype is {dtype}")
+        if shape != ():
+            raise ValueError(f"class_idx must be a scalar for one image, but its shape is {shape}: vmap over images")
+        if isinstance(class_idx, Tracer):
+            return
+    elif isinstance(class_idx, bool) or not isinstance(class_idx, int):
+        raise TypeError(f"class_idx must be an integer, not {class_idx!r}")
+    value = operator.index(class_idx)  # type: ignore[arg-type]
+    if not 0 <= value < num_classes:
+        raise ValueError(
+            f"class_idx={value} is out of range: the head has {num_classes} classes, 0 to {num_classes - 1}"
+        )

@@ -1,0 +1,45 @@
+"""Small heads for the tests, with what the methods need: several spatial axes, kinks, cross terms."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def normal(seed: int, *shape: int, dtype=np.float64) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
+
+
+def relu_head(spatial: tuple[int, ...], k: int, c: int, *, seed: int = 0, width: int = 7):
+    """Flatten, a hidden ReLU layer, logits: piecewise linear, with a gradient that differs at every position."""
+    size = int(np.prod(spatial)) * k
+    w1, b1 = normal(seed, size, width) / size**0.5, normal(seed + 1, width)
+    w2, b2 = normal(seed + 2, width, c), normal(seed + 3, c)
+
+    def head(a):
+        hidden = jax.nn.relu(a.reshape(-1) @ w1.astype(a.dtype) + b1.astype(a.dtype))
+        return hidden @ w2.astype(a.dtype) + b2.astype(a.dtype)
+
+    return head
+
+
+def smooth_head(spatial: tuple[int, ...], k: int, c: int, *, seed: int = 0, activation=jnp.tanh, width: int = 7):
+    """The same with a smooth activation: the closed forms do not hold."""
+    size = int(np.prod(spatial)) * k
+    w1, w2 = normal(seed, size, width) / size**0.5, normal(seed + 2, width, c)
+    return lambda a: activation(a.reshape(-1) @ w1) @ w2
+
+
+def gap_head(kernel: jax.Array):
+    """Global average pooling and a linear layer without bias."""
+    return lambda a: a.mean(tuple(range(a.ndim - 1))) @ kernel
+
+
+def brute_force_derivatives(f, a: jax.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """d1, d2, d3 by full Hessians and third-derivative tensors, and their diagonals: nothing shared with jaxcam."""
+    flat = lambda x: f(x.reshape(a.shape))
+    x = a.reshape(-1)
+    d1 = jax.grad(flat)(x)
+    d2 = jnp.diagonal(jax.hessian(flat)(x))
+    third = jax.jacfwd(jax.hessian(flat))(x)
+    d3 = jnp.einsum("iii->i", third)
+    return tuple(np.asarray(d.reshape(a.shape)) for d in (d1, d2, d3))

@@ -1,0 +1,62 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcam import scores
+
+LOGITS = jnp.array([0.5, -1.0, 2.0])
+SUM_OF_EXPS = np.exp(0.5) + np.exp(-1.0) + np.exp(2.0)
+
+
+@pytest.mark.parametrize(
+    ("score", "expected"),
+    [
+        (scores.logit, 2.0),
+        (scores.exp, np.exp(2.0)),
+        (scores.softmax, np.exp(2.0) / SUM_OF_EXPS),
+        (scores.log_softmax, 2.0 - np.log(SUM_OF_EXPS)),
+    ],
+)
+def test_value_static_and_traced(score, expected):
+    assert score(LOGITS, 2) == pytest.approx(expected, rel=1e-12)
+    assert jax.jit(score)(LOGITS, jnp.int32(2)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_softmax_of_large_logits_does_not_overflow():
+    assert scores.softmax(jnp.array([900.0, 900.0]), 0) == pytest.approx(0.5)
+    assert jax.grad(scores.softmax)(jnp.array([900.0, 900.0]), 0) == pytest.approx([0.25, -0.25])
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_resolve_names_and_callables():
+    own = lambda logits, class_idx: logits.sum()
+    assert scores.resolve("exp") is scores.exp
+    assert scores.resolve(own) is own
+    assert scores.name_of("softmax") == scores.name_of(scores.softmax) == "softmax"
+    assert scores.name_of(own) is None
+    with pytest.raises(ValueError, match=r"score='logits' is not known: use one of 'logit', 'exp'"):
+        scores.resolve("logits")
+    with pytest.raises(TypeError, match="score must be a name or a callable"):
+        scores.resolve(3)
+
+
+@pytest.mark.parametrize("value", [3, -1, np.int64(7), np.int32(3), jnp.array(-4)])
+def test_class_out_of_range_is_refused(value):
+    with pytest.raises(ValueError, match=rf"class_idx={int(value)} is out of range: the head has 3 classes, 0 to 2"):
+        scores.check_class_idx(value, 3)
+
+
+@pytest.mark.parametrize("value", [1.0, True, "cat", None, jnp.array(1.0), np.float32(2)])
+def test_class_that_is_no_integer_is_refused(value):
+    with pytest.raises(TypeError, match="class_idx must be an integer"):
+        scores.check_class_idx(value, 3)
+
+
+def test_class_that_is_no_scalar_is_refused():
+    with pytest.raises(ValueError, match=r"class_idx must be a scalar for one image, but its shape is \(2,\)"):
+        scores.check_class_idx(jnp.array([0, 1]), 3)
+
+
+def test_traced_class_is_not_checked():
+    jax.jit(lambda c: scores.check_class_idx(c, 3))(jnp.int32(9))
