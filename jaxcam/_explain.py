@@ -1,0 +1,260 @@
+"""The front door: a model and a batch of normalised images in, heatmaps out, in one compiled program."""
+
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxcam import maps, methods, scores
+from jaxcam._partition import Static, merged, partitioned
+from jaxcam._score_derivatives import gradient_of_score, is_one_backward_pass, terms
+
+METHODS = ("grad_cam_pp", "grad_cam", "cam")
+_ILL_SHARE = 0.01
+
+
+class Status(IntEnum):
+    """What became of an image; `Explanation.status` holds these numbers."""
+
+    OK = 0
+    ZERO_MAP = 1
+    """Nothing speaks for the class: the weighted sum is negative or zero at every position."""
+    ZERO_GRADIENT = 2
+    """The score does not depend on the activations, as behind a dead ReLU."""
+    NOT_FINITE = 3
+    """NaN or infinity in the image, the logits or the map: look at input and parameters. The heatmap is zero."""
+    ILL_CONDITIONED = 4
+    """More than 1 % of Grad-CAM++'s weights come from alphas whose denominator crosses zero or cancels."""
+
+
+class Explanation(NamedTuple):
+    """What `explain` returns, a pytree of arrays.
+
+    Attributes:
+        heatmap: `[n, H, W]` in [0, 1], of the images' size.
+        cam_map: `[n, *spatial]`, the method's raw map on the feature grid.
+        class_idx: `[n]`, the class that was explained.
+        confidence: `[n]`, its softmax probability on the image.
+        status: `[n]`, see `Status`.
+    """
+
+    heatmap: Float[Array, "n H W"]
+    cam_map: Float[Array, "n *spatial"]
+    class_idx: Int[Array, " n"]
+    confidence: Float[Array, " n"]
+    status: Int[Array, " n"]
+
+
+@runtime_checkable
+class Model(Protocol):
+    """What `explain` takes: any pytree (an nnx.Module, an equinox.Module, a registered dataclass) with these two."""
+
+    def features(self, images: Array) -> Array:
+        """Images `[n, H, W, 3]` -> activations `[n, *spatial, k]`."""
+        ...
+
+    def head(self, activations: Array) -> Array:
+        """Activations `[n, *spatial, k]` -> logits `[n, c]`."""
+        ...
+
+
+class _Options(NamedTuple):
+    method: str
+    layer: str | None
+    score: str | scores.Score
+    alphas: str
+    normalize_alphas: bool
+
+
+def explain(
+    model: Model,
+    images: Float[Array, "n H W d"] | Float[np.ndarray, "n H W d"],
+    *,
+    class_idx: int | Int[Array, ""] | Int[Array, " n"] | Int[np.ndarray, " n"] | None = None,
+    method: str = "grad_cam_pp",
+    layer: str | None = None,
+    score: str | scores.Score | None = None,
+    alphas: str = "auto",
+    normalize_alphas: bool = False,
+) -> Explanation:
+    """Heatmaps of what speaks for a class, for a batch of images.
+
+    One forward pass to the layer, and then the head alone is differentiated. Compiled once for each model structure,
+    shape and set of options; the parameters are arguments of the compiled program. May be called inside jit, and
+    differentiated.
+
+    Args:
+        model: a pytree with `features(images)` and `head(activations)`, such as those of `jaxcam.models`.
+        images: `[n, H, W, 3]`, floating point and normalised for the model (`model.preprocessing(picture)`).
+        class_idx: the class to explain: one for all images, `[n]`, or None for the model's prediction. May be traced
+            (its range is then not checked).
+        method: "grad_cam_pp", "grad_cam" or "cam"; the functions of the same names in `jaxcam.methods`.
+        layer: where the model is cut, passed on to `features` and `head`; None for the model's default.
+        score: the score that is differentiated; None for the method's own ("exp" for Grad-CAM++, "logit" for Grad-CAM).
+        alphas: for Grad-CAM++: "auto", "exact" or "closed_form".
+        normalize_alphas: for Grad-CAM++: as the authors' code, see `methods.grad_cam_pp`.
+
+    Raises:
+        ValueError: images are not `[n, H, W, 3]`, class_idx is out of range or of another length, an unknown method,
+            an option that the method does not have, or a model that the method does not apply to.
+        TypeError: images are not floating point, class_idx is not an integer, or the model has no features and head.
+    """
+    images = _checked_images(images)
+    _check_model(model)
+    options = _checked_options(method, layer, score, alphas, normalize_alphas)
+    if class_idx is not None:
+        class_idx = _checked_classes(class_idx, images.shape[0])
+    static, arrays = partitioned(model)
+    explanation, logits = _compiled(static, options, arrays, images, class_idx)
+    if class_idx is not None and not isinstance(class_idx, Tracer):
+        _check_range(np.asarray(class_idx), logits.shape[1])
+    return explanation
+
+
+def _explained(
+    static: Static, options: _Options, arrays: list[Any], images: Array, class_idx: Array | None
+) -> tuple[Explanation, Array]:
+    model = merged(static, arrays)
+    cut = {} if options.layer is None else {"layer": options.layer}
+    if options.method == "cam":
+        cut = {"layer": _cam_layer(model, options.layer)}
+    activations = model.features(images, **cut)
+
+    def head(a: Array) -> Array:
+        return model.head(a[None], **cut)[0]
+
+    def one(image: Array, a: Array, class_idx: Array | None) -> tuple[Array, ...]:
+        logits = head(a)
+        # XLA merges this forward pass with the one inside the method.
+        chosen = logits.argmax().astype(jnp.int32) if class_idx is None else class_idx
+        found = _raw_map(model, head, a, chosen, options)
+        confidence = scores.softmax(logits, chosen)
+        return found.cam_map, chosen, confidence, _status(found, image, logits), logits
+
+    cheap = _is_cheap(head, activations, options)
+    # Exact derivatives and Jacobians hold thousands of gradients for each image: one image after the other.
+    over_images = jax.vmap(one) if cheap else lambda *xs: jax.lax.map(lambda x: one(*x), xs)
+    cam_map, chosen, confidence, status, logits = over_images(images, activations, class_idx)
+    heatmap = jax.vmap(lambda m: maps.heatmap(m, images.shape[1:3]))(cam_map)
+    finite = (status != Status.NOT_FINITE)[:, None, None]
+    return Explanation(jnp.where(finite, heatmap, 0), cam_map, chosen, confidence, status), logits
+
+
+_compiled = jax.jit(_explained, static_argnums=(0, 1))
+
+
+class _Found(NamedTuple):
+    cam_map: Array
+    has_gradient: Bool[Array, ""]
+    ill_conditioned: Bool[Array, ""]
+
+
+def _raw_map(model: Any, head: Callable[[Array], Array], a: Array, class_idx: Array, options: _Options) -> _Found:
+    fine = jnp.array(False)
+    if options.method == "cam":
+        return _Found(methods.cam(model.cam_kernel, a, class_idx), ~fine, fine)
+    if options.method == "grad_cam":
+        gradient = gradient_of_score(head, a, class_idx, score=options.score)
+        weights = methods.mean_over_positions(gradient)
+        return _Found(maps.weighted_map(weights, a), (gradient != 0).any(), fine)
+    found = terms(head, a, class_idx, score=options.score, alphas=options.alphas)
+    weights = methods.weights_of(found, normalize_alphas=options.normalize_alphas).astype(a.dtype)
+    share = jnp.abs(found.alphas) * jax.nn.relu(found.d1)
+    ill = jnp.where(found.ill_conditioned, share, 0).sum() > _ILL_SHARE * share.sum()
+    return _Found(maps.weighted_map(weights, a), (found.d1 != 0).any(), ill)
+
+
+def _status(found: _Found, image: Array, logits: Array) -> Int[Array, ""]:
+    # The image itself is looked at too: max-pooling may lose a NaN pixel on its way to the logits.
+    finite = jnp.isfinite(found.cam_map).all() & jnp.isfinite(logits).all() & jnp.isfinite(image).all()
+    return jnp.select(
+        [~finite, ~found.has_gradient, (found.cam_map <= 0).all(), found.ill_conditioned],
+        [jnp.int32(s) for s in (Status.NOT_FINITE, Status.ZERO_GRADIENT, Status.ZERO_MAP, Status.ILL_CONDITIONED)],
+        jnp.int32(Status.OK),
+    )
+
+
+def _is_cheap(head: Callable[[Array], Array], activations: Array, options: _Options) -> bool:
+    if options.method != "grad_cam_pp":
+        return True
+    one = jax.ShapeDtypeStruct(activations.shape[1:], activations.dtype)
+    return is_one_backward_pass(head, one, score=options.score, alphas=options.alphas)
+
+
+def _cam_layer(model: Any, layer: str | None) -> str:
+    cam_layer = getattr(model, "cam_layer", None)
+    if cam_layer is None:
+        raise ValueError(
+            f'method="cam" needs a head that is global average pooling and one linear layer; {type(model).__name__} '
+            'has no cam_layer and cam_kernel: use method="grad_cam", which equals CAM where CAM applies'
+        )
+    if layer not in (None, cam_layer):
+        raise ValueError(f'method="cam" applies at layer={cam_layer!r} of this model only, not at {layer!r}')
+    return cam_layer
+
+
+def _checked_images(images: Any) -> Array:
+    if not (hasattr(images, "shape") and hasattr(images, "dtype")):
+        raise TypeError(f"images must be an array [n, H, W, 3], not {type(images).__name__}: np.stack a list of them")
+    if images.ndim != 4:
+        hint = ": add the batch axis with images[None]" if images.ndim == 3 else ""
+        raise ValueError(f"images must be [n, H, W, 3], but came as {list(images.shape)}{hint}")
+    if 0 in images.shape:
+        raise ValueError(f"images are empty: their shape is {list(images.shape)}")
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise TypeError(
+            f"images must be floating point and normalised for the model, but their dtype is {images.dtype}: "
+            "use model.preprocessing(picture), with pixels in [0, 1] (uint8 / 255)"
+        )
+    return jnp.asarray(images)
+
+
+def _check_model(model: Any) -> None:
+    if not (callable(getattr(model, "features", None)) and callable(getattr(model, "head", None))):
+        raise TypeError(
+            f"model must have features(images) -> activations and head(activations) -> logits, which "
+            f"{type(model).__name__} has not: give it these two methods, or call jaxcam.grad_cam_pp(head, activations, "
+            "class_idx) on the two halves"
+        )
+
+
+def _checked_options(
+    method: str, layer: str | None, score: str | scores.Score | None, alphas: str, normalize_alphas: bool
+) -> _Options:
+    if method not in METHODS:
+        raise ValueError(f"method={method!r} is not known: use one of {', '.join(map(repr, METHODS))}")
+    if method != "grad_cam_pp" and (alphas != "auto" or normalize_alphas):
+        raise ValueError(f'alphas and normalize_alphas belong to method="grad_cam_pp"; leave them out for {method!r}')
+    if method == "cam" and score is not None:
+        raise ValueError('method="cam" differentiates no score: leave score out')
+    default = "exp" if method == "grad_cam_pp" else "logit"
+    chosen = default if score is None else score
+    scores.resolve(chosen)
+    return _Options(method, layer, chosen, alphas, bool(normalize_alphas))
+
+
+def _checked_classes(class_idx: Any, num_images: int) -> Array:
+    """`[n]` integers, int32."""
+    is_number = isinstance(class_idx, int | np.integer | np.ndarray | jax.Array) and not isinstance(class_idx, bool)
+    if not is_number or not jnp.issubdtype(jnp.result_type(class_idx), jnp.integer):
+        raise TypeError(f"class_idx must be an integer, integers [n] or None, not {class_idx!r}")
+    if jnp.shape(class_idx) not in ((), (num_images,)):
+        raise ValueError(
+            f"class_idx must be one class or one for each of the {num_images} images, but its shape is "
+            f"{list(jnp.shape(class_idx))}"
+        )
+    return jnp.broadcast_to(jnp.asarray(class_idx).astype(jnp.int32), (num_images,))
+
+
+def _check_range(class_idx: np.ndarray, num_classes: int) -> None:
+    # JAX clamps an index that is out of range, and would explain another class without a word.
+    wrong = class_idx[(class_idx < 0) | (class_idx >= num_classes)]
+    if wrong.size:
+        raise ValueError(
+            f"class_idx={wrong[0]} is out of range: the model has {num_classes} classes, 0 to {num_classes - 1}"
+        )

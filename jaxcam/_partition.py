@@ -1,0 +1,45 @@
+"""A model as an argument of a compiled function: its arrays are traced, everything else is static."""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+
+class Static(NamedTuple):
+    """What the compiled program depends on: the structure and the leaves that are not arrays, hashable."""
+
+    structure: Any
+    leaves: tuple[Any, ...]
+
+
+class _Array:
+    """Marks the place of an array among the static leaves."""
+
+
+def partitioned(model: Any) -> tuple[Static, list[Any]]:
+    """The static part and the arrays of a pytree.
+
+    Leaves that are not arrays, such as the activation function of an equinox.Module, are static. Closing over the
+    model instead would turn its parameters into constants of the program.
+
+    Raises:
+        TypeError: a leaf is neither an array nor hashable.
+    """
+    leaves, structure = jax.tree.flatten(model)
+    is_array = [isinstance(leaf, jax.Array | np.ndarray | np.generic) for leaf in leaves]
+    static = Static(structure, tuple(_Array if known else leaf for leaf, known in zip(leaves, is_array, strict=True)))
+    try:
+        hash(static)
+    except TypeError as error:
+        raise TypeError(
+            f"model of type {type(model).__name__} holds something that is neither an array nor hashable ({error}): "
+            "keep only arrays and hashable values (functions, numbers, tuples) in it"
+        ) from None
+    return static, [leaf for leaf, known in zip(leaves, is_array, strict=True) if known]
+
+
+def merged(static: Static, arrays: list[Any]) -> Any:
+    """The pytree that `partitioned` took apart."""
+    rest = iter(arrays)
+    return jax.tree.unflatten(static.structure, [next(rest) if leaf is _Array else leaf for leaf in static.leaves])

@@ -1,0 +1,249 @@
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from support import gap_head, normal, relu_head, smooth_head
+
+import jaxcam
+from jaxcam import maps, methods, models
+from jaxcam._explain import _compiled
+from jaxcam._partition import partitioned
+
+
+class Own(NamedTuple):
+    """Somebody's own model: a pytree of arrays with features and head; images are its activations."""
+
+    kernel: jax.Array
+
+    def features(self, images):
+        return jax.nn.relu(images)
+
+    def head(self, activations):
+        return jnp.tanh(activations.reshape(activations.shape[0], -1) @ self.kernel)
+
+
+class Halves:
+    """features and head given as functions, without parameters."""
+
+    def __init__(self, features, head):
+        self.features, self.head = features, head
+
+
+jax.tree_util.register_pytree_node(Halves, lambda h: ((), (h.features, h.head)), lambda halves, _: Halves(*halves))
+
+
+def halves(head, features=lambda x: x):
+    return Halves(features, jax.vmap(head))
+
+
+@pytest.fixture(scope="module")
+def network():
+    return models.mini_vgg(None, seed=2)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return normal(0, 3, 64, 64, 3, dtype=np.float32)
+
+
+@pytest.mark.parametrize("method", ["grad_cam", "grad_cam_pp"])
+def test_equals_the_method_on_one_image_at_a_time(network, images, method):
+    found = jaxcam.explain(network, images, method=method)
+    logits = network(images)
+    np.testing.assert_array_equal(found.class_idx, logits.argmax(-1))
+    for i in range(3):
+        c = int(found.class_idx[i])
+        activations = network.features(images[i : i + 1])[0]
+        raw = getattr(methods, method)(lambda a: network.head(a[None])[0], activations, c)
+        scale = float(raw.max())
+        assert scale > 0
+        np.testing.assert_allclose(found.cam_map[i] / scale, raw / scale, atol=1e-4)
+        np.testing.assert_allclose(found.heatmap[i], maps.heatmap(raw, (64, 64)), atol=1e-4)
+        np.testing.assert_allclose(found.confidence[i], jax.nn.softmax(logits[i])[c], rtol=1e-4)
+    np.testing.assert_array_equal(found.status, 0)
+
+
+def test_cam_equals_grad_cam_on_the_residual_network(images):
+    network = models.mini_resnet(None, seed=2)
+    cam = jaxcam.explain(network, images, method="cam")
+    grad_cam = jaxcam.explain(network, images, method="grad_cam")
+    assert cam.heatmap.max() > 0.5
+    np.testing.assert_allclose(cam.heatmap, grad_cam.heatmap, atol=1e-4)
+    np.testing.assert_allclose(jax.nn.relu(cam.cam_map), 256 * grad_cam.cam_map, rtol=1e-3, atol=1e-4)
+
+
+def test_layer_and_score_are_passed_on(network, images):
+    found = jaxcam.explain(network, images[:1], method="grad_cam", layer="relu3", score="softmax", class_idx=4)
+    activations = network.features(images[:1], layer="relu3")[0]
+    head = lambda a: network.head(a[None], layer="relu3")[0]
+    raw = methods.grad_cam(head, activations, 4, score="softmax")
+    np.testing.assert_allclose(found.cam_map[0] / raw.max(), raw / raw.max(), atol=1e-4)
+
+
+@pytest.mark.parametrize("options", [{"score": "softmax"}, {"alphas": "exact"}, {"normalize_alphas": True}])
+def test_options_of_grad_cam_pp_are_passed_on(options):
+    model = halves(relu_head((3, 4), 2, 5))
+    a = jnp.abs(normal(1, 2, 3, 4, 2))
+    found = jaxcam.explain(model, a, class_idx=jnp.array([1, 3]), **options)
+    for i, c in enumerate((1, 3)):
+        raw = methods.grad_cam_pp(relu_head((3, 4), 2, 5), a[i], c, **options)
+        np.testing.assert_allclose(found.cam_map[i], raw, rtol=1e-9, atol=1e-12)
+
+
+def test_own_model_by_hand():
+    # d S_0 / d A = sech^2 * kernel: weights are its means over the positions.
+    kernel = normal(3, 2 * 2 * 3, 4)
+    image = jnp.abs(normal(4, 1, 2, 2, 3))
+    found = jaxcam.explain(Own(kernel), image, class_idx=0, method="grad_cam")
+    score = np.tanh(np.asarray(image).reshape(-1) @ np.asarray(kernel)[:, 0])
+    weights = ((1 - score**2) * np.asarray(kernel)[:, 0]).reshape(4, 3).mean(0)
+    np.testing.assert_allclose(found.cam_map[0], np.maximum(np.asarray(image)[0] @ weights, 0), rtol=1e-10)
+
+
+def test_compiles_once_for_a_shape(network, images):
+    jaxcam.explain(network, images, class_idx=1)
+    before = _compiled._cache_size()
+    other = models.mini_vgg(None, seed=9)
+    found = [jaxcam.explain(n, x, class_idx=c) for n, x, c in ((network, images, 2), (other, images + 1, 3))]
+    assert _compiled._cache_size() == before
+    assert np.abs(found[0].cam_map - found[1].cam_map).max() > 0
+    jaxcam.explain(network, images[:2], class_idx=1)
+    assert _compiled._cache_size() == before + 1
+
+
+def test_parameters_are_arguments_not_constants_and_the_forward_pass_runs_once(network, images):
+    static, arrays = partitioned(network)
+    from jaxcam._explain import _checked_options
+
+    options = _checked_options("grad_cam_pp", None, None, "auto", False)
+    lowered = _compiled.lower(static, options, arrays, images, None)
+    biggest = max(array.size for array in arrays)
+    jaxpr = jax.make_jaxpr(lambda arrays, x: _compiled(static, options, arrays, x, None))(arrays, images)
+    assert all(np.size(constant) < biggest for constant in jaxpr.consts)
+    program = lowered.compile().as_text()
+    # Six convolutions, and none of them twice or transposed: the head alone is differentiated.
+    assert program.count(" convolution(") == 6
+
+
+def test_works_inside_jit_with_a_traced_class_and_is_differentiable():
+    a = jnp.abs(normal(1, 2, 3, 4, 2))
+    kernel = normal(3, 3 * 4 * 2, 4)
+    eager = jaxcam.explain(Own(kernel), a, class_idx=jnp.array([1, 3]))
+    jitted = jax.jit(lambda k, a, c: jaxcam.explain(Own(k), a, class_idx=c))(kernel, a, jnp.array([1, 3]))
+    for x, y in zip(eager, jitted, strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-10)
+
+    def total(kernel):
+        return (jaxcam.explain(Own(kernel), a, class_idx=1).heatmap * spread).sum()
+
+    spread, direction, step = normal(5, 2, 3, 4), normal(6, 24, 4), 1e-6
+    slope = (total(kernel + step * direction) - total(kernel - step * direction)) / (2 * step)
+    assert abs(slope) > 1e-3
+    np.testing.assert_allclose((jax.grad(total)(kernel) * direction).sum(), slope, rtol=1e-5)
+
+
+def test_status_zero_map():
+    # S_0 = -sum(A): everything speaks against the class.
+    model = halves(lambda a: jnp.stack([-a.sum(), a.sum()]))
+    found = jaxcam.explain(model, jnp.ones((2, 3, 3, 1)), class_idx=jnp.array([0, 1]), method="grad_cam")
+    np.testing.assert_array_equal(found.status, [jaxcam.Status.ZERO_MAP, jaxcam.Status.OK])
+    np.testing.assert_array_equal(found.heatmap[0], 0.0)
+    np.testing.assert_allclose(found.heatmap[1], 1.0)
+
+
+def test_status_zero_gradient():
+    model = halves(lambda a: jnp.stack([jax.nn.relu(a.sum() - 100), jnp.float64(1)]))
+    for method in ("grad_cam", "grad_cam_pp"):
+        found = jaxcam.explain(model, jnp.ones((1, 3, 3, 1)), class_idx=0, method=method)
+        assert found.status[0] == jaxcam.Status.ZERO_GRADIENT
+        np.testing.assert_array_equal(found.heatmap, 0.0)
+
+
+def test_status_not_finite(network, images):
+    broken = images.at[1, 5, 5, 0].set(jnp.nan)
+    found = jaxcam.explain(network, broken, method="grad_cam")
+    np.testing.assert_array_equal(found.status[jnp.array([0, 2])], 0)
+    assert found.status[1] == jaxcam.Status.NOT_FINITE
+    np.testing.assert_array_equal(found.heatmap[1], 0.0)
+    assert found.heatmap[0].max() > 0.5
+
+
+def test_nan_pixel_that_never_reaches_the_logits_is_reported():
+    model = halves(relu_head((3, 4), 2, 5), features=lambda images: images[:, ::2])
+    image = jnp.abs(normal(1, 1, 6, 4, 2)).at[0, 1, 0, 0].set(jnp.nan)
+    assert np.isfinite(model.head(model.features(image))).all()
+    assert jaxcam.explain(model, image).status[0] == jaxcam.Status.NOT_FINITE
+
+
+def test_status_ill_conditioned():
+    # One channel with g = 1 and S = -2 (1 - 5e-13): alpha = 1 / (2 + S) = 1e12. With S = 2 all is well.
+    model = halves(lambda a: jnp.stack([a.sum(), a[0, 0, 0]]))
+    images = jnp.array([[[-3.0 + 1e-12, 1.0]], [[1.0, 1.0]]])[..., None]
+    found = jaxcam.explain(model, images, class_idx=0)
+    np.testing.assert_array_equal(found.status, [jaxcam.Status.ILL_CONDITIONED, jaxcam.Status.OK])
+    np.testing.assert_allclose(found.cam_map[1], 0.5)  # w = 2 * 1 / (2 + 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"images": np.zeros((64, 64, 3), np.float32)}, ValueError, r"came as \[64, 64, 3\]: add the batch axis with"),
+        ({"images": np.zeros((1, 64, 64, 3), np.uint8)}, TypeError, r"dtype is uint8: use model.preprocessing"),
+        ({"images": np.zeros((0, 64, 64, 3), np.float32)}, ValueError, r"images are empty"),
+        ({"images": [[1.0]]}, TypeError, r"images must be an array \[n, H, W, 3\], not list"),
+        ({"class_idx": 10}, ValueError, r"class_idx=10 is out of range: the model has 10 classes, 0 to 9"),
+        ({"class_idx": -1}, ValueError, r"class_idx=-1 is out of range"),
+        ({"class_idx": np.array([0, 1])}, ValueError, r"one for each of the 1 images, but its shape is \[2\]"),
+        ({"class_idx": 1.0}, TypeError, r"class_idx must be an integer"),
+        ({"class_idx": True}, TypeError, r"class_idx must be an integer"),
+        ({"class_idx": "cat"}, TypeError, r"class_idx must be an integer, integers \[n\] or None, not 'cat'"),
+        ({"method": "gradcam"}, ValueError, r"method='gradcam' is not known: use one of 'grad_cam_pp', 'grad_cam'"),
+        ({"layer": "conv9"}, ValueError, r"layer='conv9' is not in this MiniVGG: it has conv1"),
+        ({"score": "probability"}, ValueError, r"score='probability' is not known"),
+        ({"alphas": "quick"}, ValueError, r"alphas='quick' is not known"),
+        ({"score": "logit"}, ValueError, r"0/0. Use score=\"exp\""),
+        ({"method": "grad_cam", "alphas": "exact"}, ValueError, r"belong to method=\"grad_cam_pp\""),
+        ({"method": "cam"}, ValueError, r"MiniVGG has no cam_layer and cam_kernel: use method=\"grad_cam\""),
+        ({"model": lambda x: x}, TypeError, r"model must have features\(images\)"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_documented_errors(network, change, error, message):
+    arguments = {"model": network, "images": np.zeros((1, 64, 64, 3), np.float32)} | change
+    with pytest.raises(error, match=message):
+        jaxcam.explain(arguments.pop("model"), arguments.pop("images"), **arguments)
+
+
+def test_cam_at_another_layer_is_refused(images):
+    with pytest.raises(ValueError, match=r"applies at layer='layer3' of this model only, not at 'layer2'"):
+        jaxcam.explain(models.mini_resnet(None), images, method="cam", layer="layer2")
+
+
+def test_leaves_that_are_not_arrays_are_static():
+    class WithFunction(NamedTuple):
+        kernel: jax.Array
+        activation: object
+
+        def features(self, images):
+            return images
+
+        def head(self, activations):
+            return self.activation(activations).mean((1, 2)) @ self.kernel
+
+    kernel, a = normal(0, 3, 4), normal(1, 1, 2, 2, 3)
+    found = jaxcam.explain(WithFunction(kernel, jnp.tanh), a, class_idx=2, method="grad_cam")
+    expected = methods.grad_cam(lambda x: gap_head(kernel)(jnp.tanh(x)), a[0], 2)
+    np.testing.assert_allclose(found.cam_map[0], expected, rtol=1e-10)
+    with pytest.raises(TypeError, match="holds something that is neither an array nor hashable"):
+        jaxcam.explain(WithFunction(kernel, {1, 2}), a, class_idx=2)
+
+
+def test_exact_alphas_of_a_smooth_head_through_explain():
+    a = jnp.abs(normal(1, 2, 3, 2, 3))
+    head = smooth_head((3, 2), 3, 4)
+    found = jaxcam.explain(halves(head), a, class_idx=1)
+    for i in range(2):
+        expected = methods.grad_cam_pp(head, a[i], 1, alphas="exact")
+        np.testing.assert_allclose(found.cam_map[i], expected, rtol=1e-9, atol=1e-13)
