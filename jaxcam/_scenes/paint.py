@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from jaxcam._figures import signed_distance
-from jaxcam._scene_parts import (
+from jaxcam._scenes.figures import signed_distance
+from jaxcam._scenes.parts import (
     MAX_INSTANCES,
     Background,
     Instances,

@@ -1,0 +1,1 @@
+"""How generated scenes are laid out and painted; `jaxcam.scenes` is the way in."""

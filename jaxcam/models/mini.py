@@ -1,0 +1,128 @@
+"""The embedded networks: small, really trained on `jaxcam.scenes`, and as different as the methods need.
+
+`mini_vgg` ends in fully connected layers, so that CAM does not apply and Grad-CAM and Grad-CAM++ differ; `mini_resnet`
+ends in global average pooling, so that CAM applies and equals Grad-CAM up to a factor. Both see 64 x 64 pixels with a
+16 x 16 grid of activations. `python -m jaxcam train` makes their weights again (see `jaxcam.models.train`).
+"""
+
+from collections.abc import Callable
+from importlib.resources import as_file, files
+from os import PathLike
+from typing import ClassVar, TypeVar
+
+from flax import nnx
+from jaxtyping import Array, Float
+
+from jaxcam import scenes
+from jaxcam.images import Preprocessing
+from jaxcam.models._network import Flatten, GlobalAveragePool, MaxPool, Network, ReLU
+from jaxcam.models.weights import build
+
+_PREPROCESSING = Preprocessing(resize=64, crop=64, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+_N = TypeVar("_N", bound=Network)
+_NUM_CLASSES = len(scenes.CLASS_NAMES)
+EMBEDDED = "embedded"
+"""The value of `weights` that means those in the package."""
+
+
+class MiniVGG(Network):
+    """Four convolutions, max-pooling, two hidden fully connected layers: 0.34 million parameters."""
+
+    default_layer: ClassVar[str] = "relu6"
+    preprocessing: ClassVar[Preprocessing] = _PREPROCESSING
+
+    def __init__(self, *, rngs: nnx.Rngs) -> None:
+        super().__init__(
+            {
+                "conv1": _conv(3, 24, size=5, strides=2, rngs=rngs), "bn1": _norm(24, rngs=rngs), "relu1": ReLU(),
+                "conv2": _conv(24, 32, rngs=rngs), "bn2": _norm(32, rngs=rngs), "relu2": ReLU(), "pool2": MaxPool(2, 2),
+                "conv3": _conv(32, 48, rngs=rngs), "bn3": _norm(48, rngs=rngs), "relu3": ReLU(),
+                "conv4": _conv(48, 64, rngs=rngs), "bn4": _norm(64, rngs=rngs), "relu4": ReLU(), "pool4": MaxPool(2, 2),
+                "conv5": _conv(64, 96, rngs=rngs), "bn5": _norm(96, rngs=rngs), "relu5": ReLU(),
+                "conv6": _conv(96, 96, rngs=rngs), "bn6": _norm(96, rngs=rngs), "relu6": ReLU(), "pool6": MaxPool(2, 2),
+                "flatten": Flatten(),
+                "fc7": _linear(4 * 4 * 96, 96, rngs=rngs), "relu7": ReLU(),
+                "fc8": _linear(96, 64, rngs=rngs), "relu8": ReLU(),
+                "fc9": _linear(64, _NUM_CLASSES, rngs=rngs),
+            },
+            class_names=scenes.CLASS_NAMES,
+        )  # fmt: skip
+
+
+class Block(nnx.Module):
+    """Two 3x3 convolutions with batch norm, and a shortcut past both. **Source**: He et al. 2016, Fig. 2."""
+
+    def __init__(self, inputs: int, outputs: int, *, strides: int = 1, rngs: nnx.Rngs) -> None:
+        self.conv1 = _conv(inputs, outputs, strides=strides, rngs=rngs)
+        self.bn1 = _norm(outputs, rngs=rngs)
+        self.conv2 = _conv(outputs, outputs, rngs=rngs)
+        self.bn2 = _norm(outputs, rngs=rngs)
+        self.shortcut = (
+            None if (inputs, strides) == (outputs, 1) else _conv(inputs, outputs, size=1, strides=strides, rngs=rngs)
+        )
+
+    def __call__(self, x: Float[Array, "n H W d"]) -> Float[Array, "n h w k"]:
+        """ReLU(residual + shortcut)."""
+        residual = self.bn2(self.conv2(nnx.relu(self.bn1(self.conv1(x)))))
+        return nnx.relu(residual + (x if self.shortcut is None else self.shortcut(x)))
+
+
+class MiniResNet(Network):
+    """Three residual blocks, global average pooling and one linear layer: 0.11 million parameters."""
+
+    default_layer: ClassVar[str] = "layer3"
+    preprocessing: ClassVar[Preprocessing] = _PREPROCESSING
+
+    def __init__(self, *, rngs: nnx.Rngs) -> None:
+        super().__init__(
+            {
+                "conv1": _conv(3, 16, strides=2, rngs=rngs),
+                "bn1": _norm(16, rngs=rngs),
+                "relu": ReLU(),
+                "layer1": Block(16, 16, rngs=rngs),
+                "layer2": Block(16, 32, strides=2, rngs=rngs),
+                "layer3": Block(32, 64, rngs=rngs),
+                "avgpool": GlobalAveragePool(),
+                "fc": _linear(64, _NUM_CLASSES, rngs=rngs),
+            },
+            class_names=scenes.CLASS_NAMES,
+        )
+
+
+def mini_vgg(weights: str | PathLike[str] | None = EMBEDDED, *, seed: int = 0) -> MiniVGG:
+    """The embedded VGG-like network.
+
+    Args:
+        weights: "embedded" for the trained ones in the package, a .safetensors file, or None for random parameters.
+        seed: of the random parameters.
+
+    Raises:
+        ValueError: the file cannot be read or does not fit.
+    """
+    return _built(lambda: MiniVGG(rngs=nnx.Rngs(seed)), weights, name="mini_vgg")
+
+
+def mini_resnet(weights: str | PathLike[str] | None = EMBEDDED, *, seed: int = 0) -> MiniResNet:
+    """The embedded residual network. Arguments as for `mini_vgg`."""
+    return _built(lambda: MiniResNet(rngs=nnx.Rngs(seed)), weights, name="mini_resnet")
+
+
+def _built(create: Callable[[], _N], weights: str | PathLike[str] | None, *, name: str) -> _N:
+    if weights != EMBEDDED:
+        return build(create, weights)
+    with as_file(files("jaxcam") / "data" / f"{name}.safetensors") as path:
+        return build(create, path)
+
+
+def _conv(inputs: int, outputs: int, *, rngs: nnx.Rngs, size: int = 3, strides: int = 1) -> nnx.Conv:
+    # No bias: the batch norm that follows has one.
+    init = nnx.initializers.he_normal()
+    return nnx.Conv(inputs, outputs, (size, size), strides, kernel_init=init, use_bias=False, rngs=rngs)
+
+
+def _norm(channels: int, *, rngs: nnx.Rngs) -> nnx.BatchNorm:
+    return nnx.BatchNorm(channels, momentum=0.9, rngs=rngs)
+
+
+def _linear(inputs: int, outputs: int, *, rngs: nnx.Rngs) -> nnx.Linear:
+    return nnx.Linear(inputs, outputs, kernel_init=nnx.initializers.he_normal(), rngs=rngs)
