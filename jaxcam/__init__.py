@@ -1,0 +1,42 @@
+"""jaxcam: class activation maps as pure JAX functions, with the exact derivatives that Grad-CAM++ is defined by.
+
+    image file -> read_image -> model.preprocessing -> model = head ∘ features -> activations A, logits S
+               -> score Y(S) -> elementwise_derivatives d1, d2, d3 of Y by A -> alphas -> weights -> map
+               -> heatmap in [0, 1] -> overlay, panel | table
+
+`explain` goes the whole way from a batch of images to heatmaps, compiled; the functions of `methods` do it for one
+image's activations and compose with jit, vmap and grad. Public namespaces: `alphas`, `images`, `maps`, `methods`,
+`models`, `scenes` (generated pictures with known truth), `scores`.
+"""
+
+from jaxcam import alphas as alphas
+from jaxcam import images as images
+from jaxcam import maps as maps
+from jaxcam import methods as methods
+from jaxcam import models as models
+from jaxcam import scenes as scenes
+from jaxcam import scores as scores
+from jaxcam._explain import Explanation as Explanation
+from jaxcam._explain import Status as Status
+from jaxcam._explain import explain as explain
+from jaxcam._linearity import is_piecewise_linear as is_piecewise_linear
+from jaxcam._overlay import Cell as Cell
+from jaxcam._overlay import Row as Row
+from jaxcam._overlay import colour_map as colour_map
+from jaxcam._overlay import overlay as overlay
+from jaxcam._overlay import panel as panel
+from jaxcam._overlay import save as save
+from jaxcam.alphas import exact_alphas as exact_alphas
+from jaxcam.alphas import exp_alphas as exp_alphas
+from jaxcam.alphas import log_softmax_alphas as log_softmax_alphas
+from jaxcam.alphas import softmax_alphas as softmax_alphas
+from jaxcam.derivatives import elementwise_derivatives as elementwise_derivatives
+from jaxcam.images import read_image as read_image
+from jaxcam.maps import explanation_map as explanation_map
+from jaxcam.methods import cam as cam
+from jaxcam.methods import grad_cam as grad_cam
+from jaxcam.methods import grad_cam_pp as grad_cam_pp
+from jaxcam.methods import grad_cam_pp_weights as grad_cam_pp_weights
+from jaxcam.methods import grad_cam_weights as grad_cam_weights
+
+__version__ = "0.1.0"

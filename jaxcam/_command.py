@@ -1,0 +1,27 @@
+"""What the commands share: a parser whose errors are one line, and how an error ends a command."""
+
+import argparse
+import sys
+from typing import NoReturn
+
+
+class UsageError(Exception):
+    """A wrong option or weights file: one line on standard error, exit code 2."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse without the usage text before every error."""
+
+    def error(self, message: str) -> NoReturn:
+        """One line on standard error, exit code 2."""
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error, in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def report(message: str) -> None:
+    """One line on standard error."""
+    print(f"jaxcam: {message}", file=sys.stderr, flush=True)

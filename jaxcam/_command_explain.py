@@ -1,0 +1,152 @@
+"""`python -m jaxcam [IMAGE ...]`: pictures in, panels and a table out."""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from jaxcam._command import Parser, UsageError, one_line, report
+from jaxcam._explain import METHODS
+from jaxcam._overlay import save
+from jaxcam._progress import progress
+from jaxcam._report import explained, panel_of, table_of
+from jaxcam.images import read_image
+from jaxcam.models import EMBEDDED_MODELS, MODELS, Network
+
+_DEFAULT_METHODS = ("grad_cam", "grad_cam_pp", "cam")
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+_EPILOG = """\
+Without IMAGE a bundled picture is explained. Several pictures are written to OUT with their names added.
+Exit codes: 0, 1 if a picture could not be read, 2 for a wrong option or weights file.
+  python -m jaxcam cat.jpg dog.png --model squeezenet1_0 --weights squeezenet1_0.safetensors
+  python -m jaxcam both.png --model squeezenet1_1 --weights FILE --class "tiger cat"
+See also: python -m jaxcam train --help, python -m jaxcam verify --help"""
+
+
+def run(arguments: list[str]) -> int:
+    """Runs the command; returns its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        model = _model(options)
+        class_idx = None if options.class_name is None else _class_idx(options.class_name, model.class_names)
+        methods = _methods(options.method, model)
+        places = _places(options.images, Path(options.out))
+    except UsageError as error:
+        report(one_line(error))
+        return 2
+    failed = 0
+    for source, place in progress(places, total=len(places), label="explain"):
+        try:
+            report_ = explained(
+                model, read_image(source), class_idx=class_idx, methods=methods, top=options.top, size=options.size
+            )
+        except (ValueError, OSError) as error:
+            report(one_line(error))
+            failed += 1
+            continue
+        try:
+            save(panel_of(report_, title=f"{source.name}\n{options.model}"), place)
+        except (ValueError, OSError) as error:
+            report(f"--out: {one_line(error)}")
+            return 2
+        print(table_of(report_, title=f"{source.name} -> {place}"))
+    return 1 if failed else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="python -m jaxcam",
+        description="Shows what an image network looked at: a panel of class activation maps, and a table.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("images", nargs="*", metavar="IMAGE", help="JPEG, PNG, WebP, BMP or GIF files")
+    parser.add_argument("--model", default="mini_resnet", choices=MODELS, metavar="NAME", help=", ".join(MODELS))
+    parser.add_argument("--weights", metavar="FILE", help=".safetensors; the mini networks have theirs built in")
+    parser.add_argument("--method", metavar="LIST", help=f"comma-separated, of {', '.join(METHODS)}")
+    parser.add_argument("--top", type=_positive, default=3, metavar="K", help="explain the K likeliest classes (3)")
+    parser.add_argument("--class", dest="class_name", metavar="CLASS", help="explain this class, a name or an index")
+    parser.add_argument("--out", default="jaxcam.png", metavar="FILE", help="the picture to write (jaxcam.png)")
+    parser.add_argument("--size", type=_size, default=224, metavar="PIXELS", help="side of each small picture (224)")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, not {text!r}")
+    return int(text)
+
+
+def _size(text: str) -> int:
+    value = _positive(text)
+    if not 32 <= value <= 2048:
+        raise argparse.ArgumentTypeError(f"must be from 32 to 2048 pixels, not {value}")
+    return value
+
+
+def _model(options: argparse.Namespace) -> Network:
+    if options.weights is None and options.model not in EMBEDDED_MODELS:
+        raise UsageError(
+            f"--model {options.model} needs --weights FILE, a .safetensors file with torchvision's key names"
+        )
+    try:
+        return MODELS[options.model]() if options.weights is None else MODELS[options.model](options.weights)
+    except (ValueError, OSError) as error:
+        raise UsageError(f"--weights: {one_line(error).removeprefix('weights: ')}") from None
+
+
+def _methods(listed: str | None, model: Network) -> tuple[str, ...]:
+    """The methods of --method; by default those of the panel that apply to the model, an empty field for the others."""
+    if listed is None:
+        return _DEFAULT_METHODS
+    methods = tuple(dict.fromkeys(name.strip() for name in listed.split(",")))
+    for name in methods:
+        if name not in METHODS:
+            raise UsageError(f"--method: {name!r} is not known: use one or more of {', '.join(METHODS)}")
+    if methods == ("cam",) and model.cam_layer is None:
+        raise UsageError(
+            f"--method cam needs a network that ends in global average pooling, which {type(model).__name__} does not: "
+            "use --method grad_cam"
+        )
+    return methods
+
+
+def _class_idx(wanted: str, names: Sequence[str]) -> int:
+    """The index of a class given by index, by name or by an unambiguous part of its name."""
+    if wanted.isdecimal():
+        if int(wanted) >= len(names):
+            raise UsageError(f"--class {wanted} is out of range: the network has classes 0 to {len(names) - 1}")
+        return int(wanted)
+    text = wanted.strip().casefold()
+    for matches in (
+        [i for i, name in enumerate(names) if name.casefold() == text],
+        [i for i, name in enumerate(names) if text and text in name.casefold()],
+    ):
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            shown = ", ".join(f"{names[i]} ({i})" for i in matches[:6])
+            raise UsageError(f"--class {wanted!r} may be any of: {shown}{', …' if len(matches) > 6 else ''}")
+    raise UsageError(f"--class {wanted!r} is no class of this network: names look like {', '.join(names[:5])} …")
+
+
+def _places(images: Sequence[str], out: Path) -> list[tuple[Path, Path]]:
+    """Each picture and where its panel goes."""
+    if out.suffix.lower() not in _SUFFIXES:
+        raise UsageError(f"--out must end in one of {', '.join(_SUFFIXES)}, not {str(out)!r}")
+    if not out.parent.is_dir():
+        raise UsageError(f"--out: there is no folder {str(out.parent)!r}")
+    if not images:
+        return [(Path(str(files("jaxcam") / "data" / "scene.png")), out)]
+    if len(images) == 1:
+        return [(Path(images[0]), out)]
+    return [(Path(image), out.with_name(f"{out.stem}-{name}{out.suffix}")) for image, name in _named(images)]
+
+
+def _named(images: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Each image with its stem, numbered where it occurs again."""
+    seen: dict[str, int] = {}
+    for image in images:
+        stem = Path(image).stem
+        seen[stem] = seen.get(stem, 0) + 1
+        yield image, stem if seen[stem] == 1 else f"{stem}-{seen[stem]}"

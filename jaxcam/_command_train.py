@@ -1,0 +1,60 @@
+"""`python -m jaxcam train`: trains the embedded networks on generated scenes, as those in the package were."""
+
+import argparse
+import json
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+from jaxcam._command import Parser, report
+from jaxcam.models import weights
+from jaxcam.models.train import RECIPES, UNSEEN_SEED, accuracy, train
+
+_EPILOG = """\
+Writes NAME.safetensors and training.json (accuracy on 2,000 unseen scenes) to the folder.
+  python -m jaxcam train --out weights"""
+
+
+def run(arguments: list[str]) -> int:
+    """Runs the command; returns its exit code."""
+    parser = Parser(
+        prog="python -m jaxcam train",
+        description="Trains the embedded networks on generated scenes.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(RECIPES)} (default: all)")
+    parser.add_argument("--out", default=".", metavar="FOLDER", help="where to write (the current folder)")
+    parser.add_argument("--seed", type=int, default=0, help="of parameters and scenes (0, as for those in the package)")
+    parser.add_argument("--steps", type=int, metavar="N", help="fewer or more training steps than the recipe's")
+    options = parser.parse_args(arguments)
+    folder = Path(options.out)
+    unknown = [name for name in options.names if name not in RECIPES]
+    if unknown or not folder.is_dir() or (options.steps is not None and options.steps < 1) or options.seed < 0:
+        report(
+            f"{unknown[0]!r} is not one of {', '.join(RECIPES)}"
+            if unknown
+            else f"--out: there is no folder {options.out!r}"
+            if not folder.is_dir()
+            else "--steps must be at least 1 and --seed at least 0"
+        )
+        return 2
+    records = {}
+    for name in options.names or RECIPES:
+        start = time.monotonic()
+        model = train(name, seed=options.seed, num_steps=options.steps)
+        seconds = time.monotonic() - start
+        weights.save(model, folder / f"{name}.safetensors")
+        top_1 = accuracy(model)
+        records[name] = {
+            "seed": options.seed,
+            "steps": options.steps or RECIPES[name].num_steps,
+            "batch_size": RECIPES[name].batch_size,
+            "parameters": weights.size_of(model),
+            "unseen_scenes": {"seed": UNSEEN_SEED, "num": 2000, "top_1": top_1},
+            "seconds": round(seconds),
+            "versions": {package: version(package) for package in ("jax", "flax", "optax")},
+        }
+        print(f"{name}: top-1 {100 * top_1:.2f} % on 2,000 unseen scenes, trained in {seconds:.0f} s")
+    (folder / "training.json").write_text(json.dumps(records, indent=2) + "\n", encoding="utf-8")
+    return 0

@@ -1,0 +1,164 @@
+"""One picture explained for the command line: predictions, maps, explanation maps -> a panel and a table."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from PIL import Image
+
+from jaxcam import maps
+from jaxcam._explain import Status, explain
+from jaxcam._overlay import Cell, Row, overlay, panel
+from jaxcam.models import Network
+
+TITLES = {"grad_cam": "Grad-CAM", "grad_cam_pp": "Grad-CAM++", "cam": "CAM"}
+_SHOWN_E = ("grad_cam_pp", "grad_cam", "cam")
+
+
+class Map(NamedTuple):
+    """One method's map for one class."""
+
+    heatmap: Float[np.ndarray, "s s"]
+    """At the panel's size."""
+    confidence_on_e: float
+    status: Status
+
+
+class Explained(NamedTuple):
+    """A class and its maps by method; a method that does not apply to the model has no entry."""
+
+    name: str
+    confidence: float
+    maps: dict[str, Map]
+
+
+class Report(NamedTuple):
+    """What is known about one picture."""
+
+    view: Float[np.ndarray, "s s 3"]
+    """The part of the picture that the network saw, at the panel's size."""
+    predictions: list[tuple[str, float]]
+    classes: list[Explained]
+    methods: tuple[str, ...]
+
+
+def explained(
+    model: Network,
+    picture: Float[np.ndarray, "H W 3"],
+    *,
+    class_idx: int | None,
+    methods: tuple[str, ...],
+    top: int,
+    size: int,
+) -> Report:
+    """Explains the `top` likeliest classes, or the one given, by every method that applies to the model.
+
+    The confidence on E is that of the network on what is seen in the picture of E: the mask lies on the pixels, before
+    they are normalised, so that what is masked is black.
+    """
+    seen = model.preprocessing.view(picture)
+    probabilities = np.asarray(_probabilities(model, seen[None]))[0]
+    ranking = np.argsort(-probabilities, stable=True)
+    chosen = ranking[:top] if class_idx is None else np.array([class_idx])
+    normalised = model.preprocessing.normalise(seen)
+    images = np.broadcast_to(normalised, (len(chosen), *normalised.shape))
+    classes = [Explained(model.class_names[c], float(probabilities[c]), {}) for c in chosen]
+    for method in methods:
+        if method == "cam" and model.cam_layer is None:
+            continue
+        found = explain(model, images, class_idx=chosen, method=method)
+        on_e = _probabilities(model, maps.explanation_map(jnp.broadcast_to(seen, images.shape), found.heatmap))
+        for i, c in enumerate(chosen):
+            heat = np.clip(maps.heatmap(found.cam_map[i], (size, size)), 0, 1)
+            classes[i].maps[method] = Map(np.asarray(heat), float(on_e[i, c]), Status(int(found.status[i])))
+    return Report(
+        _view(model, picture, size),
+        [(model.class_names[c], float(probabilities[c])) for c in ranking[:3]],
+        classes,
+        methods,
+    )
+
+
+def panel_of(report: Report, *, title: str) -> Image.Image:
+    """The input with its predictions, and a row of overlays and E for each class."""
+    masking = next(m for m in _SHOWN_E if m in report.classes[0].maps)
+    rows = [
+        Row(
+            f"{entry.name}\n{_percent(entry.confidence)}",
+            [
+                *(_overlay_cell(report, entry, method) for method in report.methods),
+                _e_cell(report, entry.maps[masking]),
+            ],
+        )
+        for entry in report.classes
+    ]
+    lead = Cell(report.view, "\n".join(f"{name}\t{_percent(p)}" for name, p in report.predictions))
+    headings = [*(TITLES[m] for m in report.methods), f"E, masked by\n{TITLES[masking]}"]
+    size = report.view.shape[0]
+    return panel(rows, headings=headings, title=title, lead=lead, cell_size=size / 2, scale=2)
+
+
+def table_of(report: Report, *, title: str) -> str:
+    """The figures of the panel as text."""
+    methods = [m for m in report.methods if m in report.classes[0].maps]
+    header = ["class", "confidence", *(f"on E, {TITLES[m]}" for m in methods), "status"]
+    lines = [
+        [
+            entry.name,
+            _percent(entry.confidence),
+            *(_percent(entry.maps[m].confidence_on_e) for m in methods),
+            ", ".join(f"{TITLES[m]}: {_words(f.status)}" for m, f in entry.maps.items() if f.status) or "ok",
+        ]
+        for entry in report.classes
+    ]
+    widths = [max(len(line[i]) for line in [header, *lines]) for i in range(len(header))]
+    return "\n".join(
+        [title]
+        + [
+            "  "
+            + "  ".join(
+                text.ljust(width) if i in (0, len(header) - 1) else text.rjust(width)
+                for i, (text, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in [header, *lines]
+        ]
+    )
+
+
+def _overlay_cell(report: Report, entry: Explained, method: str) -> Cell:
+    found = entry.maps.get(method)
+    if found is None:
+        return Cell(None, "does not apply:\nno global average pooling")
+    caption = f"on E: {_percent(found.confidence_on_e)}"
+    if found.status:
+        caption += f"\n{_words(found.status)}"
+    return Cell(overlay(report.view, found.heatmap), caption)
+
+
+def _e_cell(report: Report, found: Map) -> Cell:
+    picture = np.asarray(maps.explanation_map(report.view, found.heatmap))
+    return Cell(picture, f"confidence: {_percent(found.confidence_on_e)}")
+
+
+def _view(model: Network, picture: Float[np.ndarray, "H W 3"], size: int) -> Float[np.ndarray, "s s 3"]:
+    # The embedded networks see 64 pixels; a person would rather see the picture.
+    own = model.preprocessing
+    if own.crop is None or own.resize is None:
+        raise ValueError(f"{type(model).__name__} has no fixed input size")
+    return dataclasses.replace(own, resize=max(size, round(own.resize * size / own.crop)), crop=size).view(picture)
+
+
+@jax.jit
+def _probabilities(model: Network, pictures: Float[Array, "n H W 3"]) -> Float[Array, "n c"]:
+    return jax.nn.softmax(model(model.preprocessing.normalise(pictures)))
+
+
+def _percent(share: float) -> str:
+    return "< 0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
+
+
+def _words(status: Status) -> str:
+    return status.name.lower().replace("_", " ")

@@ -1,0 +1,161 @@
+"""The command as its user runs it: arguments in, files, tables, one-line errors and exit codes out."""
+
+import contextlib
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxcam import __main__ as command
+from jaxcam import models, scenes
+from jaxcam.models import weights
+
+
+def run(*arguments):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = command.main([str(a) for a in arguments])
+        except SystemExit as ended:
+            code = ended.code
+    return code, out.getvalue(), err.getvalue()
+
+
+@pytest.fixture(scope="session")
+def picture(tmp_path_factory):
+    """A scene with stars and its truth, as a file of 200 x 200 pixels."""
+    scene = scenes.scene(5, size=200, class_idx=scenes.CLASS_NAMES.index("star"), num_instances=2)
+    path = tmp_path_factory.mktemp("pictures") / "stars.png"
+    Image.fromarray(np.asarray(np.round(np.asarray(scene.image) * 255), np.uint8)).save(path)
+    return path
+
+
+def test_bundled_picture(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run()
+    assert (code, err) == (0, "")
+    rows = [line.split() for line in out.splitlines()]
+    assert rows[0][0] == "scene.png"
+    assert len(rows) == 5  # title, header, three classes
+    confidences = [float(row[1]) for row in rows[2:]]
+    assert confidences == sorted(confidences, reverse=True)
+    assert all(row[0] in scenes.CLASS_NAMES for row in rows[2:])
+    with Image.open("jaxcam.png") as panel:
+        assert min(panel.size) > 700
+
+
+def test_predicted_class_and_its_confidence_are_the_networks(picture, tmp_path):
+    code, out, _ = run(picture, "--out", tmp_path / "o.png", "--top", 1, "--model", "mini_vgg")
+    assert code == 0
+    model = models.mini_vgg()
+    seen = model.preprocessing.view(np.asarray(Image.open(picture), np.float32) / 255)
+    logits = np.asarray(model(model.preprocessing.normalise(seen)[None]))[0]
+    probability = np.exp(logits.max()) / np.exp(logits).sum()
+    name, confidence = out.splitlines()[2].split()[:2]
+    assert name == scenes.CLASS_NAMES[logits.argmax()] == "star"
+    assert float(confidence) == pytest.approx(100 * probability, abs=0.06)
+
+
+@pytest.mark.parametrize("wanted", ["heart", "HEART", "hear", "6"])
+def test_class_by_name_part_of_it_or_index(picture, tmp_path, wanted):
+    assert scenes.CLASS_NAMES[6] == "heart"
+    code, out, _ = run(picture, "--out", tmp_path / "o.png", "--class", wanted)
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()[2:]] == ["heart"]
+
+
+def test_several_pictures_with_a_bad_one_among_them(picture, tmp_path):
+    (tmp_path / "bad.jpg").write_text("no picture")
+    folder = tmp_path / "out"
+    folder.mkdir()
+    code, out, err = run(picture, tmp_path / "bad.jpg", picture, "--out", folder / "o.png", "--method", "grad_cam")
+    assert code == 1
+    assert err.count("\n") == 1
+    assert "bad.jpg' is not a JPEG, PNG, WebP, BMP or GIF file" in err
+    assert sorted(p.name for p in folder.iterdir()) == ["o-stars-2.png", "o-stars.png"]
+    assert out.count("stars.png ->") == 2
+
+
+def test_size_and_methods_shape_the_panel(picture, tmp_path):
+    widths = {}
+    for size in (64, 128):
+        for methods in ("grad_cam", "grad_cam,grad_cam_pp"):
+            run(picture, "--out", tmp_path / "o.png", "--size", size, "--method", methods, "--top", 1)
+            with Image.open(tmp_path / "o.png") as panel:
+                widths[size, methods] = panel.width
+    assert widths[64, "grad_cam,grad_cam_pp"] - widths[64, "grad_cam"] == 64 + 16
+    assert widths[128, "grad_cam,grad_cam_pp"] - widths[128, "grad_cam"] == 128 + 16
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "vgg"], "invalid choice: 'vgg'"),
+        (["--model", "squeezenet1_0"], "--model squeezenet1_0 needs --weights FILE"),
+        (["--weights", "nothing.safetensors"], "--weights: there is no file 'nothing.safetensors'"),
+        (["--method", "gradcam"], "--method: 'gradcam' is not known: use one or more of grad_cam_pp, grad_cam, cam"),
+        (
+            ["--method", "cam", "--model", "mini_vgg"],
+            "--method cam needs a network that ends in global average pooling",
+        ),
+        (["--top", "0"], "argument --top: must be a whole number from 1, not '0'"),
+        (["--size", "10"], "argument --size: must be from 32 to 2048 pixels, not 10"),
+        (["--class", "dog"], "--class 'dog' is no class of this network"),
+        (["--class", "r"], "--class 'r' may be any of: ring (1), square (2), "),
+        (["--class", "10"], "--class 10 is out of range: the network has classes 0 to 9"),
+        (["--out", "o.txt"], "--out must end in one of .png, .jpg, .jpeg, .webp, not 'o.txt'"),
+        (["--out", "no/where.png"], "--out: there is no folder 'no'"),
+        (["--colour"], "unrecognized arguments: --colour"),
+        (["train", "--steps", "0"], "--steps must be at least 1"),
+        (["train", "vgg"], "'vgg' is not one of mini_vgg, mini_resnet"),
+        (["train", "--out", "no/where"], "--out: there is no folder 'no/where'"),
+    ],
+)
+def test_wrong_calls_are_one_line_and_exit_code_2(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_that_do_not_fit_are_listed(tmp_path):
+    weights.save(models.mini_vgg(None), tmp_path / "w.safetensors")
+    code, _, err = run("--model", "squeezenet1_1", "--weights", tmp_path / "w.safetensors")
+    assert code == 2
+    assert "52 missing (features.0.weight; " in err
+    assert "unexpected (conv1.weight; " in err
+    assert err.count("\n") == 1
+
+
+def test_help_fits_a_screen():
+    for arguments in (["--help"], ["train", "--help"]):
+        code, out, _ = run(*arguments)
+        assert code == 0
+        assert len(out.splitlines()) <= 32
+        assert max(map(len, out.splitlines())) <= 100
+
+
+def test_train_writes_weights_that_load(tmp_path):
+    code, out, _ = run("train", "mini_resnet", "--steps", 2, "--out", tmp_path)
+    assert code == 0
+    assert "mini_resnet: top-1 " in out
+    models.mini_resnet(tmp_path / "mini_resnet.safetensors")
+    assert '"steps": 2' in (tmp_path / "training.json").read_text()
+
+
+def test_as_a_process(picture, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "jaxcam", picture, "--top", "1"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "star" in done.stdout
+    assert done.stderr == ""
+    assert (tmp_path / "jaxcam.png").stat().st_size > 10_000

@@ -1,0 +1,111 @@
+import json
+from importlib.resources import files
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from support import normal
+
+from jaxcam import models, scenes
+from jaxcam.models import train
+from jaxcam.models._network import MaxPool
+
+
+@pytest.fixture(scope="session", params=["mini_vgg", "mini_resnet", "squeezenet1_1"])
+def model(request):
+    return models.MODELS[request.param](None, seed=3)
+
+
+def test_head_of_features_is_the_model_at_every_layer(model):
+    images = normal(0, 2, 64, 64, 3, dtype=np.float32)
+    expected = model(images)
+    assert np.abs(expected).max() > 1e-6
+    for layer in model.layers:
+        found = model.head(model.features(images, layer=layer), layer=layer)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_default_layer_has_spatial_axes(model):
+    images = jnp.zeros((1, 64, 64, 3), jnp.float32)
+    sides = {"MiniVGG": 16, "MiniResNet": 16, "SqueezeNet": 3}[type(model).__name__]
+    assert model.features(images).shape[1:3] == (sides, sides)
+
+
+def test_cam_kernel_and_pooled_layer_give_the_logits():
+    for create in (models.mini_resnet, models.squeezenet1_0):
+        model = create(None, seed=1)
+        images = normal(0, 1, 64, 64, 3, dtype=np.float32)
+        pooled = model.features(images, layer=model.cam_layer).mean((1, 2))
+        np.testing.assert_allclose(pooled @ model.cam_kernel, model(images), rtol=1e-4, atol=1e-6)
+    assert models.mini_vgg(None).cam_layer is None
+    assert models.mini_vgg(None).cam_kernel is None
+
+
+def test_parameters_are_arguments_and_equal_structures_share_a_program():
+    logits = jax.jit(lambda model, images: model(images))
+    images = normal(0, 1, 64, 64, 3, dtype=np.float32)
+    first, second = models.mini_vgg(None, seed=0), models.mini_vgg(None, seed=1)
+    assert np.abs(logits(first, images) - logits(second, images)).max() > 1e-3
+    assert logits._cache_size() == 1
+
+
+@pytest.mark.parametrize(("size", "ceil_mode", "outputs"), [(7, False, 3), (7, True, 3), (8, False, 3), (8, True, 4)])
+def test_max_pool_covers_the_rest_in_ceil_mode(size, ceil_mode, outputs):
+    x = jnp.arange(float(size))[None, :, None, None] * jnp.ones((1, 1, size, 1))
+    pooled = MaxPool(3, 2, ceil_mode=ceil_mode)(x)[0, :, 0, 0]
+    np.testing.assert_array_equal(pooled, [min(2 * i + 2, size - 1) for i in range(outputs)])
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_bad_images_and_layers():
+    model = models.mini_vgg(None)
+    features = type(model).features
+    with pytest.raises(ValueError, match=r"images must be \[n, H, W, 3\].*came as \[64, 64, 3\]; add the batch axis"):
+        features(model, jnp.zeros((64, 64, 3)))
+    with pytest.raises(ValueError, match=r"came as \[1, 64, 64, 4\]"):
+        features(model, jnp.zeros((1, 64, 64, 4)))
+    with pytest.raises(TypeError, match=r"their dtype is uint8: use model.preprocessing"):
+        features(model, jnp.zeros((1, 64, 64, 3), jnp.uint8))
+    with pytest.raises(ValueError, match=r"layer='layer9' is not in this MiniVGG: it has conv1, "):
+        features(model, jnp.zeros((1, 64, 64, 3)), layer="layer9")
+    with pytest.raises(ValueError, match="images are too small"):
+        models.squeezenet1_0()(jnp.zeros((1, 12, 12, 3), jnp.float32))
+    with pytest.raises(ValueError, match="num_classes must be at least 1, but is 0"):
+        models.squeezenet1_0(num_classes=0)
+
+
+@pytest.mark.parametrize("name", ["mini_vgg", "mini_resnet"])
+def test_embedded_networks_reach_97_percent_on_unseen_scenes(name):
+    record = json.loads((files("jaxcam") / "data" / "training.json").read_text())[name]
+    top_1 = train.accuracy(models.MODELS[name]())
+    assert top_1 >= 0.97
+    # The recorded figure, but for scenes on the edge that another machine's arithmetic may turn over.
+    assert top_1 == pytest.approx(record["unseen_scenes"]["top_1"], abs=0.003)
+
+
+def test_embedded_weights_are_small():
+    total = sum(len((files("jaxcam") / "data" / f"{n}.safetensors").read_bytes()) for n in models.EMBEDDED_MODELS)
+    assert total <= 2_000_000
+
+
+def test_class_names():
+    names = models.squeezenet1_0().class_names
+    assert (len(names), names[0], names[281], names[999]) == (1000, "tench", "tabby", "toilet tissue")
+    assert models.mini_vgg(None).class_names == scenes.CLASS_NAMES
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mini_vgg", "mini_resnet"])
+def test_training_is_a_function_of_the_seed_and_learns(name):
+    first, second = (train.train(name, seed=5, num_steps=60) for _ in range(2))
+    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert train.accuracy(first, num=500) > 0.2  # chance is 0.1
+
+
+def test_train_refuses_unknown_names_and_no_steps():
+    with pytest.raises(ValueError, match="name='vgg' is not one of 'mini_vgg', 'mini_resnet'"):
+        train.train("vgg")
+    with pytest.raises(ValueError, match="num_steps must be at least 1, but is 0"):
+        train.train("mini_vgg", num_steps=0)

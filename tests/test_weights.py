@@ -1,0 +1,146 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+from flax import nnx
+
+from jaxcam import models
+from jaxcam.models import weights
+
+
+def flat(model):
+    return {".".join(map(str, path)): np.asarray(leaf[...]) for path, leaf in nnx.to_flat_state(nnx.state(model))}
+
+
+@pytest.mark.parametrize("create", [models.mini_vgg, models.mini_resnet, models.squeezenet1_1])
+def test_saved_parameters_come_back(create, tmp_path):
+    # The random model has batch-norm statistics 0 and 1 and zero biases: made different, so that no mix-up goes unseen.
+    model = create(None, seed=1)
+    for i, (_, leaf) in enumerate(nnx.to_flat_state(nnx.state(model))):
+        leaf.set_value(jnp.asarray(np.random.default_rng(i).normal(size=leaf.shape), leaf.dtype))
+    weights.save(model, tmp_path / "w.safetensors")
+    again = create(tmp_path / "w.safetensors")
+    expected, found = flat(model), flat(again)
+    assert expected.keys() == found.keys()
+    for key, value in expected.items():
+        np.testing.assert_array_equal(found[key], value)
+
+
+def test_torchs_layout_by_hand(tmp_path):
+    # Convolution [out, in, h, w]: the kernel that looks one pixel to the left in channel 1 of the input.
+    tensors = {key: np.zeros(shape, np.float32) for key, shape in squeezenet_shapes().items()}
+    tensors["features.0.weight"][5, 1, 0, 2] = 3.0
+    tensors["features.0.bias"][5] = -1.0
+    safetensors.numpy.save_file(tensors, tmp_path / "w.safetensors")
+    model = models.squeezenet1_1(tmp_path / "w.safetensors")
+    image = np.zeros((1, 32, 32, 3), np.float32)
+    image[0, 4, 8, 1] = 7.0  # row 4 = 2 * 2 + 0, column 8 = 2 * 3 + 2
+    activations = model.features(jnp.asarray(image), layer="features.0")
+    assert activations[0, 2, 3, 5] == 20.0
+    assert (np.asarray(activations[..., 5]) == -1).sum() == activations[..., 5].size - 1
+
+
+def squeezenet_shapes():
+    model = models.squeezenet1_1()
+    return {key: weights._torch_shape(leaf.shape) for key, (_, leaf) in weights._leaves(nnx.state(model)).items()}
+
+
+def test_keys_are_torchvisions():
+    keys = set(squeezenet_shapes())
+    assert len(keys) == 52
+    assert {
+        "features.0.weight",
+        "features.12.expand3x3.bias",
+        "features.3.squeeze.weight",
+        "classifier.1.weight",
+    } <= keys
+
+
+def test_half_precision_loads_as_float32(tmp_path):
+    tensors = {key: np.full(shape, 0.1, np.float16) for key, shape in squeezenet_shapes().items()}
+    safetensors.numpy.save_file(tensors, tmp_path / "w.safetensors")
+    model = models.squeezenet1_1(tmp_path / "w.safetensors")
+    for value in flat(model).values():
+        assert value.dtype == np.float32
+        np.testing.assert_array_equal(value, np.float32(np.float16(0.1)))
+
+
+def test_number_of_classes_is_that_of_the_file(tmp_path):
+    weights.save(models.squeezenet1_0(num_classes=7), tmp_path / "w.safetensors")
+    model = models.squeezenet1_0(tmp_path / "w.safetensors")
+    assert model(jnp.zeros((1, 64, 64, 3), jnp.float32)).shape == (1, 7)
+    assert model.class_names[6] == "class 6"
+
+
+def test_mismatches_are_listed_together(tmp_path):
+    tensors = {key: np.zeros(shape, np.float32) for key, shape in squeezenet_shapes().items()}
+    for i in (3, 4, 6, 7, 9):
+        del tensors[f"features.{i}.squeeze.bias"]
+    tensors["fc.weight"] = np.zeros((2, 2), np.float32)
+    tensors["features.0.weight"] = np.zeros((64, 3, 7, 7), np.float32)
+    safetensors.numpy.save_file(tensors, tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match="does not fit this model") as caught:
+        models.squeezenet1_1(tmp_path / "w.safetensors")
+    message = str(caught.value)
+    assert "5 missing (features.3.squeeze.bias; " in message
+    assert "; …), 1 unexpected (fc.weight), " in message
+    assert "1 misshapen (features.0.weight is [64, 3, 7, 7], not [64, 3, 3, 3])" in message
+
+
+def test_batch_counters_of_torch_are_not_unexpected():
+    model = models.mini_resnet(None)
+    tensors = {
+        key: weights._to_torch(np.asarray(leaf[...])) for key, (_, leaf) in weights._leaves(nnx.state(model)).items()
+    }
+    tensors["bn1.num_batches_tracked"] = np.array(3)
+    again = weights.loaded(lambda: models.MiniResNet(rngs=nnx.Rngs(3)), tensors)
+    np.testing.assert_array_equal(flat(again)["stages.fc.kernel"], flat(model)["stages.fc.kernel"])
+
+
+@pytest.mark.parametrize("length", [0, 4, 200, -10])
+def test_truncated_files_are_refused(tmp_path, length):
+    weights.save(models.mini_vgg(None), tmp_path / "whole.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "whole.safetensors").read_bytes()[:length])
+    with pytest.raises(ValueError, match=r"cut.safetensors' is not a complete .safetensors file"):
+        models.mini_vgg(tmp_path / "cut.safetensors")
+
+
+def test_missing_file_and_folder_are_refused(tmp_path):
+    for path in (tmp_path, tmp_path / "nothing.safetensors"):
+        with pytest.raises(ValueError, match="there is no file"):
+            models.mini_vgg(path)
+
+
+def test_torch_checkpoint_is_refused_with_the_remedy(tmp_path):
+    (tmp_path / "w.pth").write_bytes(b"PK\x03\x04" + bytes(100))
+    with pytest.raises(ValueError, match="convert a torch checkpoint with safetensors"):
+        models.squeezenet1_0(tmp_path / "w.pth")
+
+
+def test_nothing_is_left_behind_when_saving_fails(tmp_path, monkeypatch):
+    def broken(*_args, **_kwargs):
+        raise OSError("disk full")
+
+    weights.save(models.mini_resnet(None, seed=1), tmp_path / "w.safetensors")
+    before = (tmp_path / "w.safetensors").read_bytes()
+    monkeypatch.setattr(weights.safetensors.numpy, "save", broken)
+    with pytest.raises(OSError, match="disk full"):
+        weights.save(models.mini_resnet(None, seed=2), tmp_path / "w.safetensors")
+    assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
+    assert (tmp_path / "w.safetensors").read_bytes() == before
+
+
+def test_loading_traces_instead_of_allocating(tmp_path):
+    model = models.mini_resnet(None)
+    weights.save(model, tmp_path / "w.safetensors")
+    calls = []
+
+    def create():
+        made = models.MiniResNet(rngs=nnx.Rngs(0))
+        calls.append(jax.tree.leaves(nnx.state(made))[0])
+        return made
+
+    weights.build(create, tmp_path / "w.safetensors")
+    assert isinstance(calls[0], jax.core.Tracer)
+    assert len(calls) == 1
