@@ -16,11 +16,14 @@ from jaxcam.models import EMBEDDED_MODELS, MODELS, Network
 _DEFAULT_METHODS = ("grad_cam", "grad_cam_pp", "cam")
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 _EPILOG = """\
-Without IMAGE a bundled picture is explained. Several pictures are written to OUT with their names added.
-Exit codes: 0, 1 if a picture could not be read, 2 for a wrong option or weights file.
-  python -m jaxcam cat.jpg dog.png --model squeezenet1_0 --weights squeezenet1_0.safetensors
-  python -m jaxcam both.png --model squeezenet1_1 --weights FILE --class "tiger cat"
-See also: python -m jaxcam train --help, python -m jaxcam verify --help"""
+Without IMAGE a bundled picture is explained. Of several pictures each is
+written to OUT with its name added. Exit codes: 0; 1 if a picture could not be
+read; 2 for a wrong option or weights file.
+
+  python -m jaxcam cat.jpg dog.png --model squeezenet1_0 --weights FILE
+  python -m jaxcam both.png --class "tiger cat" --model ... --weights FILE
+
+Other commands: python -m jaxcam train --help, python -m jaxcam verify --help"""
 
 
 def run(arguments: list[str]) -> int:
@@ -56,7 +59,7 @@ def run(arguments: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m jaxcam",
-        description="Shows what an image network looked at: a panel of class activation maps, and a table.",
+        description="Shows what an image network looked at: class activation maps and a table.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -79,8 +82,8 @@ def _positive(text: str) -> int:
 
 def _size(text: str) -> int:
     value = _positive(text)
-    if not 32 <= value <= 2048:
-        raise argparse.ArgumentTypeError(f"must be from 32 to 2048 pixels, not {value}")
+    if not 96 <= value <= 2048:
+        raise argparse.ArgumentTypeError(f"must be from 96 to 2048 pixels, not {value}")
     return value
 
 

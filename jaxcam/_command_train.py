@@ -11,7 +11,8 @@ from jaxcam.models import weights
 from jaxcam.models.train import RECIPES, UNSEEN_SEED, accuracy, train
 
 _EPILOG = """\
-Writes NAME.safetensors and training.json (accuracy on 2,000 unseen scenes) to the folder.
+Writes NAME.safetensors and training.json (with the accuracy on 2,000 unseen
+scenes) to the folder.
   python -m jaxcam train --out weights"""
 
 
@@ -25,7 +26,7 @@ def run(arguments: list[str]) -> int:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(RECIPES)} (default: all)")
     parser.add_argument("--out", default=".", metavar="FOLDER", help="where to write (the current folder)")
-    parser.add_argument("--seed", type=int, default=0, help="of parameters and scenes (0, as for those in the package)")
+    parser.add_argument("--seed", type=int, default=0, help="of parameters and scenes (0)")
     parser.add_argument("--steps", type=int, metavar="N", help="fewer or more training steps than the recipe's")
     options = parser.parse_args(arguments)
     folder = Path(options.out)

@@ -17,11 +17,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
-from jaxcam._figures import CLASS_NAMES as CLASS_NAMES
-from jaxcam._scene_arguments import checked_classes, checked_int, checked_key, checked_num, checked_size
-from jaxcam._scene_layout import layout
-from jaxcam._scene_paint import paint, tight_boxes
-from jaxcam._scene_parts import MAX_INSTANCES as MAX_INSTANCES
+from jaxcam._scenes.arguments import checked_classes, checked_int, checked_key, checked_num, checked_size
+from jaxcam._scenes.figures import CLASS_NAMES as CLASS_NAMES
+from jaxcam._scenes.layout import layout
+from jaxcam._scenes.paint import paint, tight_boxes
+from jaxcam._scenes.parts import MAX_INSTANCES as MAX_INSTANCES
 
 _CHUNK = 64  # scenes drawn at once at 64 pixels
 

@@ -1,7 +1,6 @@
 """Reading and preprocessing: every format against values known beforehand, every failure by its error."""
 
 import dataclasses
-import importlib
 import inspect
 import io
 import os
@@ -468,24 +467,11 @@ def test_the_network_input_is_torchvisions():
     np.testing.assert_array_equal(IMAGENET.view(image), view)
 
 
-@pytest.fixture(scope="module")
-def transforms():
-    """torchvision.transforms, which is pure Python, also where torchvision's compiled part does not load."""
-    torch = pytest.importorskip("torch")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return importlib.import_module("torchvision.transforms")
-        except RuntimeError:  # on import it looks for two operators of that part, which transforms never call
-            for name in ("nms", "qnms"):
-                torch.library.define(f"torchvision::{name}", "(Tensor a, Tensor b, float c) -> Tensor")
-            return importlib.import_module("torchvision.transforms")
-
-
 @pytest.mark.parity
 @pytest.mark.parametrize("shape", [(300, 411), (500, 375), (333, 250), (224, 224), (257, 1000), (90, 60)])
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic"])
-def test_parity_with_torchvision(transforms, shape, interpolation):
+def test_parity_with_torchvision(torchvision, shape, interpolation):
+    transforms = torchvision.transforms
     stored = RNG.integers(0, 256, (*shape, 3), dtype=np.uint8)
     pipeline = transforms.Compose(
         [

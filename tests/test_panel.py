@@ -10,7 +10,7 @@ from jax import numpy as jnp
 from PIL import Image, ImageFont
 
 from jaxcam._overlay import Cell, Row, colour_map, panel
-from jaxcam._text import Line, load_style, readable, set_text
+from jaxcam._pictures.text import Line, load_style, readable, set_text
 
 RNG = np.random.default_rng(0)
 

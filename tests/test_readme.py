@@ -31,7 +31,7 @@ def test_python_blocks_run_and_mean_what_they_say(after):
 
 def test_alphas_of_the_last_block_give_the_weights(after):
     jaxcam, a, head = after["jaxcam"], after["activations"], after["head"]
-    weights = (after["alphas"] * np.maximum(after["d1"], 0)).sum((0, 1))
+    weights = (np.asarray(after["alphas"]) * np.maximum(np.asarray(after["d1"]), 0)).sum((0, 1))
     scaled = weights / np.exp(float(head(a)[2]))
     np.testing.assert_allclose(jaxcam.grad_cam_pp_weights(head, a, 2), scaled, rtol=1e-3, atol=1e-9)
 

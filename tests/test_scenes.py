@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from jaxcam import scenes
-from jaxcam._figures import signed_distance
-from jaxcam._scene_layout import layout
-from jaxcam._scene_paint import paint
-from jaxcam._scene_visibility import unhidden
+from jaxcam._scenes.figures import signed_distance
+from jaxcam._scenes.layout import layout
+from jaxcam._scenes.paint import paint
+from jaxcam._scenes.visibility import unhidden
 
 NUM_CLASSES = len(scenes.CLASS_NAMES)
 NUM = 2048

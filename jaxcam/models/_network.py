@@ -5,10 +5,14 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxcam.images import Preprocessing
+
+
+Images = Float[Array, "n H W d"] | Float[np.ndarray, "n H W d"]
 
 
 class Network(nnx.Module):
@@ -28,24 +32,22 @@ class Network(nnx.Module):
         self.stages = nnx.Dict(dict(stages))
         self.class_names: tuple[str, ...] = tuple(class_names)
 
-    def features(self, images: Float[Array, "n H W d"], *, layer: str | None = None) -> Float[Array, "n *spatial k"]:
+    def features(self, images: Images, *, layer: str | None = None) -> Float[Array, "n *spatial k"]:
         """The activations A after `layer` (default: `default_layer`).
 
         Raises:
             ValueError: images are not `[n, H, W, 3]`, or there is no such layer (the message lists them).
             TypeError: images are not floating point.
         """
-        _check_images(images)
-        return self._applied(self.layers[: self._cut(layer)], images)
+        return self._applied(self.layers[: self._cut(layer)], _checked_images(images))
 
     def head(self, activations: Float[Array, "n *spatial k"], *, layer: str | None = None) -> Float[Array, "n c"]:
         """The logits from the activations after `layer`."""
         return self._applied(self.layers[self._cut(layer) :], activations)
 
-    def __call__(self, images: Float[Array, "n H W d"]) -> Float[Array, "n c"]:
+    def __call__(self, images: Images) -> Float[Array, "n c"]:
         """The logits."""
-        _check_images(images)
-        return self._applied(self.layers, images)
+        return self._applied(self.layers, _checked_images(images))
 
     @property
     def cam_layer(self) -> str | None:
@@ -61,7 +63,9 @@ class Network(nnx.Module):
         if self.cam_layer is None:
             return None
         last = self.stages[self.layers[-1]]
-        return last.kernel[...] if isinstance(last, nnx.Linear) else jnp.eye(len(self.class_names))
+        if isinstance(last, nnx.Linear):
+            return last.kernel[...]
+        return jnp.eye(len(self.class_names), dtype=jax.tree.leaves(nnx.state(self))[0].dtype)
 
     def _applied(self, names: Iterable[str], x: Array) -> Array:
         for name in names:
@@ -75,7 +79,7 @@ class Network(nnx.Module):
         return self.layers.index(layer) + 1
 
 
-def _check_images(images: Array) -> None:
+def _checked_images(images: Images) -> Array:
     if images.ndim != 4 or images.shape[-1] != 3:
         hint = "; add the batch axis with image[None]" if images.ndim == 3 else ""
         raise ValueError(f"images must be [n, H, W, 3], channels last, but came as {list(images.shape)}{hint}")
@@ -84,6 +88,7 @@ def _check_images(images: Array) -> None:
             f"images must be floating point and normalised for the model, but their dtype is {images.dtype}: "
             "use model.preprocessing(image) on pixels in [0, 1] (uint8 / 255)"
         )
+    return jnp.asarray(images)
 
 
 class ReLU(nnx.Module):

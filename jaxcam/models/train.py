@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jaxtyping import Array, Float
@@ -72,11 +73,8 @@ def accuracy(model: Network, *, num: int = 2000, seed: int = UNSEEN_SEED) -> flo
     """Top-1 accuracy, between 0 and 1, on the scenes `scenes.batch(seed, num)`."""
     drawn = scenes.batch(seed, num)
     # In chunks: the activations of thousands of images at once would need gigabytes.
-    right = [
-        int((_logits(model, drawn.image[start : start + 250]).argmax(-1) == drawn.class_idx[start : start + 250]).sum())
-        for start in range(0, num, 250)
-    ]
-    return sum(right) / num
+    predicted = [_logits(model, drawn.image[start : start + 250]).argmax(-1) for start in range(0, num, 250)]
+    return float(np.mean(np.concatenate(predicted) == np.asarray(drawn.class_idx)))
 
 
 def dimmed(drawn: scenes.Scene, key: Array) -> Float[Array, "n H W 3"]:
@@ -91,11 +89,11 @@ def dimmed(drawn: scenes.Scene, key: Array) -> Float[Array, "n H W 3"]:
     """
     num, height, width, _ = drawn.image.shape
     choice_key, noise_key, light_key = jax.random.split(key, 3)
-    noise = jax.image.resize(jax.random.uniform(noise_key, (num, 5, 5)), (num, height, width), "linear")
+    noise = jax.image.resize(jax.random.uniform(noise_key, (num, 5, 5), jnp.float32), (num, height, width), "linear")
     background = jnp.clip(4 * noise - 1.5, 0, 1)
     coarse = jax.image.resize(drawn.masks.any(1).astype(jnp.float32), (num, height // 4, width // 4), "linear")
     figures = jnp.clip(2 * jax.image.resize(coarse, (num, height, width), "linear"), 0, 1)
-    light = jax.random.uniform(light_key, (num, 1, 1), minval=0.5)
+    light = jax.random.uniform(light_key, (num, 1, 1), jnp.float32, minval=0.5)
     mask = jnp.maximum(background, light * figures)
     chosen = jax.random.bernoulli(choice_key, DIMMED_SHARE, (num, 1, 1))
     return maps.explanation_map(drawn.image, jnp.where(chosen, mask, 1))

@@ -1,0 +1,104 @@
+"""Directional derivatives of any order, along many directions at a time.
+
+Dⁿg[v, ..., v], n = 1 … `order`, of a scalar function g at one point, by nesting a first derivative along v.
+`forward` and `backward` are the two ways to take that one. Neither uses the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+__all__ = ["Arrays", "Slope", "along_basis", "along_columns", "backward", "forward", "jacobian_columns"]
+
+Arrays: TypeAlias = tuple[Array, ...]
+Slope: TypeAlias = Callable[[Callable[..., Any], Arrays, Arrays], tuple[Array, Arrays]]
+
+
+def forward(g: Callable[..., Any], point: Arrays, direction: Arrays) -> tuple[Array, Arrays]:
+    """The slope of g along the direction by `jax.jvp`, and what else g returns."""
+    _, slope, lower = jax.jvp(g, point, direction, has_aux=True)
+    return slope, lower
+
+
+def backward(g: Callable[..., Any], point: Arrays, direction: Arrays) -> tuple[Array, Arrays]:
+    """The slope of g along the direction by `jax.grad`, and what else g returns."""
+    gradient, lower = jax.grad(g, argnums=tuple(range(len(point))), has_aux=True)(*point)
+    first, *others = [jnp.sum(part * along) for part, along in zip(gradient, direction, strict=True)]
+    return sum(others, first), lower
+
+
+def along_basis(g: Callable[[Array], Array], point: Array, *, order: int, slope: Slope, chunk_size: int) -> Arrays:
+    """∂ⁿg/∂x_eⁿ for every element e of the point: one pass of g for each."""
+
+    def derivatives(element: Array) -> Arrays:
+        return _along(g, (point,), _unit((point,), element), order, slope)
+
+    found = _in_chunks(derivatives, jnp.arange(point.size), chunk_size)
+    return tuple(derivative.reshape(point.shape).astype(point.dtype) for derivative in found)
+
+
+def along_columns(
+    g: Callable[..., Array], point: Arrays, columns: Arrays, *, order: int, slope: Slope, chunk_size: int
+) -> Arrays:
+    """Dⁿg[s, ..., s] for every s in the leading axis of the columns."""
+    return _in_chunks(lambda column: _along(g, point, column, order, slope), columns, chunk_size)
+
+
+def jacobian_columns(pull: Callable[[Arrays], tuple[Array]], outputs: Arrays, *, chunk_size: int) -> Arrays:
+    """The derivatives of the outputs by each element of one input: `[element, *output]` for each output.
+
+    One reverse pass, `pull`, for every element of the outputs. Each column is contiguous in memory: passes
+    along some columns at a time are several times faster than if they had to pick them out of rows.
+    """
+    width = sum(output.size for output in outputs)
+    rows = _in_chunks(lambda element: pull(_unit(outputs, element))[0].reshape(-1), jnp.arange(width), chunk_size)
+    columns, start = [], 0
+    for output in outputs:
+        part = rows[start : start + output.size].T
+        columns.append(part.reshape(-1, *output.shape).astype(output.dtype))
+        start += output.size
+    return tuple(columns)
+
+
+def _along(g: Callable[..., Any], point: Arrays, direction: Arrays, order: int, slope: Slope) -> Arrays:
+    """Dⁿg[v, ..., v], n = 1 … `order`."""
+
+    def higher(g: Callable[..., Any]) -> Callable[..., Any]:
+        # g returns its value and the derivatives below it; this, the slope of that value and one more below.
+        def derivative(*point: Array) -> tuple[Array, Arrays]:
+            value, lower = slope(g, point, direction)
+            return value, (*lower, value)
+
+        return derivative
+
+    def nested(*point: Array) -> tuple[Array, Arrays]:
+        return g(*point), ()
+
+    for _ in range(order):
+        nested = higher(nested)
+    return nested(*point)[1]
+
+
+def _unit(arrays: Arrays, element: Array) -> Arrays:
+    """The unit vector along one element of the arrays, counted through them in order."""
+    units, start = [], 0
+    for array in arrays:
+        places = jnp.arange(start, start + array.size).reshape(array.shape)
+        units.append((places == element).astype(array.dtype))
+        start += array.size
+    return tuple(units)
+
+
+def _in_chunks(function: Callable[[Any], Any], inputs: Any, chunk_size: int) -> Any:
+    """`function` of each element of the leading axis, `chunk_size` of them at a time.
+
+    Chunks are recomputed when something differentiates through them, so that this memory stays bounded too.
+    """
+    if len(jax.tree.leaves(inputs)[0]) <= chunk_size:
+        return jax.vmap(function)(inputs)
+    return jax.lax.map(jax.checkpoint(function, prevent_cse=False), inputs, batch_size=chunk_size)

@@ -1,0 +1,217 @@
+"""Programs: the jaxpr of a function as a list of equations that can be read, cut, and run piece by piece.
+
+A jaxpr nests: jitted and rematerialised calls hide what is inside them. `straight_line` writes them out into
+one list, in which `needed` finds the equations between two sets of values and `Stage` runs them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, DebugInfo, Jaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
+
+__all__ = [
+    "Atom",
+    "Program",
+    "Stage",
+    "called",
+    "closed",
+    "holds",
+    "moves",
+    "needed",
+    "num_bytes",
+    "rule",
+    "runs",
+    "shape",
+    "size",
+    "straight_line",
+]
+
+Atom: TypeAlias = Var | Literal
+
+_CALLS = {
+    "checkpoint": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "core_call": "call_jaxpr",
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "remat2": "jaxpr",
+}
+"""Primitives that only run the program under this parameter."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A piece of a program, as a function of some of its values while the others are known."""
+
+    inputs: tuple[Var, ...]
+    outputs: tuple[Atom, ...]
+    equations: list[JaxprEqn]
+
+    def __call__(self, known: Mapping[Var, Any], *values: Any) -> tuple[tuple[Any, ...], list[Any]]:
+        """The outputs at these values of the inputs, and beside them the values of all that is `defined`."""
+        known = {**known, **dict(zip(self.inputs, values, strict=True))}
+        atoms = [*self.outputs, *(atom for eqn in self.equations for atom in eqn.invars)]
+        used = {atom for atom in atoms if isinstance(atom, Var)}.difference(self.defined)
+        start = [var for var in known if var in used]
+        run = _function(start, [*self.outputs, *self.defined], self.equations)
+        results = run(*(known[var] for var in start))
+        return tuple(results[: len(self.outputs)]), list(results[len(self.outputs) :])
+
+    def scalar(self, known: Mapping[Var, Any], *values: Any) -> Any:
+        """The one output of a stage that ends in a scalar."""
+        return self(known, *values)[0][0]
+
+    def vjp(self, known: Mapping[Var, Any], *values: Any) -> tuple[tuple[Any, ...], Callable[..., Any], dict[Var, Any]]:
+        """The outputs, what takes cotangents of theirs back to the inputs, and all that is known afterwards."""
+        outputs, pull, made = jax.vjp(partial(self, known), *values, has_aux=True)
+        after = dict(zip((*self.inputs, *self.defined), (*values, *made), strict=True))
+        return outputs, pull, {**known, **after}
+
+    @property
+    def defined(self) -> list[Var]:
+        """All variables that this stage gives a value."""
+        return [var for eqn in self.equations for var in eqn.outvars]
+
+
+@dataclass(frozen=True)
+class Program:
+    """A function without nested calls: the equations from its arguments to its outputs, in order."""
+
+    arguments: tuple[Var, ...]
+    outputs: tuple[Atom, ...]
+    equations: list[JaxprEqn]
+    constants: dict[Var, Any]
+    """What the function closes over. The values may be tracers."""
+
+    def stage(self, inputs: tuple[Var, ...], outputs: tuple[Atom, ...], known: Container[Var]) -> Stage:
+        """The piece between these values where all that is `known` besides is there already."""
+        return Stage(inputs, outputs, needed(self.equations, outputs, known))
+
+
+def straight_line(program: ClosedJaxpr) -> Program:
+    """The program of a jaxpr, with the calls in it written out and what its outputs do not need left out."""
+    equations: list[JaxprEqn] = []
+    constants: dict[Var, Any] = {}
+
+    def inline(program: ClosedJaxpr, operands: Iterable[Atom]) -> list[Atom]:
+        # Each call gets variables of its own: JAX uses one jaxpr for several calls of the same function.
+        names: dict[Var, Atom] = dict(zip(program.jaxpr.invars, operands, strict=True))
+        for var, value in zip(program.jaxpr.constvars, program.consts, strict=True):
+            names[var] = constant = Var(var.aval)
+            constants[constant] = value
+        for eqn in program.jaxpr.eqns:
+            invars = [atom if isinstance(atom, Literal) else names[atom] for atom in eqn.invars]
+            if (callee := called(eqn)) is not None:
+                results = inline(callee, invars)
+            else:
+                outvars = [Var(var.aval) for var in eqn.outvars]
+                equations.append(eqn.replace(invars=invars, outvars=outvars))
+                results = outvars
+            names.update(zip(eqn.outvars, results, strict=True))
+        return [atom if isinstance(atom, Literal) else names[atom] for atom in program.jaxpr.outvars]
+
+    arguments = tuple(Var(var.aval) for var in program.jaxpr.invars)
+    outputs = tuple(inline(program, arguments))
+    return Program(arguments, outputs, needed(equations, outputs, {*arguments, *constants}), constants)
+
+
+def needed(equations: Sequence[JaxprEqn], targets: Iterable[Atom], known: Container[Var]) -> list[JaxprEqn]:
+    """The equations, in order, that lead from the `known` values to the `targets`."""
+    wanted = {atom for atom in targets if isinstance(atom, Var) and atom not in known}
+    kept: list[JaxprEqn] = []
+    for eqn in reversed(equations):
+        if not wanted.isdisjoint(eqn.outvars):
+            kept.append(eqn)
+            wanted.update(atom for atom in eqn.invars if isinstance(atom, Var) and atom not in known)
+    return kept[::-1]
+
+
+def runs(equations: Iterable[JaxprEqn], primitive: str) -> bool:
+    """Whether a primitive whose name begins like this is among the equations or inside one of them."""
+    return any(
+        eqn.primitive.name.startswith(primitive)
+        or any(runs(closed(inner).jaxpr.eqns, primitive) for inner in _programs(eqn.params.values()))
+        for eqn in equations
+    )
+
+
+def _programs(parameters: Iterable[Any]) -> Iterator[ClosedJaxpr | Jaxpr]:
+    for parameter in parameters:
+        if isinstance(parameter, ClosedJaxpr | Jaxpr):
+            yield parameter
+        elif isinstance(parameter, tuple | list):
+            yield from _programs(parameter)
+
+
+def called(eqn: JaxprEqn) -> ClosedJaxpr | None:
+    """The program that `eqn` runs on its operands, if that is all it does."""
+    parameter = _CALLS.get(eqn.primitive.name)
+    return None if parameter is None else closed(eqn.params[parameter])
+
+
+def closed(program: ClosedJaxpr | Jaxpr) -> ClosedJaxpr:
+    """The program with its constants: primitives keep it with them or without."""
+    return program if isinstance(program, ClosedJaxpr) else ClosedJaxpr(program, [])
+
+
+def shape(atom: Atom) -> tuple[int, ...]:
+    """The shape of the value."""
+    aval: Any = atom.aval
+    return tuple(aval.shape)
+
+
+def size(atom: Atom) -> int:
+    """The number of elements of the value."""
+    return math.prod(shape(atom))
+
+
+def num_bytes(atom: Atom) -> int:
+    """The memory of the value; what is not an array of numbers counts nothing."""
+    aval: Any = atom.aval
+    return size(atom) * aval.dtype.itemsize if holds(atom, jnp.number) else 0
+
+
+def holds(atom: Atom, kind: Any) -> bool:
+    """Whether the value is an array of this kind of numbers."""
+    dtype: Any = getattr(atom.aval, "dtype", None)
+    return dtype is not None and jnp.issubdtype(dtype, kind)
+
+
+def moves(atom: Atom) -> bool:
+    """Whether the value can move continuously: integers, booleans and keys cannot."""
+    return holds(atom, jnp.inexact)
+
+
+def rule(eqn: JaxprEqn, moving: Sequence[int]) -> ClosedJaxpr:
+    """The derivative of one equation as JAX takes it.
+
+    Returns:
+        A program from the operands, followed by the tangents of those at the places `moving`, to the tangents
+        of those results that can move.
+    """
+    invars, outvars = [Var(atom.aval) for atom in eqn.invars], [Var(var.aval) for var in eqn.outvars]
+    alone = eqn.replace(invars=[*invars], outvars=outvars)
+    function = _function(invars, [var for var in outvars if moves(var)], [alone])
+
+    def tangents(primals: list[Any], directions: list[Any]) -> list[Any]:
+        def moved(*values: Any) -> list[Any]:
+            return function(*(dict(enumerate(primals)) | dict(zip(moving, values, strict=True))).values())
+
+        return jax.jvp(moved, [primals[place] for place in moving], directions)[1]
+
+    primals: list[Any] = [var.aval for var in invars]
+    return jax.make_jaxpr(tangents)(primals, [primals[place] for place in moving])
+
+
+def _function(
+    inputs: Sequence[Var], outputs: Sequence[Atom], equations: Sequence[JaxprEqn]
+) -> Callable[..., list[Any]]:
+    where = DebugInfo("jaxcam", "part of a function", None, None)
+    return jaxpr_as_fun(ClosedJaxpr(Jaxpr([], inputs, outputs, equations, debug_info=where), []))

@@ -1,0 +1,156 @@
+"""A verification as a table of at most 100 columns."""
+
+from collections.abc import Sequence
+from textwrap import wrap
+
+from jaxcam._verify_figures import Difference, MapComparison, Ratio
+from jaxcam._verify_report import Verification
+from jaxcam._verify_sections import Three
+from jaxcam._verify_verdict import figure, percent, sentences
+
+_WIDTH = 100
+_LABEL = 48
+_COLUMN = 10
+_SCORES = {
+    "exp": "exp(S_{c})",
+    "logit": "S_{c}",
+    "softmax": "softmax(S)_{c}",
+    "log_softmax": "log softmax(S)_{c}",
+}
+
+
+def table(v: Verification) -> str:
+    """The figures, section by section, and the verdict."""
+    score = _SCORES.get(v.score, v.score + "(S, {c})").format(c=v.class_idx)
+    proof = "proven" if v.piecewise_linear else "not proven"
+    sections = [
+        [
+            f"Grad-CAM++ verified: Y = {score}, {v.num_elements:,} activations [{', '.join(map(str, v.shape))}]",
+            f"The head computes in {v.precision} and is {proof} to be piecewise linear.",
+        ],
+        _derivatives(v),
+        _alphas(v),
+        _denominator(v),
+        _maps(v),
+        _equations(v),
+        _dropped(v),
+        ["Verdict", *(line for text in sentences(v) for line in _paragraph(text))],
+    ]
+    return "\n\n".join("\n".join(section) for section in sections if section)
+
+
+def _derivatives(v: Verification) -> list[str]:
+    def row(label: str, three: Three | None) -> str:
+        if three is None:
+            return _row(label, ["-"] * 4)
+        return _row(label, [f"{three[0].num_elements:,}", *(figure(d.largest) for d in three)])
+
+    finite = v.finite_differences
+    lines = [
+        _row("Derivatives: largest difference / value", ["elements", "d1", "d2", "d3"], indent=0),
+        row("nested grad against nested jvp", v.grad_and_jvp),
+        row("exact, as used below, against nested jvp", v.exact_and_nested),
+        row("finite differences against exact", finite.differences),
+    ]
+    if v.closed_form:
+        lines.append(row("closed form against exact", v.closed_form.derivatives))
+    lines.append(row("three nested tapes against exact", v.nested_tapes.derivatives))
+    if finite.num_left_out:
+        lines.append(
+            f"  Finite differences do not settle at {finite.num_left_out:,} elements: a kink in reach, or rounding."
+        )
+    return lines
+
+
+def _alphas(v: Verification) -> list[str]:
+    def row(label: str, found: Difference) -> str:
+        return _row(label, [f"{found.num_elements:,}", figure(found.median), figure(found.largest)])
+
+    lines = [_row("Alphas where d1 > 0: relative difference", ["elements", "median", "largest"], indent=0)]
+    if v.closed_form and v.closed_form_at_sample:
+        lines.append(row("closed form against exact", v.closed_form.alphas))
+        lines.append(row("closed form against nested jvp", v.closed_form_at_sample))
+    return [*lines, row("three nested tapes against exact", v.nested_tapes.alphas)]
+
+
+def _denominator(v: Verification) -> list[str]:
+    header = ["elements", "smallest", "negative", "ill-cond.", "crossing"]
+    lines = [_row("Denominator 2 d2 + S_k d3 of alpha", header, indent=0)]
+    for label, d in (("where d1 > 0 (in the weights)", v.denominator), ("where d1 is not 0", v.denominator_all)):
+        bad = percent(d.num_negative, d.num_elements), percent(d.num_ill_conditioned, d.num_elements)
+        lines.append(_row(label, [f"{d.num_elements:,}", figure(d.smallest), *bad, str(d.num_channels_crossing)]))
+    lines.append("  smallest: relative to its terms; negative: as alpha; crossing: channels with alphas of both signs")
+    return lines
+
+
+def _maps(v: Verification) -> list[str]:
+    def row(label: str, found: MapComparison | None) -> str:
+        cells = (None,) * 3 if found is None else (found.weights_cosine, found.map_correlation, found.map_difference)
+        return _row(label, [figure(cell) for cell in cells])
+
+    lines = [_row("Against Grad-CAM++ with exact alphas", ["cosine w", "map corr.", "map diff."], indent=0)]
+    if v.closed_form:
+        lines.append(row("Grad-CAM++ with the closed form", v.closed_form.maps))
+    lines.append(row("Grad-CAM++ with three nested tapes", v.nested_tapes.maps))
+    return [*lines, row("weights: the mean of the positive gradients", v.mean_of_positive_gradients)]
+
+
+def _equations(v: Verification) -> list[str]:
+    def off(label: str, difference: Difference | None) -> str:
+        cells = (None, None) if difference is None else (difference.median, difference.largest)
+        return _row(label, [figure(cell) for cell in cells])
+
+    def gives(label: str, ratio: float | None) -> str:
+        return _row(label, ["", "-" if ratio is None else f"{figure(ratio)} Y"])
+
+    lines = [
+        _row("Equations of the derivation: both sides differ by", ["median", "largest"], indent=0),
+        gives("1   Y = sum_k w_k S_k (w_k by 2): it gives", v.linear_model),
+        gives("3   Y = sum_k W_k S_k (no ReLU): it gives", v.identity),
+    ]
+    for label, step in (
+        ("4   d1 = W_k + S_k alpha d2", v.first_step),
+        ("5   d2 = 2 alpha d2 + S_k alpha d3", v.second_step),
+    ):
+        lines += [
+            off(label, step and step.as_printed),
+            off("      with the mixed partials", step and step.with_mixed_partials),
+            off("      with the derivative of alpha as well", step and step.in_full),
+        ]
+    lines.append(off("6   alpha put into 5 as printed", v.solved))
+    if e := v.exponential:
+        lines += [
+            off("9   d1 = exp(S) g", e.first),
+            off("10  d2 = exp(S) (g^2 + d2S)", e.second),
+            off("11  d2 = exp(S) g^2", e.second_linear),
+            off("12  d3 = exp(S) g^3", e.third_linear),
+        ]
+        lines.append(off("13  alpha = 1 / (2 + S_k g), where d1 > 0", v.closed_form_at_sample))
+        maps = v.closed_form.maps if v.closed_form else None
+        lines.append(_row("14  the map, with alpha by 13 and by 6", ["", figure(maps and maps.map_difference)]))
+    return lines
+
+
+def _dropped(v: Verification) -> list[str]:
+    if v.first_step is None or v.second_step is None:
+        return []
+
+    def row(label: str, *ratios: Ratio | None) -> str:
+        return _row(label, [figure(x) for r in ratios for x in ((None, None) if r is None else (r.median, r.overall))])
+
+    one, two = v.first_step, v.second_step
+    return [
+        _row("Dropped by the derivation / kept", ["4: median", "overall", "5: median", "overall"], indent=0),
+        row("all mixed partials", one.mixed_partials, two.mixed_partials),
+        row("  within the channel", one.same_channel, two.same_channel),
+        row("  with other channels", one.other_channels, two.other_channels),
+        row("the derivative of alpha", one.alpha_derivative, two.alpha_derivative),
+    ]
+
+
+def _row(label: str, cells: Sequence[str], *, indent: int = 2) -> str:
+    return (" " * indent + label).ljust(_LABEL) + "".join(cell.rjust(_COLUMN) for cell in cells)
+
+
+def _paragraph(text: str) -> list[str]:
+    return wrap(text, _WIDTH, initial_indent="  - ", subsequent_indent="    ")
