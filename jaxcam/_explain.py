@@ -125,8 +125,7 @@ def _explained(
         cut = {"layer": _cam_layer(model, options.layer)}
     activations = model.features(images, **cut)
 
-    def head(a: Array) -> Array:
-        return model.head(a[None], **cut)[0]
+    head = _Head(model, cut)
 
     def one(image: Array, a: Array, class_idx: Array | None) -> tuple[Array, ...]:
         logits = head(a)
@@ -146,6 +145,21 @@ def _explained(
 
 
 _compiled = jax.jit(_explained, static_argnums=(0, 1))
+
+
+class _Head:
+    """The head for one image, and, if the model has it, the shorter way to the logit of one class."""
+
+    def __init__(self, model: Any, cut: dict[str, str]) -> None:
+        self._model, self._cut = model, cut
+        if hasattr(model, "class_logit"):
+            self.logit = self._logit
+
+    def __call__(self, a: Array) -> Array:
+        return self._model.head(a[None], **self._cut)[0]
+
+    def _logit(self, a: Array, class_idx: Array) -> Array:
+        return self._model.class_logit(a[None], class_idx, **self._cut)[0]
 
 
 class _Found(NamedTuple):

@@ -52,17 +52,28 @@ def checked_logits(head: Head, activations: Float[Array, "*spatial k"], class_id
     return head
 
 
+def one_logit(head: Head, class_idx: scores.ClassIdx) -> Callable[[Array], Array]:
+    """A -> S_c, by `head.logit(A, class_idx)` where the head knows a shorter way than all logits."""
+    direct = getattr(head, "logit", None)
+    if direct is not None:
+        return lambda a: direct(a, class_idx)
+    return lambda a: scores.logit(head(a), class_idx)
+
+
 def scaled_score(
     head: Head, activations: Float[Array, "*spatial k"], class_idx: scores.ClassIdx, *, score: str | scores.Score
 ) -> Callable[[Array], Array]:
     """A -> Y(A), for score="exp" divided by the constant exp(S_c) of the given activations, so that it is 1 there."""
-    function = scores.resolve(score)
-    if scores.name_of(score) != "exp":
+    function, name = scores.resolve(score), scores.name_of(score)
+    logit = one_logit(head, class_idx)
+    if name == "logit":
+        return logit
+    if name != "exp":
         return lambda a: function(head(a), class_idx)
     # Not a stop_gradient: the factor belongs to the value, so that gradients through the map (by the parameters) are
     # those of the scaled weights.
-    offset = scores.logit(head(activations), class_idx)
-    return lambda a: jnp.exp(scores.logit(head(a), class_idx) - offset)
+    offset = logit(activations)
+    return lambda a: jnp.exp(logit(a) - offset)
 
 
 def gradient_of_score(
@@ -138,7 +149,7 @@ def _closed_form(
     head: Head, activations: Float[Array, "*spatial k"], class_idx: scores.ClassIdx, *, name: str | None
 ) -> _closed_forms.Derivatives:
     if name == "exp":
-        gradient = jax.grad(lambda a: scores.logit(head(a), class_idx))(activations)
+        gradient = jax.grad(one_logit(head, class_idx))(activations)
         return _closed_forms.exp_derivatives(gradient)
     logits, pullback = jax.vjp(head, activations)
     (jacobian,) = jax.vmap(pullback)(jnp.eye(logits.size, dtype=logits.dtype))

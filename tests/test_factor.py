@@ -1,5 +1,5 @@
 from functools import partial
-from itertools import combinations
+from itertools import combinations, permutations
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,8 @@ from support import normal
 
 from jaxcam._cut import narrowest_cut
 from jaxcam._factor import factors
+from jaxcam._fold import marks
+from jaxcam._linearity import PIECEWISE_LINEAR, dependences
 from jaxcam._program import straight_line
 
 
@@ -59,6 +61,12 @@ def test_cut_is_the_narrowest(pairs, sizes):
     else:
         assert separates(found)
         assert sum(sizes[n] for n in found) == min(weights)
+
+
+def test_a_first_path_through_the_middle_is_taken_back():
+    # The way s-1-3-t, which some orders try first, blocks both others; only s-1-4-t and s-2-3-t go together.
+    for edges in list(permutations(["s1", "s2", "13", "14", "23", "3t", "4t"]))[::41]:
+        assert narrowest_cut(map(tuple, edges), dict.fromkeys("1234", 1), "s", "t") == {"3", "4"}
 
 
 def test_of_equal_cuts_it_is_the_last():
@@ -114,6 +122,7 @@ MIXTURES = {
     "differences": lambda a: a[1:3] - a[:2],
     "two means": lambda a: a.mean((0, 1)) + a.max((1, 2))[:3],
     "sum and its parts": lambda a: a[:2] + a.sum(0, keepdims=True),
+    "spread and summed up": lambda a: (a[..., None] * normal(3, 4, 4, 3, 2)).sum((0, 1)),
     "spread": lambda a: jnp.clip(normal(3, 2, 3), -1, a[0, 0, 0]),
     "repeated": lambda a: jnp.tile(a[:1, :1], (2, 2, 1)),
     "padded with itself": lambda a: lax.pad(a[:2], a[0, 0, 0], [(1, 1, 0), (0, 0, 0), (0, 0, 0)])[1:],
@@ -126,6 +135,9 @@ def test_mixtures_do_not_fold(mixture):
     jacobian = np.asarray(jax.jacobian(mixture)(a)).reshape(-1, a.size)
     assert np.count_nonzero(jacobian, axis=0).max() > 1
     assert places_reached(lambda a: bend(mixture(a)), a) == 1
+    program = program_of(mixture, a)
+    known = dependences(program.equations, {program.arguments[0]: PIECEWISE_LINEAR})
+    assert marks(program.equations, known, {program.arguments[0]: program.arguments[0]})[program.outputs[0]] is None
 
 
 # Where it is cut

@@ -9,6 +9,7 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
+from jax.experimental import io_callback
 from support import normal
 
 from jaxcam._linearity import is_piecewise_linear
@@ -61,6 +62,16 @@ def guided_relu(x):
 guided_relu.defvjp(lambda x: (guided_relu(x), x), lambda x, g: (jnp.where((x > 0) & (g > 0), g, 0.0),))
 
 
+def bits(x):
+    return lax.bitcast_convert_type(x.astype(jnp.float32), jnp.int32)
+
+
+def written_and_read(x):
+    box = jax.new_ref(jnp.ones_like(x))
+    box[...] = x
+    return x * box[...]
+
+
 def windows(x, size=(2,), strides=(2,), **options):
     return lax.reduce_window(x, -jnp.inf, lax.max, size, strides, "VALID", **options)
 
@@ -80,6 +91,7 @@ LINEAR = {
     "times a constant's exp": lambda x: x * jnp.exp(W[0]),
     "times a step": lambda x: x * jnp.sign(x) + x * jnp.floor(x) + x * (x > 0).astype(x.dtype),
     "divided by a step": lambda x: x / (2 + jnp.sign(x)),
+    "times its integer part": lambda x: x * x.astype(jnp.int32).astype(x.dtype),
     "any function of steps": lambda x: jnp.exp(jnp.floor(x)) * x + jnp.cumprod(jnp.sign(x)),
     "dot with a step": lambda x: x @ jnp.sign(x),
     "conv with a step": lambda x: jnp.convolve(x, jnp.sign(x)),
@@ -148,6 +160,10 @@ BENT = {
     "update with a square": lambda x: x.at[0].set(x[1] * x[2]),
     "interpolated at a bent place": lambda x: jnp.interp(x, jnp.arange(6.0), x),
     "bits as numbers": lambda x: lax.bitcast_convert_type(x, jnp.int64).astype(x.dtype),
+    "bits as an index": lambda x: x[lax.bitcast_convert_type(x[0], jnp.int64) % 6],
+    "bits as a choice": lambda x: lax.select_n(bits(x) & 1, x, 2 * x),
+    "written and read": written_and_read,
+    "read from outside": lambda x: x * io_callback(lambda: np.float64(3), jax.ShapeDtypeStruct((), x.dtype)),
     "custom_jvp, body": bent_body,
     "custom_jvp, rule": bent_rule,
     "straight-through of x·x": lambda x: straight_through(x * x),

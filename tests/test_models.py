@@ -26,6 +26,18 @@ def test_head_of_features_is_the_model_at_every_layer(model):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("class_idx", [0, 7])
+def test_class_logit_is_one_of_the_logits_with_its_gradient(model, class_idx):
+    images = normal(0, 2, 64, 64, 3, dtype=np.float32)
+    for layer in (model.default_layer, model.layers[1], model.layers[-1]):
+        a = model.features(images, layer=layer)
+        expected, pullback = jax.vjp(lambda a: model.head(a, layer=layer)[:, class_idx], a)  # noqa: B023
+        found, own_pullback = jax.vjp(lambda a: model.class_logit(a, class_idx, layer=layer), a)  # noqa: B023
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+        gradients = [np.asarray(p(jnp.ones_like(found))[0]) for p in (pullback, own_pullback)]
+        np.testing.assert_allclose(gradients[1], gradients[0], atol=1e-5 * np.abs(gradients[0]).max() + 1e-30)
+
+
 def test_default_layer_has_spatial_axes(model):
     images = jnp.zeros((1, 64, 64, 3), jnp.float32)
     sides = {"MiniVGG": 8, "MiniResNet": 16, "SqueezeNet": 3}[type(model).__name__]

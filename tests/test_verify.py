@@ -188,8 +188,9 @@ def test_exponential_equations_on_a_relu_head(on_relu):
 def test_identity_and_dropped_terms_on_a_gap_head():
     # Y = exp(S), g_k = w_k / n at every position. Everything in Eq. 3 to 5 follows from g_k and S_k alone.
     a, kernel, n = jnp.abs(normal(0, 4, 3)), normal(1, 3, 2), 4
-    v = verify(gap_head(kernel), a, 0)
-    g, sums = np.asarray(kernel)[:, 0] / n, np.asarray(a).sum(0)
+    v = verify(gap_head(kernel), a, 1)
+    g, sums = np.asarray(kernel)[:, 1] / n, np.asarray(a).sum(0)
+    assert g.min() < 0 < g.max()
     alpha = 1 / (2 + sums * g)
     w = n * alpha * g
     np.testing.assert_allclose(v.identity, w @ sums, rtol=1e-12)

@@ -7,10 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jaxcam.images import Preprocessing
-
 
 Images = Float[Array, "n H W d"] | Float[np.ndarray, "n H W d"]
 
@@ -48,6 +47,27 @@ class Network(nnx.Module):
     def __call__(self, images: Images) -> Float[Array, "n c"]:
         """The logits."""
         return self._applied(self.layers, _checked_images(images))
+
+    def class_logit(
+        self, activations: Float[Array, "n *spatial k"], class_idx: int | Int[Array, ""], *, layer: str | None = None
+    ) -> Float[Array, " n"]:
+        """`head(activations)[:, class_idx]`, without the arithmetic of the other classes.
+
+        Only the column of the class is taken from the last layer with parameters. Its gradient costs next to nothing
+        then, where that of `head` goes back through all classes: a fifth of the forward pass of SqueezeNet 1.1.
+        """
+        names = self.layers[self._cut(layer) :]
+        with_classes = [i for i, name in enumerate(names) if isinstance(self.stages[name], nnx.Conv | nnx.Linear)]
+        if not with_classes:  # cut behind the classifier
+            return jax.lax.dynamic_index_in_dim(self.head(activations, layer=layer), class_idx, axis=1, keepdims=False)
+        last = with_classes[-1]
+        classifier = self.stages[names[last]]
+        x = self._applied(names[:last], activations)
+        kernel = classifier.kernel[...].reshape(x.shape[-1], -1)  # of a linear layer, or of a 1 x 1 convolution
+        column = jax.lax.dynamic_slice_in_dim(kernel, class_idx, 1, axis=1)
+        bias = jax.lax.dynamic_slice_in_dim(classifier.bias[...], class_idx, 1)
+        x = jnp.tensordot(x, column, axes=1) + bias.reshape((1,) * (x.ndim - 1) + (1,))
+        return self._applied(names[last + 1 :], x)[:, 0]
 
     @property
     def cam_layer(self) -> str | None:
