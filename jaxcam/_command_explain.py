@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", default="mini_resnet", choices=MODELS, metavar="NAME", help=", ".join(MODELS))
     parser.add_argument("--weights", metavar="FILE", help=".safetensors; the mini networks have theirs built in")
     parser.add_argument("--method", metavar="LIST", help=f"comma-separated, of {', '.join(METHODS)}")
-    parser.add_argument("--top", type=_positive, default=3, metavar="K", help="explain the K likeliest classes (3)")
+    parser.add_argument("--top", type=_top, default=3, metavar="K", help="explain the K likeliest classes, up to 20 (3)")
     parser.add_argument("--class", dest="class_name", metavar="CLASS", help="explain this class, a name or an index")
     parser.add_argument("--out", default="jaxcam.png", metavar="FILE", help="the picture to write (jaxcam.png)")
     parser.add_argument("--size", type=_size, default=224, metavar="PIXELS", help="side of each small picture (224)")
@@ -77,6 +77,13 @@ def _parser() -> argparse.ArgumentParser:
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1, not {text!r}")
+    return int(text)
+
+
+def _top(text: str) -> int:
+    # A row of pictures for each: more than a person looks at, and than a picture of sensible size holds.
+    if _positive(text) > 20:
+        raise argparse.ArgumentTypeError(f"must be from 1 to 20, not {text}")
     return int(text)
 
 

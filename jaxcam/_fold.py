@@ -78,12 +78,10 @@ def _is_in_place(eqn: JaxprEqn, moving: Sequence[Atom], known: Mapping[Var, Depe
 def _is_disjoint(eqn: JaxprEqn, operand: Atom) -> bool:
     """Whether each element of the one moving operand reaches at most one element of the results."""
     name, params = eqn.primitive.name, eqn.params
-    place = eqn.invars.index(operand)
     if name == "dot_general":  # a weighted sum, if the other operand has no axis of its own to spread over
         contracting, batch = params["dimension_numbers"]
-        return len(contracting[1 - place]) + len(batch[1 - place]) == len(shape(eqn.invars[1 - place]))
-    if place != 0:
-        return False  # such as the value that `pad` fills with
+        other = 1 - eqn.invars.index(operand)
+        return len(contracting[other]) + len(batch[other]) == len(shape(eqn.invars[other]))
     if name == "broadcast_in_dim":
         return size(operand) == size(eqn.outvars[0])
     if name in WINDOWED:

@@ -63,41 +63,21 @@ MOVED = frozenset({"broadcast_in_dim", "pad", "reshape", "rev", "slice", "split"
 
 COMBINED = frozenset({"concatenate", "cummax", "cummin", "cumsum", "stack", "tile", "unstack"})
 
-LINEAR = ELEMENTWISE | PASSED | REDUCED | WINDOWED | MOVED | COMBINED
+SELECTED = frozenset(
+    {"dynamic_slice", "dynamic_update_slice", "gather", "scatter", "scatter-add", "scatter-sub", "select_n"}
+)
+"""Indices and predicates, which are integers, can only be locally constant or unknown."""
+
+LINEAR = ELEMENTWISE | PASSED | REDUCED | WINDOWED | MOVED | COMBINED | SELECTED
 """Piecewise linear in all operands together."""
 
-STEPS = frozenset(
-    {
-        "argmax",
-        "argmin",
-        "ceil",
-        "eq",
-        "eq_to",
-        "floor",
-        "ge",
-        "gt",
-        "is_finite",
-        "le",
-        "le_to",
-        "lt",
-        "lt_to",
-    }
-    | {"ne", "round", "sign"}
-)
+COMPARED = frozenset({"argmax", "argmin", "eq", "eq_to", "ge", "gt", "is_finite", "le", "le_to", "lt", "lt_to", "ne"})
+
+STEPS = COMPARED | {"ceil", "floor", "round", "sign"}
 """Locally constant, whatever the operand."""
 
 BILINEAR = frozenset({"conv_general_dilated", "dot_general", "mul"})
 """Linear in each operand: at most one of them may be more than locally constant."""
-
-SELECTED = {
-    "dynamic_slice": (0,),
-    "dynamic_update_slice": (0, 1),
-    "gather": (0,),
-    "scatter": (0, 2),
-    "scatter-add": (0, 2),
-    "scatter-sub": (0, 2),
-}
-"""Linear in the operands at these positions, while the others, the indices, stay where they are."""
 
 
 def is_piecewise_linear(f: Callable[..., Any], *args: Any) -> bool:
@@ -160,17 +140,14 @@ def _results(eqn: JaxprEqn, operands: list[Dependence], in_rule: bool) -> Depend
         return join  # any function of values that stay where they are
     if any(holds(atom, jnp.complexfloating) for atom in (*eqn.invars, *eqn.outvars)):
         return UNKNOWN  # |z| is no line and sign(z) no step
-    if name in WINDOWED - {"reduce_window_sum"} and max(eqn.params["window_dilation"]) > 1:
-        return UNKNOWN  # piecewise linear, but JAX has no reverse pass for it, and that is what proofs are for
+    if _irreversible(eqn, operands):
+        return UNKNOWN
     if name in STEPS:
         return PIECEWISE_CONSTANT
     if name in LINEAR:
         return join
     if name in BILINEAR:
         return join if min(operands) <= PIECEWISE_CONSTANT else UNKNOWN
-    if name in SELECTED:
-        indices = [operand for place, operand in enumerate(operands) if place not in SELECTED[name]]
-        return join if max(indices, default=CONSTANT) <= PIECEWISE_CONSTANT else UNKNOWN
     if (program := called(eqn)) is not None:
         return _outputs(program.jaxpr, operands, in_rule)
     match name:
@@ -180,8 +157,6 @@ def _results(eqn: JaxprEqn, operands: list[Dependence], in_rule: bool) -> Depend
             return join if operands[1] <= PIECEWISE_CONSTANT else UNKNOWN
         case "integer_pow":
             return join if eqn.params["y"] == 1 else UNKNOWN
-        case "select_n":
-            return join if operands[0] <= PIECEWISE_CONSTANT else UNKNOWN
         case "sort":
             keys = max(operands[: eqn.params["num_keys"]])
             return [max(operand, min(keys, PIECEWISE_CONSTANT)) for operand in operands]
@@ -197,12 +172,16 @@ def _results(eqn: JaxprEqn, operands: list[Dependence], in_rule: bool) -> Depend
             return UNKNOWN
 
 
-def _cond(eqn: JaxprEqn, operands: list[Dependence], in_rule: bool) -> Dependence | list[Dependence]:
-    index, *rest = operands
-    if index > PIECEWISE_CONSTANT:
-        return UNKNOWN
-    branches = [_outputs(branch.jaxpr, rest, in_rule) for branch in eqn.params["branches"]]
-    return [max(index, *results) for results in zip(*branches, strict=True)]
+def _irreversible(eqn: JaxprEqn, operands: list[Dependence]) -> bool:
+    """Piecewise linear, but JAX fails to take it backwards, and that is what the proof is for."""
+    if eqn.primitive.name == "pad":
+        return operands[1] > PIECEWISE_CONSTANT  # what it fills with moves
+    return eqn.primitive.name in {"reduce_window_max", "reduce_window_min"} and max(eqn.params["window_dilation"]) > 1
+
+
+def _cond(eqn: JaxprEqn, operands: list[Dependence], in_rule: bool) -> list[Dependence]:
+    branches = [_outputs(branch.jaxpr, operands[1:], in_rule) for branch in eqn.params["branches"]]
+    return [max(operands[0], *results) for results in zip(*branches, strict=True)]
 
 
 def _scan(eqn: JaxprEqn, operands: list[Dependence], in_rule: bool) -> list[Dependence]:

@@ -56,7 +56,8 @@ def verify(
     Raises:
         ValueError: activations are not `[*spatial, k]`, are empty or not finite; the head does not return `[c]`;
             class_idx is out of range; Y is piecewise linear in A, so that alpha is 0/0 (a ReLU network's logit); Y or
-            its derivatives are not finite; num_sampled or seed is out of range; an unknown score.
+            its derivatives are not finite; the head cannot be differentiated backwards; num_sampled or seed is out of
+            range; an unknown score.
         TypeError: activations are not floating point, something is traced, class_idx is not an integer, the head is
             not callable.
 

@@ -98,7 +98,7 @@ def problem(head: Head, activations: Any, class_idx: Any, *, score: str | scores
 
 
 def _hoisted(f: Callable[[Array], Array], a: Array) -> Partial:
-    """F as a pytree, whose leaves are the arrays that it closes over."""
+    """The function as a pytree, whose leaves are the arrays that it closes over."""
     program = jax.make_jaxpr(f)(a)
 
     def run(constants: list[Any], x: Array) -> Array:
@@ -157,6 +157,8 @@ def _log_probability(logits: Float[Array, " c"], class_idx: int) -> Float[Array,
 
     S_c - log sum exp(S) has the accuracy of S, and so has none left for a class whose 1 - p is as small as that.
     """
+    if logits.size == 1:
+        return jnp.zeros_like(logits[0])
     others = jax.nn.logsumexp(jnp.delete(logits, class_idx, assume_unique_indices=True))
     return -jax.nn.softplus(others - logits[class_idx])
 

@@ -70,7 +70,7 @@ def finite_differences(
 def values_along(
     f: Partial, a: Float[Array, "..."], elements: Int[Array, " n"], offsets: Float[Array, " m"]
 ) -> Float[Array, "n m"]:
-    """F with one element moved: `[n, m]` values for n elements and m offsets."""
+    """The values of f with one element moved: `[n, m]` for n elements and m offsets."""
 
     def moved(where: tuple[Array, Array]) -> Array:
         element, offset = where

@@ -103,6 +103,7 @@ def test_size_and_methods_shape_the_panel(picture, tmp_path):
             "--method cam needs a network that ends in global average pooling",
         ),
         (["--top", "0"], "argument --top: must be a whole number from 1, not '0'"),
+        (["--top", "21"], "argument --top: must be from 1 to 20, not 21"),
         (["--size", "10"], "argument --size: must be from 96 to 2048 pixels, not 10"),
         (["--class", "dog"], "--class 'dog' is no class of this network"),
         (["--class", "r"], "--class 'r' may be any of: ring (1), square (2), "),
