@@ -27,6 +27,7 @@ def table(v: Verification) -> str:
         [
             f"Grad-CAM++ verified: Y = {score}, {v.num_elements:,} activations [{', '.join(map(str, v.shape))}]",
             f"The head computes in {v.precision} and is {proof} to be piecewise linear.",
+            _sampled(v),
         ],
         _derivatives(v),
         _alphas(v),
@@ -37,6 +38,14 @@ def table(v: Verification) -> str:
         ["Verdict", *(line for text in sentences(v) for line in _paragraph(text))],
     ]
     return "\n\n".join("\n".join(section) for section in sections if section)
+
+
+def _sampled(v: Verification) -> str:
+    if v.num_exact < v.num_elements:
+        return f"Only a sample of {v.num_sampled:,} elements (seed {v.seed}) was looked at."
+    if v.num_sampled < v.num_elements:
+        return f"What takes a pass for each element is from a sample of {v.num_sampled:,} of them (seed {v.seed})."
+    return "All elements were looked at in every way."
 
 
 def _derivatives(v: Verification) -> list[str]:

@@ -301,7 +301,7 @@ def test_only_a_sample_of_a_large_smooth_head_is_looked_at(monkeypatch):
     gap = np.abs(true.hessian.sum(1) - true.d2)[sample].max() / np.abs(true.d2[sample]).max()
     np.testing.assert_allclose(v.nested_tapes.derivatives[1].largest, gap)
     assert (v.identity, v.first_step, v.closed_form.maps, v.mean_of_positive_gradients) == (None,) * 4
-    assert "Verdict" in str(v)
+    assert str(v).splitlines()[2] == "Only a sample of 8 elements (seed 3) was looked at."
 
 
 def test_finite_differences_of_a_function_with_known_derivatives():
@@ -489,6 +489,9 @@ def test_table(on_smooth):
     assert rows["1   Y = sum_k w_k S_k (w_k by 2): it gives"] == [figure(v.linear_model), "Y"]
     assert rows["within the channel"][2] == figure(v.second_step.same_channel.median)
     assert lines[1] == "The head computes in float64 and is not proven to be piecewise linear."
+    assert lines[2] == "All elements were looked at in every way."
+    sampled = str(dataclasses.replace(v, num_sampled=8, seed=5)).splitlines()[2]
+    assert sampled == "What takes a pass for each element is from a sample of 8 of them (seed 5)."
 
 
 def test_documented_errors():
