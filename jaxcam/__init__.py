@@ -5,8 +5,9 @@
                -> heatmap in [0, 1] -> overlay, panel | table
 
 `explain` goes the whole way from a batch of images to heatmaps, compiled; the functions of `methods` do it for one
-image's activations and compose with jit, vmap and grad. Public namespaces: `alphas`, `images`, `maps`, `methods`,
-`models`, `scenes` (generated pictures with known truth), `scores`.
+image's activations and compose with jit, vmap and grad; `verify` checks the derivation of Grad-CAM++ on a head and says
+what holds. Public namespaces: `alphas`, `images`, `maps`, `methods`, `models`, `scenes` (generated pictures with known
+truth), `scores`.
 """
 
 from jaxcam import alphas as alphas
@@ -26,6 +27,8 @@ from jaxcam._overlay import colour_map as colour_map
 from jaxcam._overlay import overlay as overlay
 from jaxcam._overlay import panel as panel
 from jaxcam._overlay import save as save
+from jaxcam._verification.report import Verification as Verification
+from jaxcam._verify import verify as verify
 from jaxcam.alphas import exact_alphas as exact_alphas
 from jaxcam.alphas import exp_alphas as exp_alphas
 from jaxcam.alphas import log_softmax_alphas as log_softmax_alphas

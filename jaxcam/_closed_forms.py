@@ -54,10 +54,8 @@ def _moments(
     logit_jacobian: Float[Array, "c ..."], probabilities: Float[Array, " c"], class_idx: ClassIdx
 ) -> Derivatives:
     s, p = widened(logit_jacobian, probabilities)
-    mean = jnp.tensordot(p, s, axes=1)
-    centred = s - jnp.expand_dims(mean, 0)
-    return (
-        logit(centred, class_idx),
-        jnp.tensordot(p, centred**2, axes=1),
-        jnp.tensordot(p, centred**3, axes=1),
-    )
+    # As the mean of s_c - s_j, not as s_c less the mean of s: for a confident class the two would cancel.
+    behind = jnp.expand_dims(logit(s, class_idx), 0) - s
+    u = jnp.tensordot(p, behind, axes=1)
+    centred = jnp.expand_dims(u, 0) - behind
+    return u, jnp.tensordot(p, centred**2, axes=1), jnp.tensordot(p, centred**3, axes=1)

@@ -1,5 +1,6 @@
 """The front door: a model and a batch of normalised images in, heatmaps out, in one compiled program."""
 
+import inspect
 from collections.abc import Callable
 from enum import IntEnum
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -19,24 +20,44 @@ _ILL_SHARE = 0.01
 
 
 class Status(IntEnum):
-    """What became of an image; `Explanation.status` holds these numbers."""
+    """What became of an image; `Explanation.status` holds these numbers.
+
+    Of several that apply, the first of NO_SUCH_CLASS, NOT_FINITE, ZERO_GRADIENT, ZERO_MAP, ILL_CONDITIONED is given.
+
+    Attributes:
+        OK: the map can be used.
+        ZERO_MAP: nothing speaks for the class; the weighted sum is negative or zero at every position.
+        ZERO_GRADIENT: the score does not depend on the activations, as behind a dead ReLU.
+        NOT_FINITE: NaN or infinity in the image, the activations, the logits or the map; look at input and parameters.
+            The heatmap is zero and the confidence NaN.
+        ILL_CONDITIONED: more than 1 % of Grad-CAM++'s weights come from alphas whose denominator crosses zero or
+            cancels. Common with smooth heads (GELU, SiLU, tanh): use Grad-CAM there.
+        NO_SUCH_CLASS: a traced class_idx is out of range. The heatmap is zero and the confidence NaN.
+    """
 
     OK = 0
     ZERO_MAP = 1
-    """Nothing speaks for the class: the weighted sum is negative or zero at every position."""
     ZERO_GRADIENT = 2
-    """The score does not depend on the activations, as behind a dead ReLU."""
     NOT_FINITE = 3
-    """NaN or infinity in the image, the logits or the map: look at input and parameters. The heatmap is zero."""
     ILL_CONDITIONED = 4
-    """More than 1 % of Grad-CAM++'s weights come from alphas whose denominator crosses zero or cancels."""
+    NO_SUCH_CLASS = 5
+
+
+_PRIORITY = (
+    Status.NO_SUCH_CLASS,
+    Status.NOT_FINITE,
+    Status.ZERO_GRADIENT,
+    Status.ZERO_MAP,
+    Status.ILL_CONDITIONED,
+)
 
 
 class Explanation(NamedTuple):
     """What `explain` returns, a pytree of arrays.
 
     Attributes:
-        heatmap: `[n, H, W]` in [0, 1], of the images' size.
+        heatmap: `[n, H, W]` in [0, 1], of the images' size. The map is divided by its maximum on the feature grid and
+            then resized, so that its own maximum may be a little below 1.
         cam_map: `[n, *spatial]`, the method's raw map on the feature grid.
         class_idx: `[n]`, the class that was explained.
         confidence: `[n]`, its softmax probability on the image.
@@ -92,7 +113,7 @@ def explain(
         model: a pytree with `features(images)` and `head(activations)`, such as those of `jaxcam.models`.
         images: `[n, H, W, 3]`, floating point and normalised for the model (`model.preprocessing(picture)`).
         class_idx: the class to explain: one for all images, `[n]`, or None for the model's prediction. May be traced
-            (its range is then not checked).
+            (one out of range then gives `Status.NO_SUCH_CLASS`).
         method: "grad_cam_pp", "grad_cam" or "cam"; the functions of the same names in `jaxcam.methods`.
         layer: where the model is cut, passed on to `features` and `head`; None for the model's default.
         score: the score that is differentiated; None for the method's own ("exp" for Grad-CAM++, "logit" for Grad-CAM).
@@ -123,7 +144,7 @@ def _explained(
     cut = {} if options.layer is None else {"layer": options.layer}
     if options.method == "cam":
         cut = {"layer": _cam_layer(model, options.layer)}
-    activations = model.features(images, **cut)
+    activations = _checked_activations(model, images, cut)
 
     head = _Head(model, cut)
 
@@ -132,16 +153,17 @@ def _explained(
         # XLA merges this forward pass with the one inside the method.
         chosen = logits.argmax().astype(jnp.int32) if class_idx is None else class_idx
         found = _raw_map(model, head, a, chosen, options)
-        confidence = scores.softmax(logits, chosen)
-        return found.cam_map, chosen, confidence, _status(found, image, logits), logits
+        status = _status(found, (image, a, logits), chosen)
+        known = (status != Status.NOT_FINITE) & (status != Status.NO_SUCH_CLASS)
+        return found.cam_map, chosen, jnp.where(known, scores.softmax(logits, chosen), jnp.nan), status, logits
 
     cheap = _is_cheap(head, activations, options)
     # Exact derivatives and Jacobians hold thousands of gradients for each image: one image after the other.
     over_images = jax.vmap(one) if cheap else lambda *xs: jax.lax.map(lambda x: one(*x), xs)
     cam_map, chosen, confidence, status, logits = over_images(images, activations, class_idx)
     heatmap = jax.vmap(lambda m: maps.heatmap(m, images.shape[1:3]))(cam_map)
-    finite = (status != Status.NOT_FINITE)[:, None, None]
-    return Explanation(jnp.where(finite, heatmap, 0), cam_map, chosen, confidence, status), logits
+    known = (status != Status.NOT_FINITE) & (status != Status.NO_SUCH_CLASS)
+    return Explanation(jnp.where(known[:, None, None], heatmap, 0), cam_map, chosen, confidence, status), logits
 
 
 _compiled = jax.jit(_explained, static_argnums=(0, 1))
@@ -183,12 +205,13 @@ def _raw_map(model: Any, head: Callable[[Array], Array], a: Array, class_idx: Ar
     return _Found(maps.weighted_map(weights, a), (found.d1 != 0).any(), ill)
 
 
-def _status(found: _Found, image: Array, logits: Array) -> Int[Array, ""]:
-    # The image itself is looked at too: max-pooling may lose a NaN pixel on its way to the logits.
-    finite = jnp.isfinite(found.cam_map).all() & jnp.isfinite(logits).all() & jnp.isfinite(image).all()
+def _status(found: _Found, seen: tuple[Array, ...], class_idx: Array) -> Int[Array, ""]:
+    # Image and activations are looked at too: a ReLU or max-pooling may lose a NaN on its way to the logits.
+    finite = jnp.array([jnp.isfinite(values).all() for values in (found.cam_map, *seen)]).all()
+    known = (class_idx >= 0) & (class_idx < seen[-1].size)
     return jnp.select(
-        [~finite, ~found.has_gradient, (found.cam_map <= 0).all(), found.ill_conditioned],
-        [jnp.int32(s) for s in (Status.NOT_FINITE, Status.ZERO_GRADIENT, Status.ZERO_MAP, Status.ILL_CONDITIONED)],
+        [~known, ~finite, ~found.has_gradient, (found.cam_map <= 0).all(), found.ill_conditioned],
+        [jnp.int32(status) for status in _PRIORITY],
         jnp.int32(Status.OK),
     )
 
@@ -212,6 +235,32 @@ def _cam_layer(model: Any, layer: str | None) -> str:
     return cam_layer
 
 
+def _checked_activations(model: Any, images: Array, cut: dict[str, str]) -> Array:
+    """The activations `[n, *spatial, k]`, with two spatial axes, from which the head makes logits `[n, c]`."""
+    name = type(model).__name__
+    if cut and not _takes_layer(model.features):
+        raise TypeError(f"layer: {name}.features takes no layer argument, so this model is cut at one place only")
+    a = model.features(images, **cut)
+    if not hasattr(a, "shape") or a.ndim != 4 or a.shape[0] != images.shape[0]:
+        raise ValueError(
+            f"{name}.features must return activations [n, i, j, k] for {images.shape[0]} images, but returned "
+            f"{list(getattr(a, 'shape', [type(a).__name__]))}: return what comes before the "
+            "pooling; for other numbers of spatial axes use jaxcam.grad_cam and jaxcam.grad_cam_pp on one image"
+        )
+    logits = jax.eval_shape(lambda a: model.head(a, **cut), a)
+    if not hasattr(logits, "shape") or logits.ndim != 2 or logits.shape[0] != a.shape[0]:
+        raise ValueError(
+            f"{name}.head must return logits [n, c] for activations {list(a.shape)}, but returned "
+            f"{list(getattr(logits, 'shape', [type(logits).__name__]))}: keep the batch axis"
+        )
+    return a
+
+
+def _takes_layer(function: Callable[..., Any]) -> bool:
+    parameters = inspect.signature(function).parameters
+    return "layer" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+
 def _checked_images(images: Any) -> Array:
     if not (hasattr(images, "shape") and hasattr(images, "dtype")):
         raise TypeError(f"images must be an array [n, H, W, 3], not {type(images).__name__}: np.stack a list of them")
@@ -223,12 +272,14 @@ def _checked_images(images: Any) -> Array:
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise TypeError(
             f"images must be floating point and normalised for the model, but their dtype is {images.dtype}: "
-            "use model.preprocessing(picture), with pixels in [0, 1] (uint8 / 255)"
+            "divide by 255 and normalise as in training (model.preprocessing(picture) for jaxcam.models)"
         )
     return jnp.asarray(images)
 
 
 def _check_model(model: Any) -> None:
+    if isinstance(model, type):
+        raise TypeError(f"model must be an instance, but is the class {model.__name__} itself")
     if not (callable(getattr(model, "features", None)) and callable(getattr(model, "head", None))):
         raise TypeError(
             f"model must have features(images) -> activations and head(activations) -> logits, which "
@@ -256,7 +307,7 @@ def _checked_classes(class_idx: Any, num_images: int) -> Array:
     """`[n]` integers, int32."""
     is_number = isinstance(class_idx, int | np.integer | np.ndarray | jax.Array) and not isinstance(class_idx, bool)
     if not is_number or not jnp.issubdtype(jnp.result_type(class_idx), jnp.integer):
-        raise TypeError(f"class_idx must be an integer, integers [n] or None, not {class_idx!r}")
+        raise TypeError(f"class_idx must be an integer, an integer array [n] or None, not {class_idx!r}")
     if jnp.shape(class_idx) not in ((), (num_images,)):
         raise ValueError(
             f"class_idx must be one class or one for each of the {num_images} images, but its shape is "

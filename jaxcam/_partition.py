@@ -24,9 +24,15 @@ def partitioned(model: Any) -> tuple[Static, list[Any]]:
     model instead would turn its parameters into constants of the program.
 
     Raises:
-        TypeError: a leaf is neither an array nor hashable.
+        TypeError: the model is not a pytree, or a leaf is neither an array nor hashable.
     """
     leaves, structure = jax.tree.flatten(model)
+    if len(leaves) == 1 and leaves[0] is model:
+        # As one static leaf it would be compiled in with the arrays that it holds now, and never looked at again.
+        raise TypeError(
+            f"model of type {type(model).__name__} is not a pytree: make it an nnx.Module or an equinox.Module, or "
+            "register its class with jax.tree_util.register_dataclass"
+        )
     is_array = [isinstance(leaf, jax.Array | np.ndarray | np.generic) for leaf in leaves]
     static = Static(structure, tuple(_Array if known else leaf for leaf, known in zip(leaves, is_array, strict=True)))
     try:

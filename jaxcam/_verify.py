@@ -11,13 +11,13 @@ from jax.core import Tracer
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
-from jaxcam import _verify_equations as equations
-from jaxcam import _verify_problem, scores
-from jaxcam import _verify_sections as sections
+from jaxcam import scores
 from jaxcam._score_derivatives import Head
-from jaxcam._verify_figures import alphas_of, denominator
-from jaxcam._verify_problem import Exact, Problem, derivatives_at, exact
-from jaxcam._verify_report import Verification
+from jaxcam._verification import equations, sections
+from jaxcam._verification import problem as problems
+from jaxcam._verification.figures import alphas_of, denominator
+from jaxcam._verification.problem import Exact, Problem, derivatives_at, exact
+from jaxcam._verification.report import Verification
 
 _ALPHA_ELEMENTS = 1_024
 """Up to here alpha is differentiated for a head that is not proven piecewise linear: for each element of the sample
@@ -62,15 +62,15 @@ def verify(
             not callable.
 
     **Source**: Chattopadhay et al. 2018 (Grad-CAM++), section 3; its equations are listed in
-    `jaxcam._verify_equations`. The mean of positive gradients: Lerma and Lucas 2022, "Grad-CAM++ is equivalent to
+    `jaxcam._verification.equations`. The mean of positive gradients: Lerma and Lucas 2022, "Grad-CAM++ is equivalent to
     Grad-CAM with positive gradients".
     """
     _check(activations, class_idx, num_sampled, seed)
     # 64-bit types for this report only, and float32 parameters may meet float64 activations, whatever the session says.
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"), jax.default_matmul_precision("highest"):
-        problem = _verify_problem.problem(head, activations, class_idx, score=score)
-        sample = _verify_problem.sample(problem, num_sampled, seed)
-        complete = _verify_problem.is_complete(problem)
+        problem = problems.problem(head, activations, class_idx, score=score)
+        sample = problems.sample(problem, num_sampled, seed)
+        complete = problems.is_complete(problem)
         known = exact(problem, np.arange(problem.a.size) if complete else sample)
         return _verification(problem, known, sample, seed)
 

@@ -47,8 +47,12 @@ def explanation_map(
     Raises:
         ValueError: the shapes do not fit; resize the heatmap first (`jaxcam.maps.resized`).
 
+        TypeError: image is not floating point.
+
     **Source**: Chattopadhay et al. 2018, section 4.1; Eq. 26 of the report.
     """
+    if not jnp.issubdtype(jnp.result_type(image), jnp.floating):
+        raise TypeError(f"image must be floating point in [0, 1], but its dtype is {image.dtype}: divide uint8 by 255")
     if jnp.shape(image)[:-1] != jnp.shape(heatmap):
         raise ValueError(
             f"heatmap must be [H, W] of the image {jnp.shape(image)}, that is {jnp.shape(image)[:-1]}, "

@@ -37,8 +37,14 @@ def exp(logits: Float[Array, " c"], class_idx: ClassIdx) -> Float[Array, ""]:
 
 
 def log_softmax(logits: Float[Array, " c"], class_idx: ClassIdx) -> Float[Array, ""]:
-    """Y = log softmax(S)_c."""
-    return logit(jax.nn.log_softmax(logits), class_idx)
+    """Y = log softmax(S)_c, computed as -softplus(log sum_{j != c} exp(S_j) - S_c).
+
+    S_c - log sum exp(S) has the accuracy of S, and so no digit left of a 1 - p that is smaller than that: the
+    derivatives of a confident class would be noise in float32.
+    """
+    other = jnp.arange(logits.shape[0], dtype=jnp.int32) != jnp.asarray(class_idx).astype(jnp.int32)
+    others = jax.nn.logsumexp(jnp.where(other, logits, -jnp.inf)) if logits.shape[0] > 1 else -jnp.inf
+    return -jax.nn.softplus(others - logit(logits, class_idx))
 
 
 def softmax(logits: Float[Array, " c"], class_idx: ClassIdx) -> Float[Array, ""]:

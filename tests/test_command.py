@@ -39,7 +39,7 @@ def test_bundled_picture(tmp_path, monkeypatch):
     code, out, err = run()
     assert (code, err) == (0, "")
     rows = [line.split() for line in out.splitlines()]
-    assert rows[0][0] == "scene.png"
+    assert rows[0][0].endswith("scene.png,")
     assert len(rows) == 5  # title, header, three classes
     confidences = [float(row[1]) for row in rows[2:]]
     assert confidences == sorted(confidences, reverse=True)
@@ -72,12 +72,12 @@ def test_several_pictures_with_a_bad_one_among_them(picture, tmp_path):
     (tmp_path / "bad.jpg").write_text("no picture")
     folder = tmp_path / "out"
     folder.mkdir()
-    code, out, err = run(picture, tmp_path / "bad.jpg", picture, "--out", folder / "o.png", "--method", "grad_cam")
+    code, out, err = run(picture, tmp_path / "bad.jpg", picture, "--out", folder / "o.png", "--model", "mini_resnet")
     assert code == 1
     assert err.count("\n") == 1
     assert "bad.jpg' is not a JPEG, PNG, WebP, BMP or GIF file" in err
     assert sorted(p.name for p in folder.iterdir()) == ["o-stars-2.png", "o-stars.png"]
-    assert out.count("stars.png ->") == 2
+    assert out.count("stars.png, by mini_resnet -> ") == 2
 
 
 def test_size_and_methods_shape_the_panel(picture, tmp_path):
@@ -134,9 +134,43 @@ def test_weights_that_do_not_fit_are_listed(tmp_path):
     assert err.count("\n") == 1
 
 
+def test_default_network_says_what_it_knows(picture, tmp_path):
+    code, _, err = run(picture, "--out", tmp_path / "o.png", "--top", 1)
+    assert code == 0
+    assert err.startswith("jaxcam: mini_resnet knows disc, ring, ")
+    assert err.count("\n") == 1
+
+
+def test_an_input_is_never_overwritten(picture, tmp_path):
+    before = picture.read_bytes()
+    second = picture.with_name("all-stars.png")
+    second.write_bytes(before)
+    for arguments in ([picture, "--out", picture], [picture, second, "--out", picture.with_name("all.png")]):
+        code, _, err = run(*arguments)
+        assert code == 2
+        assert "is one of the pictures to explain; choose another name" in err
+    assert second.read_bytes() == before
+    assert picture.read_bytes() == before
+
+
+def test_control_characters_never_reach_the_terminal(picture, tmp_path):
+    evil = tmp_path / "a\x1b[31m\nb.png"
+    evil.write_bytes(picture.read_bytes())
+    code, out, err = run(evil, "--out", tmp_path / "o.png", "--top", 1)
+    assert code == 0
+    assert "\x1b" not in out + err
+    assert "a?[31m b.png, by mini_resnet" in out
+
+
+def test_reader_of_the_table_may_go_away(picture, tmp_path):
+    command_line = f"{sys.executable} -m jaxcam {picture} --top 1 --model mini_vgg | true"
+    done = subprocess.run(["bash", "-c", command_line], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+
+
 def test_help_fits_a_screen(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    for arguments in (["--help"], ["train", "--help"]):
+    for arguments in (["--help"], ["train", "--help"], ["verify", "--help"]):
         code, out, _ = run(*arguments)
         assert code == 0
         assert len(out.splitlines()) <= 32
@@ -154,7 +188,7 @@ def test_train_writes_weights_that_load(tmp_path):
 
 def test_as_a_process(picture, tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "jaxcam", picture, "--top", "1"],
+        [sys.executable, "-m", "jaxcam", picture, "--top", "1", "--model", "mini_vgg"],
         cwd=tmp_path,
         capture_output=True,
         text=True,

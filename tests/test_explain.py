@@ -34,6 +34,16 @@ class Halves:
 jax.tree_util.register_pytree_node(Halves, lambda h: ((), (h.features, h.head)), lambda halves, _: Halves(*halves))
 
 
+class NotAPytree:
+    """Its arrays would be frozen into the compiled program."""
+
+    def features(self, images):
+        return images
+
+    def head(self, activations):
+        return activations.mean((1, 2))
+
+
 def halves(head, features=lambda x: x):
     return Halves(features, jax.vmap(head))
 
@@ -177,6 +187,23 @@ def test_nan_pixel_that_never_reaches_the_logits_is_reported():
     assert jaxcam.explain(model, image).status[0] == jaxcam.Status.NOT_FINITE
 
 
+def test_nan_in_the_activations_gives_no_confidence():
+    # The head forgets the channel with the NaN; the activations are not fine all the same.
+    model = halves(lambda a: a[..., 1].reshape(-1)[:3], features=lambda images: images.at[0, 0, 0, 0].set(jnp.nan))
+    found = jaxcam.explain(model, jnp.abs(normal(1, 2, 3, 4, 2)))
+    np.testing.assert_array_equal(found.status, [jaxcam.Status.NOT_FINITE, jaxcam.Status.OK])
+    np.testing.assert_array_equal(np.isnan(found.confidence), [True, False])
+
+
+def test_traced_class_that_does_not_exist_is_reported():
+    model, a = halves(relu_head((3, 4), 2, 5)), jnp.abs(normal(1, 3, 3, 4, 2))
+    found = jax.jit(lambda c: jaxcam.explain(model, a, class_idx=c))(jnp.array([4, 5, -1]))
+    no = jaxcam.Status.NO_SUCH_CLASS
+    np.testing.assert_array_equal(found.status, [jaxcam.Status.OK, no, no])
+    np.testing.assert_array_equal(found.heatmap[1:], 0.0)
+    assert np.isnan(found.confidence[1:]).all()
+
+
 def test_status_ill_conditioned():
     # One channel with g = 1 and S = -2 (1 - 5e-13): alpha = 1 / (2 + S) = 1e12. With S = 2 all is well.
     model = halves(lambda a: jnp.stack([a.sum(), a[0, 0, 0]]))
@@ -190,7 +217,7 @@ def test_status_ill_conditioned():
     ("change", "error", "message"),
     [
         ({"images": np.zeros((64, 64, 3), np.float32)}, ValueError, r"came as \[64, 64, 3\]: add the batch axis with"),
-        ({"images": np.zeros((1, 64, 64, 3), np.uint8)}, TypeError, r"dtype is uint8: use model.preprocessing"),
+        ({"images": np.zeros((1, 64, 64, 3), np.uint8)}, TypeError, r"dtype is uint8: divide by 255"),
         ({"images": np.zeros((0, 64, 64, 3), np.float32)}, ValueError, r"images are empty"),
         ({"images": [[1.0]]}, TypeError, r"images must be an array \[n, H, W, 3\], not list"),
         ({"class_idx": 10}, ValueError, r"class_idx=10 is out of range: the model has 10 classes, 0 to 9"),
@@ -198,7 +225,7 @@ def test_status_ill_conditioned():
         ({"class_idx": np.array([0, 1])}, ValueError, r"one for each of the 1 images, but its shape is \[2\]"),
         ({"class_idx": 1.0}, TypeError, r"class_idx must be an integer"),
         ({"class_idx": True}, TypeError, r"class_idx must be an integer"),
-        ({"class_idx": "cat"}, TypeError, r"class_idx must be an integer, integers \[n\] or None, not 'cat'"),
+        ({"class_idx": "cat"}, TypeError, r"class_idx must be an integer, an integer array \[n\] or None, not 'cat'"),
         ({"method": "gradcam"}, ValueError, r"method='gradcam' is not known: use one of 'grad_cam_pp', 'grad_cam'"),
         ({"layer": "conv9"}, ValueError, r"layer='conv9' is not in this MiniVGG: it has conv1"),
         ({"score": "probability"}, ValueError, r"score='probability' is not known"),
@@ -207,6 +234,15 @@ def test_status_ill_conditioned():
         ({"method": "grad_cam", "alphas": "exact"}, ValueError, r"belong to method=\"grad_cam_pp\""),
         ({"method": "cam"}, ValueError, r"MiniVGG has no cam_layer and cam_kernel: use method=\"grad_cam\""),
         ({"model": lambda x: x}, TypeError, r"model must have features\(images\)"),
+        ({"model": Own}, TypeError, r"model must be an instance, but is the class Own itself"),
+        ({"model": NotAPytree()}, TypeError, r"model of type NotAPytree is not a pytree"),
+        (
+            {"model": halves(lambda a: a, lambda x: x.mean((1, 2)))},
+            ValueError,
+            r"must return activations \[n, i, j, k\]",
+        ),
+        ({"model": halves(lambda a: a.sum())}, ValueError, r"must return logits \[n, c\] .* but returned \[1\]"),
+        ({"model": halves(relu_head((64, 64), 3, 2)), "layer": "x"}, TypeError, r"features takes no layer argument"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")

@@ -132,6 +132,20 @@ def test_improbable_class_under_softmax_in_float32(alphas):
     assert np.isfinite(weights).all()
 
 
+@pytest.mark.parametrize("alphas", ["closed_form", "exact"])
+@pytest.mark.parametrize("score", ["softmax", "log_softmax"])
+@pytest.mark.parametrize("lead", [10, 17, 26])
+def test_confident_class_in_float32_equals_float64(lead, score, alphas):
+    # 1 - p down to 1e-11: S_c - logsumexp(S) is 0 in float32, and s_c - sum p s keeps no digit.
+    a, base = jnp.abs(normal(0, 3, 3, 4)), relu_head((3, 3), 4, 5)
+    head = lambda x: base(x) + lead * jnp.array([0, 1, 0, 0, 0], x.dtype)
+    expected = methods.grad_cam_pp_weights(head, a, 1, score=score, alphas="exact")
+    found = methods.grad_cam_pp_weights(head, a.astype(jnp.float32), 1, score=score, alphas=alphas)
+    assert expected.max() > 0
+    scale = float(expected.max())
+    np.testing.assert_allclose(np.asarray(found) / scale, np.asarray(expected) / scale, atol=1e-4)
+
+
 def single_image_functions():
     kernel = normal(9, 3, 4)
     relu4, tanh4 = relu_head((3, 2), 3, 4), smooth_head((3, 2), 3, 4)

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 from support import gap_head, normal, relu_head, smooth_head
 
-from jaxcam import _command_verify, _verify_problem, _verify_sections, scores
+from jaxcam import scores
+from jaxcam._commands import verify as command
+from jaxcam._verification import problem as problems
+from jaxcam._verification import sections
+from jaxcam._verification.figures import Denominator, Difference
+from jaxcam._verification.reference import finite_differences
+from jaxcam._verification.verdict import figure
 from jaxcam._verify import verify
-from jaxcam._verify_figures import Denominator, Difference
-from jaxcam._verify_reference import finite_differences
-from jaxcam._verify_verdict import figure
 
 
 def scored(head, c, score):
@@ -290,7 +293,7 @@ def test_derivative_of_alpha_on_a_smooth_head():
 
 def test_only_a_sample_of_a_large_smooth_head_is_looked_at(monkeypatch):
     a, head = jnp.abs(normal(0, 3, 2, 3)), smooth_head((3, 2), 3, 4)
-    monkeypatch.setattr(_verify_problem, "_MAX_ELEMENTS", 17)
+    monkeypatch.setattr(problems, "_MAX_ELEMENTS", 17)
     v = verify(head, a, 1, num_sampled=8, seed=3)
     true, logit = ByHand(scored(head, 1, "exp"), a), ByHand(lambda x: head(x)[1], a)
     # The sample is what numpy's permutation puts first: no element of this head is without a gradient.
@@ -348,10 +351,10 @@ def test_finite_differences_are_not_fooled_by_many_small_kinks():
 
 
 def by_finite_differences(head, a):
-    problem = _verify_problem.problem(head, jnp.array(a), 0, score="exp")
+    problem = problems.problem(head, jnp.array(a), 0, score="exp")
     elements = np.arange(len(a))
-    derivatives = np.asarray(_verify_problem.derivatives_at(problem.f, problem.a, elements))
-    return _verify_sections.by_finite_differences(problem, elements, derivatives, eps=2.2e-16)
+    derivatives = np.asarray(problems.derivatives_at(problem.f, problem.a, elements))
+    return sections.by_finite_differences(problem, elements, derivatives, eps=2.2e-16)
 
 
 def test_finite_differences_at_a_kink_are_left_out():
@@ -451,12 +454,12 @@ def test_closed_form_that_disagrees_with_either_exact_computation_does_not_hold(
 def test_sample_is_seeded_and_takes_elements_without_a_gradient_too():
     a = jnp.abs(normal(0, 20, 2))
     head = lambda x: jnp.stack([x[:10].sum(), x[:10, 0].sum()])
-    problem = _verify_problem.problem(head, a, 0, score="exp")
-    found = _verify_problem.sample(problem, 16, 5)
-    np.testing.assert_array_equal(found, _verify_problem.sample(problem, 16, 5))
+    problem = problems.problem(head, a, 0, score="exp")
+    found = problems.sample(problem, 16, 5)
+    np.testing.assert_array_equal(found, problems.sample(problem, 16, 5))
     assert (len(set(found)), (found < 20).sum()) == (16, 14)
-    assert set(found) != set(_verify_problem.sample(problem, 16, 6))
-    assert _verify_problem.sample(problem, 100, 0).size == 40
+    assert set(found) != set(problems.sample(problem, 16, 6))
+    assert problems.sample(problem, 100, 0).size == 40
 
 
 def test_dead_head():
@@ -536,9 +539,9 @@ SMOOTH = lambda a: jnp.tanh(HEAD(a))
 @pytest.fixture
 def small_cases(monkeypatch):
     """The command on small heads in the place of the networks."""
-    network = _command_verify._Case("mini_vgg", "mini_vgg on a scene", HEAD, ACTIVATIONS, 1)
-    monkeypatch.setattr(_command_verify, "_networks", lambda names, seed: [network] * len(names))
-    monkeypatch.setattr(_command_verify, "_smooth_head", lambda seed: network._replace(name="smooth", head=SMOOTH))
+    network = command._Case("mini_vgg", "mini_vgg on a scene", HEAD, ACTIVATIONS, 1)
+    monkeypatch.setattr(command, "_networks", lambda names, seed: [network] * len(names))
+    monkeypatch.setattr(command, "_smooth_head", lambda seed: network._replace(name="smooth", head=SMOOTH))
     found = {}
 
     def once(head, activations, class_idx, **options):
@@ -547,13 +550,13 @@ def small_cases(monkeypatch):
             found[key] = verify(head, activations, class_idx, **options)
         return found[key]
 
-    monkeypatch.setattr(_command_verify, "verify", once)
+    monkeypatch.setattr(command, "verify", once)
     return once
 
 
 def test_command_prints_tables_and_writes_json(small_cases, tmp_path, capsys):
     file = tmp_path / "found.json"
-    assert _command_verify.run(["--model", "mini_vgg", "--seed", "2", "--json", str(file)]) == 0
+    assert command.run(["--model", "mini_vgg", "--seed", "2", "--json", str(file)]) == 0
     out, err = capsys.readouterr()
     assert err == ""
     direct = small_cases(HEAD, ACTIVATIONS, 1, score="exp", seed=2)
@@ -590,7 +593,7 @@ def test_command_prints_tables_and_writes_json(small_cases, tmp_path, capsys):
     ],
 )
 def test_command_refuses_in_one_line(arguments, message, capsys):
-    assert _command_verify.run(arguments) == 2
+    assert command.run(arguments) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith(f"jaxcam: {message}")
@@ -599,7 +602,7 @@ def test_command_refuses_in_one_line(arguments, message, capsys):
 
 def test_command_refuses_a_seed_that_is_none(capsys):
     with pytest.raises(SystemExit) as ended:
-        _command_verify.run(["--seed", "-1"])
+        command.run(["--seed", "-1"])
     assert ended.value.code == 2
     assert capsys.readouterr().err.endswith("must be a whole number from 0 to 2**32 - 1, not '-1'\n")
 
@@ -607,7 +610,7 @@ def test_command_refuses_a_seed_that_is_none(capsys):
 @pytest.mark.slow
 def test_command_on_the_embedded_networks(tmp_path, capsys):
     file = tmp_path / "found.json"
-    assert _command_verify.run(["--json", str(file)]) == 0
+    assert command.run(["--json", str(file)]) == 0
     out = capsys.readouterr().out
     assert out.count("Closed form exact on this head: proven piecewise linear") == 2
     assert out.count("Closed form does not hold") == 1

@@ -80,7 +80,7 @@ def test_mismatches_are_listed_together(tmp_path):
     tensors["fc.weight"] = np.zeros((2, 2), np.float32)
     tensors["features.0.weight"] = np.zeros((64, 3, 7, 7), np.float32)
     safetensors.numpy.save_file(tensors, tmp_path / "w.safetensors")
-    with pytest.raises(ValueError, match="does not fit this model") as caught:
+    with pytest.raises(ValueError, match="does not fit SqueezeNet: 5 missing") as caught:
         models.squeezenet1_1(tmp_path / "w.safetensors")
     message = str(caught.value)
     assert "5 missing (features.3.squeeze.bias; " in message
@@ -107,9 +107,18 @@ def test_truncated_files_are_refused(tmp_path, length):
 
 
 def test_missing_file_and_folder_are_refused(tmp_path):
-    for path in (tmp_path, tmp_path / "nothing.safetensors"):
-        with pytest.raises(ValueError, match="there is no file"):
-            models.mini_vgg(path)
+    with pytest.raises(ValueError, match="there is no file"):
+        models.mini_vgg(tmp_path / "nothing.safetensors")
+    with pytest.raises(ValueError, match="is a folder; name a"):
+        models.mini_vgg(tmp_path)
+
+
+def test_parameters_that_are_not_finite_are_refused(tmp_path):
+    model = models.mini_resnet(None)
+    model.stages["fc"].bias[...] = model.stages["fc"].bias[...].at[3].set(jnp.nan)
+    weights.save(model, tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match=r"holds NaN or infinity in fc.bias: get a whole copy"):
+        models.mini_resnet(tmp_path / "w.safetensors")
 
 
 def test_torch_checkpoint_is_refused_with_the_remedy(tmp_path):

@@ -61,7 +61,7 @@ class Network(nnx.Module):
         if not with_classes:  # cut behind the classifier
             return jax.lax.dynamic_index_in_dim(self.head(activations, layer=layer), class_idx, axis=1, keepdims=False)
         last = with_classes[-1]
-        classifier = self.stages[names[last]]
+        classifier: Any = self.stages[names[last]]
         x = self._applied(names[:last], activations)
         kernel = classifier.kernel[...].reshape(x.shape[-1], -1)  # of a linear layer, or of a 1 x 1 convolution
         column = jax.lax.dynamic_slice_in_dim(kernel, class_idx, 1, axis=1)

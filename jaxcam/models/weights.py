@@ -32,6 +32,8 @@ def read(path: str | os.PathLike[str]) -> Tensors:
         ValueError: the file is missing, or is not a whole .safetensors file; the message names it.
     """
     path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"weights: {str(path)!r} is a folder; name a .safetensors file in it")
     if not path.is_file():
         raise ValueError(f"weights: there is no file {str(path)!r}; give the path of a .safetensors file")
     try:
@@ -82,9 +84,11 @@ def loaded(create: Callable[[], N], tensors: Tensors, *, name: str = "the checkp
     become float32 whatever they are stored in.
 
     Raises:
-        ValueError: keys are missing, unexpected or of another shape: the first few of each, and how many.
+        ValueError: keys are missing, unexpected or of another shape (the first few of each, and how many), or a tensor
+            holds NaN or infinity.
     """
-    structure, state = nnx.split(nnx.eval_shape(create))
+    abstract = nnx.eval_shape(create)
+    structure, state = nnx.split(abstract)
     wanted = _leaves(state)
     shapes = {key: _torch_shape(leaf.shape) for key, (_, leaf) in wanted.items()}
     given = {key: tensor for key, tensor in tensors.items() if not key.endswith("num_batches_tracked")}
@@ -101,7 +105,12 @@ def loaded(create: Callable[[], N], tensors: Tensors, *, name: str = "the checkp
         if keys
     ]
     if problems:
-        raise ValueError(f"weights: {name} does not fit this model: " + ", ".join(problems))
+        raise ValueError(f"weights: {name} does not fit {type(abstract).__name__}: " + ", ".join(problems))
+    broken = [key for key in shapes if not np.isfinite(given[key].astype(np.float32)).all()]
+    if broken:
+        raise ValueError(
+            f"weights: {name} holds NaN or infinity in {', '.join(broken[:_SHOWN])}: get a whole copy of it"
+        )
     for key, (_, leaf) in wanted.items():
         leaf.set_value(jnp.asarray(_from_torch(given[key]), dtype=leaf.dtype))
     return nnx.merge(structure, state)

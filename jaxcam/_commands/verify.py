@@ -11,18 +11,21 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcam import scenes, scores
-from jaxcam._command import Parser, UsageError, one_line, report
+from jaxcam._commands.parser import Parser, UsageError, one_line, report
+from jaxcam._verification.report import Verification
+from jaxcam._verification.verdict import figure, percent
 from jaxcam._verify import verify
-from jaxcam._verify_report import Verification
-from jaxcam._verify_verdict import figure, percent
 from jaxcam.models import EMBEDDED_MODELS, MODELS
 
 _SCORES = ("exp", "softmax", "log_softmax")
 _EPILOG = """\
-Exit codes: 0, 2 for a wrong option. A network is looked at on a generated scene, at its default layer, for the class
-that it predicts. Last comes a small random head with GELU in the place of ReLU, where the closed form fails.
-  python -m jaxcam verify --model mini_vgg --score softmax --seed 3 --json verification.json
-In Python, for any head and activations: jaxcam.verify(head, activations, class_idx)"""
+Exit codes: 0, 2 for a wrong option. A network is looked at on a generated
+scene, at its default layer, for the class that it predicts. Last comes a small
+random head with GELU in the place of ReLU, where the closed form fails.
+
+  python -m jaxcam verify --model mini_vgg --score softmax --seed 3
+
+In Python, for any head: jaxcam.verify(head, activations, class_idx)"""
 
 
 class _Case(NamedTuple):

@@ -19,7 +19,12 @@ class Parser(argparse.ArgumentParser):
 
 def one_line(error: BaseException) -> str:
     """The message of an error, in one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+    return printable(str(error)) or type(error).__name__
+
+
+def printable(text: str) -> str:
+    """The text in one line, with "?" for what a terminal would obey instead of show."""
+    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
 
 
 def report(message: str) -> None:

@@ -5,18 +5,19 @@ from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from jaxcam._command import Parser, UsageError, one_line, report
+from jaxcam._commands.parser import Parser, UsageError, one_line, printable, report
+from jaxcam._commands.report import explained, panel_of, table_of
 from jaxcam._explain import METHODS
 from jaxcam._overlay import save
 from jaxcam._progress import progress
-from jaxcam._report import explained, panel_of, table_of
 from jaxcam.images import read_image
 from jaxcam.models import EMBEDDED_MODELS, MODELS, Network
 
 _DEFAULT_METHODS = ("grad_cam", "grad_cam_pp", "cam")
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 _EPILOG = """\
-Without IMAGE a bundled picture is explained. Of several pictures each is
+Without IMAGE a bundled picture is explained. The mini networks know ten drawn
+figures; photographs need a network with weights. Of several pictures each is
 written to OUT with its name added. Exit codes: 0; 1 if a picture could not be
 read; 2 for a wrong option or weights file.
 
@@ -30,10 +31,15 @@ def run(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
     options = _parser().parse_args(arguments)
     try:
-        model = _model(options)
+        name = options.model or EMBEDDED_MODELS[0]
+        model = _model(name, options.weights)
         class_idx = None if options.class_name is None else _class_idx(options.class_name, model.class_names)
         methods = _methods(options.method, model)
         places = _places(options.images, Path(options.out))
+        if options.images and options.model is None:
+            report(
+                f"{name} knows {', '.join(model.class_names)}; for photographs: --model squeezenet1_0 --weights FILE"
+            )
     except UsageError as error:
         report(one_line(error))
         return 2
@@ -48,11 +54,11 @@ def run(arguments: list[str]) -> int:
             failed += 1
             continue
         try:
-            save(panel_of(report_, title=f"{source.name}\n{options.model}"), place)
+            save(panel_of(report_, title=f"{printable(source.name)}\n{name}"), place)
         except (ValueError, OSError) as error:
             report(f"--out: {one_line(error)}")
             return 2
-        print(table_of(report_, title=f"{source.name} -> {place}"))
+        print(table_of(report_, title=printable(f"{source}, by {name} -> {place}")))
     return 1 if failed else 0
 
 
@@ -64,13 +70,19 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="JPEG, PNG, WebP, BMP or GIF files")
-    parser.add_argument("--model", default="mini_resnet", choices=MODELS, metavar="NAME", help=", ".join(MODELS))
+    parser.add_argument("--model", choices=MODELS, metavar="NAME", help=", ".join(MODELS))
     parser.add_argument("--weights", metavar="FILE", help=".safetensors; the mini networks have theirs built in")
     parser.add_argument("--method", metavar="LIST", help=f"comma-separated, of {', '.join(METHODS)}")
-    parser.add_argument("--top", type=_top, default=3, metavar="K", help="explain the K likeliest classes, up to 20 (3)")
-    parser.add_argument("--class", dest="class_name", metavar="CLASS", help="explain this class, a name or an index")
+    parser.add_argument(
+        "--top", type=_top, default=3, metavar="K", help="explain the K likeliest classes, up to 20 (3)"
+    )
+    parser.add_argument(
+        "--class", dest="class_name", metavar="CLASS", help="explain this class: an index, a name, or part of one"
+    )
     parser.add_argument("--out", default="jaxcam.png", metavar="FILE", help="the picture to write (jaxcam.png)")
-    parser.add_argument("--size", type=_size, default=224, metavar="PIXELS", help="side of each small picture (224)")
+    parser.add_argument(
+        "--size", type=_size, default=224, metavar="PIXELS", help="side of each small picture, 96 to 2048 (224)"
+    )
     return parser
 
 
@@ -94,13 +106,11 @@ def _size(text: str) -> int:
     return value
 
 
-def _model(options: argparse.Namespace) -> Network:
-    if options.weights is None and options.model not in EMBEDDED_MODELS:
-        raise UsageError(
-            f"--model {options.model} needs --weights FILE, a .safetensors file with torchvision's key names"
-        )
+def _model(name: str, weights: str | None) -> Network:
+    if weights is None and name not in EMBEDDED_MODELS:
+        raise UsageError(f"--model {name} needs --weights FILE, a .safetensors file with torchvision's key names")
     try:
-        return MODELS[options.model]() if options.weights is None else MODELS[options.model](options.weights)
+        return MODELS[name]() if weights is None else MODELS[name](weights)
     except (ValueError, OSError) as error:
         raise UsageError(f"--weights: {one_line(error).removeprefix('weights: ')}") from None
 
@@ -148,15 +158,22 @@ def _places(images: Sequence[str], out: Path) -> list[tuple[Path, Path]]:
         raise UsageError(f"--out: there is no folder {str(out.parent)!r}")
     if not images:
         return [(Path(str(files("jaxcam") / "data" / "scene.png")), out)]
+    if not all(image.strip() for image in images):
+        raise UsageError("IMAGE is empty: give the path of a picture")
+    places = [(Path(image), out.with_name(f"{out.stem}-{name}{out.suffix}")) for image, name in _named(images)]
     if len(images) == 1:
-        return [(Path(images[0]), out)]
-    return [(Path(image), out.with_name(f"{out.stem}-{name}{out.suffix}")) for image, name in _named(images)]
+        places = [(Path(images[0]), out)]
+    sources = {source.resolve() for source, _ in places}
+    for _, place in places:
+        if place.resolve() in sources:
+            raise UsageError(f"--out: {str(place)!r} is one of the pictures to explain; choose another name")
+    return places
 
 
 def _named(images: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Each image with its stem, numbered where it occurs again."""
     seen: dict[str, int] = {}
     for image in images:
-        stem = Path(image).stem
+        stem = printable(Path(image).stem)
         seen[stem] = seen.get(stem, 0) + 1
         yield image, stem if seen[stem] == 1 else f"{stem}-{seen[stem]}"

@@ -11,7 +11,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxcam import _closed_forms, scores
-from jaxcam._verify_figures import (
+from jaxcam._verification.figures import (
     Difference,
     MapComparison,
     alphas_of,
@@ -19,8 +19,8 @@ from jaxcam._verify_figures import (
     elementwise,
     relative_to_largest,
 )
-from jaxcam._verify_problem import CLOSED_FORMS, Exact, Problem, derivatives_at
-from jaxcam._verify_reference import finite_differences, nested_tapes
+from jaxcam._verification.problem import CLOSED_FORMS, Exact, Problem, derivatives_at
+from jaxcam._verification.reference import finite_differences, nested_tapes
 
 Three = tuple[Difference, Difference, Difference]
 """One for each of d1, d2, d3."""

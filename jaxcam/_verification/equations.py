@@ -39,7 +39,7 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int
 
-from jaxcam._verify_figures import Difference, Ratio, ratio, relative_to_largest
+from jaxcam._verification.figures import Difference, Ratio, ratio, relative_to_largest
 from jaxcam.alphas import exact_alphas
 from jaxcam.derivatives import elementwise_derivatives
 

@@ -23,7 +23,7 @@ from jaxcam import scores
 from jaxcam._linearity import CONSTANT, PIECEWISE_LINEAR, dependences, is_piecewise_linear
 from jaxcam._program import moves, straight_line
 from jaxcam._score_derivatives import Head, checked_logits
-from jaxcam._verify_figures import alphas_of
+from jaxcam._verification.figures import alphas_of
 from jaxcam.derivatives import elementwise_derivatives
 
 CLOSED_FORMS = ("exp", "softmax", "log_softmax")

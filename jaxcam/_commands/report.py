@@ -1,6 +1,7 @@
 """One picture explained for the command line: predictions, maps, explanation maps -> a panel and a table."""
 
 import dataclasses
+import math
 from typing import NamedTuple
 
 import jax
@@ -96,20 +97,20 @@ def panel_of(report: Report, *, title: str) -> Image.Image:
         for entry in report.classes
     ]
     lead = Cell(report.view, "\n".join(f"{name}\t{_percent(p)}" for name, p in report.predictions))
-    headings = [*(TITLES[m] for m in report.methods), f"E, masked by\n{TITLES[masking]}"]
+    headings = [*(TITLES[m] for m in report.methods), f"E, dimmed by\n{TITLES[masking]}"]
     size = report.view.shape[0]
     return panel(rows, headings=headings, title=title, lead=lead, cell_size=size / 2, scale=2)
 
 
 def table_of(report: Report, *, title: str) -> str:
     """The figures of the panel as text."""
-    methods = [m for m in report.methods if m in report.classes[0].maps]
+    methods = report.methods
     header = ["class", "confidence", *(f"on E, {TITLES[m]}" for m in methods), "status"]
     lines = [
         [
             entry.name,
             _percent(entry.confidence),
-            *(_percent(entry.maps[m].confidence_on_e) for m in methods),
+            *(_percent(entry.maps[m].confidence_on_e) if m in entry.maps else "-" for m in methods),
             ", ".join(f"{TITLES[m]}: {_words(f.status)}" for m, f in entry.maps.items() if f.status) or "ok",
         ]
         for entry in report.classes
@@ -140,7 +141,7 @@ def _overlay_cell(report: Report, entry: Explained, method: str) -> Cell:
 
 def _e_cell(report: Report, found: Map) -> Cell:
     picture = np.asarray(maps.explanation_map(report.view, found.heatmap))
-    return Cell(picture, f"confidence: {_percent(found.confidence_on_e)}")
+    return Cell(picture, f"confidence on E: {_percent(found.confidence_on_e)}")
 
 
 def _view(model: Network, picture: Float[np.ndarray, "H W 3"], size: int) -> Float[np.ndarray, "s s 3"]:
@@ -157,6 +158,8 @@ def _probabilities(model: Network, pictures: Float[Array, "n H W 3"]) -> Float[A
 
 
 def _percent(share: float) -> str:
+    if math.isnan(share):
+        return "-"
     return "< 0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
 
 
