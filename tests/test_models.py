@@ -109,12 +109,18 @@ def test_class_names():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mini_vgg", "mini_resnet"])
-def test_training_is_a_function_of_the_seed_and_learns(name):
+def test_training_is_a_function_of_the_seed(name):
     with jax.numpy_dtype_promotion("standard"):  # optax mixes types
-        first, second = (train.train(name, seed=5, num_steps=60) for _ in range(2))
+        first, second = (train.train(name, seed=5, num_steps=20) for _ in range(2))
     for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert train.accuracy(first, num=500) > 0.2  # chance is 0.1
+
+
+@pytest.mark.slow
+def test_training_learns():
+    with jax.numpy_dtype_promotion("standard"):
+        model = train.train("mini_resnet", seed=5, num_steps=300)
+    assert train.accuracy(model, num=500) > 0.3  # chance is 0.1
 
 
 def test_train_refuses_unknown_names_and_no_steps():
