@@ -141,7 +141,7 @@ def _overlay_cell(report: Report, entry: Explained, method: str) -> Cell:
 
 def _e_cell(report: Report, found: Map) -> Cell:
     picture = np.asarray(maps.explanation_map(report.view, found.heatmap))
-    return Cell(picture, f"confidence on E: {_percent(found.confidence_on_e)}")
+    return Cell(picture, f"confidence: {_percent(found.confidence_on_e)}")
 
 
 def _view(model: Network, picture: Float[np.ndarray, "H W 3"], size: int) -> Float[np.ndarray, "s s 3"]:
