@@ -122,8 +122,10 @@ def explain(
 
     Raises:
         ValueError: images are not `[n, H, W, 3]`, class_idx is out of range or of another length, an unknown method,
-            an option that the method does not have, or a model that the method does not apply to.
-        TypeError: images are not floating point, class_idx is not an integer, or the model has no features and head.
+            an option that the method does not have, a model that the method does not apply to, or one whose features
+            and head do not return `[n, i, j, k]` and `[n, c]`.
+        TypeError: images are not floating point, class_idx is not an integer, or the model is not a pytree, has no
+            features and head, or takes no layer though one is given.
     """
     images = _checked_images(images)
     _check_model(model)

@@ -27,8 +27,8 @@ class Terms(NamedTuple):
     """Where alpha's denominator crosses zero or cancels; see `alphas.ill_conditioned`."""
 
 
-def checked_logits(head: Head, activations: Float[Array, "*spatial k"], class_idx: scores.ClassIdx) -> Head:
-    """The head, after its static facts have been checked: `[*spatial, k]` floats to logits `[c]`, class in range.
+def check_head(head: Head, activations: Float[Array, "*spatial k"], class_idx: scores.ClassIdx) -> None:
+    """Checks static facts: the head takes floats `[*spatial, k]` to logits `[c]`, and has the class.
 
     Raises:
         TypeError: activations are not floating point, the head is not callable, or class_idx is not an integer.
@@ -49,7 +49,6 @@ def checked_logits(head: Head, activations: Float[Array, "*spatial k"], class_id
             f"activations {activations.shape}: a batched head goes in as lambda a: head(a[None])[0]"
         )
     scores.check_class_idx(class_idx, logits.shape[0])
-    return head
 
 
 def one_logit(head: Head, class_idx: scores.ClassIdx) -> Callable[[Array], Array]:
@@ -79,8 +78,8 @@ def scaled_score(
 def gradient_of_score(
     head: Head, activations: Float[Array, "*spatial k"], class_idx: scores.ClassIdx, *, score: str | scores.Score
 ) -> Float[Array, "*spatial k"]:
-    """DY / dA, for score="exp" divided by exp(S_c); the arguments and errors of `methods.grad_cam`."""
-    checked_logits(head, activations, class_idx)
+    """The gradient dY / dA, for score="exp" divided by exp(S_c); the arguments and errors of `methods.grad_cam`."""
+    check_head(head, activations, class_idx)
     return jax.grad(scaled_score(head, activations, class_idx, score=score))(activations)
 
 
@@ -102,7 +101,7 @@ def terms(
     alphas: str,
 ) -> Terms:
     """d1 and alphas for Grad-CAM++; the arguments and errors of `methods.grad_cam_pp`."""
-    checked_logits(head, activations, class_idx)
+    check_head(head, activations, class_idx)
     if _takes_closed_form(head, activations, class_idx, score=score, alphas=alphas):
         d1, d2, d3 = _closed_form(head, activations, class_idx, name=scores.name_of(score))
     else:

@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Int
 from jaxcam import scores
 from jaxcam._linearity import CONSTANT, PIECEWISE_LINEAR, dependences, is_piecewise_linear
 from jaxcam._program import moves, straight_line
-from jaxcam._score_derivatives import Head, checked_logits
+from jaxcam._score_derivatives import Head, check_head
 from jaxcam._verification.figures import alphas_of
 from jaxcam.derivatives import elementwise_derivatives
 
@@ -112,9 +112,9 @@ def _in_float64(head: Head, activations: Any, class_idx: Any) -> tuple[Head, Arr
     given = jnp.asarray(activations)
     wide = given.astype(jnp.float64) if jnp.issubdtype(given.dtype, jnp.floating) else given
     try:
-        checked_logits(head, wide, class_idx)
+        check_head(head, wide, class_idx)
     except TypeError:
-        checked_logits(head, given, class_idx)
+        check_head(head, given, class_idx)
         return lambda a: head(a.astype(given.dtype)), wide
     return head, wide
 

@@ -122,7 +122,7 @@ def size_of(model: nnx.Module) -> int:
 
 
 def _leaves(state: nnx.State) -> dict[str, tuple[tuple[Any, ...], nnx.Variable]]:
-    """Torchvision's key -> (path, variable), of everything but the states of random generators."""
+    """By torchvision's key: (path, variable), of everything but the states of random generators."""
     # The first component is the Network's own dictionary of stages, whose keys are torchvision's prefixes.
     return {
         ".".join([*map(str, path[1:-1]), _LEAVES[str(path[-1])]]): (path, leaf)
