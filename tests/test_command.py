@@ -95,7 +95,7 @@ def test_size_and_methods_shape_the_panel(picture, tmp_path):
     ("arguments", "message"),
     [
         (["--model", "vgg"], "invalid choice: 'vgg'"),
-        (["--model", "squeezenet1_0"], "--model squeezenet1_0 needs --weights FILE"),
+        (["--model", "squeezenet1_0"], "--model squeezenet1_0 needs --weights: a .safetensors"),
         (["--weights", "nothing.safetensors"], "--weights: there is no file 'nothing.safetensors'"),
         (["--method", "gradcam"], "--method: 'gradcam' is not known: use one or more of grad_cam_pp, grad_cam, cam"),
         (

@@ -1,3 +1,5 @@
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ from flax import nnx
 
 from jaxcam import models
 from jaxcam.models import weights
+from jaxcam.models._checkpoint import opened
 
 
 def flat(model):
@@ -42,8 +45,7 @@ def test_torchs_layout_by_hand(tmp_path):
 
 
 def squeezenet_shapes():
-    model = models.squeezenet1_1()
-    return {key: weights._torch_shape(leaf.shape) for key, (_, leaf) in weights._leaves(nnx.state(model)).items()}
+    return weights.shapes_of(models.squeezenet1_1)
 
 
 def test_keys_are_torchvisions():
@@ -80,7 +82,7 @@ def test_mismatches_are_listed_together(tmp_path):
     tensors["fc.weight"] = np.zeros((2, 2), np.float32)
     tensors["features.0.weight"] = np.zeros((64, 3, 7, 7), np.float32)
     safetensors.numpy.save_file(tensors, tmp_path / "w.safetensors")
-    with pytest.raises(ValueError, match="does not fit SqueezeNet: 5 missing") as caught:
+    with pytest.raises(ValueError, match="does not fit squeezenet1_1: 5 missing") as caught:
         models.squeezenet1_1(tmp_path / "w.safetensors")
     message = str(caught.value)
     assert "5 missing (features.3.squeeze.bias; " in message
@@ -88,13 +90,12 @@ def test_mismatches_are_listed_together(tmp_path):
     assert "1 misshapen (features.0.weight is [64, 3, 7, 7], not [64, 3, 3, 3])" in message
 
 
-def test_batch_counters_of_torch_are_not_unexpected():
+def test_batch_counters_of_torch_are_not_unexpected(tmp_path):
     model = models.mini_resnet(None)
-    tensors = {
-        key: weights._to_torch(np.asarray(leaf[...])) for key, (_, leaf) in weights._leaves(nnx.state(model)).items()
-    }
-    tensors["bn1.num_batches_tracked"] = np.array(3)
-    again = weights.loaded(lambda: models.MiniResNet(rngs=nnx.Rngs(3)), tensors)
+    weights.save(model, tmp_path / "w.safetensors")
+    tensors = safetensors.numpy.load_file(tmp_path / "w.safetensors")
+    safetensors.numpy.save_file({**tensors, "bn1.num_batches_tracked": np.array(3)}, tmp_path / "w.safetensors")
+    again = models.mini_resnet(tmp_path / "w.safetensors")
     np.testing.assert_array_equal(flat(again)["stages.fc.kernel"], flat(model)["stages.fc.kernel"])
 
 
@@ -109,7 +110,7 @@ def test_truncated_files_are_refused(tmp_path, length):
 def test_missing_file_and_folder_are_refused(tmp_path):
     with pytest.raises(ValueError, match="there is no file"):
         models.mini_vgg(tmp_path / "nothing.safetensors")
-    with pytest.raises(ValueError, match="is a folder; name a"):
+    with pytest.raises(ValueError, match=r"is a folder without model.safetensors; name a"):
         models.mini_vgg(tmp_path)
 
 
@@ -121,9 +122,10 @@ def test_parameters_that_are_not_finite_are_refused(tmp_path):
         models.mini_resnet(tmp_path / "w.safetensors")
 
 
-def test_torch_checkpoint_is_refused_with_the_remedy(tmp_path):
+def test_torch_checkpoint_is_refused_with_the_remedy_where_there_is_no_torch(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
     (tmp_path / "w.pth").write_bytes(b"PK\x03\x04" + bytes(100))
-    with pytest.raises(ValueError, match="convert a torch checkpoint with safetensors"):
+    with pytest.raises(ValueError, match=r"is a torch checkpoint, a pickle.*convert the file once: safetensors"):
         models.squeezenet1_0(tmp_path / "w.pth")
 
 
@@ -150,6 +152,7 @@ def test_loading_traces_instead_of_allocating(tmp_path):
         calls.append(jax.tree.leaves(nnx.state(made))[0])
         return made
 
-    weights.build(create, tmp_path / "w.safetensors")
+    with opened(tmp_path / "w.safetensors") as checkpoint:
+        weights.loaded(create, checkpoint)
     assert isinstance(calls[0], jax.core.Tracer)
     assert len(calls) == 1

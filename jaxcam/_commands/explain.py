@@ -15,14 +15,19 @@ from jaxcam.models import EMBEDDED_MODELS, MODELS, Network
 
 _DEFAULT_METHODS = ("grad_cam", "grad_cam_pp", "cam")
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+_MODELS = (
+    "mini_resnet, mini_vgg, squeezenet1_0|1, vgg11|13|16|19[_bn], resnet18|34|50|101|152, resnext50_32x4d, "
+    "wide_resnet50_2, efficientnet_b0 to b7; for CIFAR-10: resnet20|32|44|56|110"
+)
+_WEIGHTS = 'a .safetensors or .pth file, a Hugging Face repo, or "imagenet"; the mini networks have theirs built in'
 _EPILOG = """\
 Without IMAGE a bundled picture is explained. The mini networks know ten drawn
 figures; photographs need a network with weights. Of several pictures each is
 written to OUT with its name added. Exit codes: 0; 1 if a picture could not be
 read; 2 for a wrong option or weights file.
 
-  python -m jaxcam cat.jpg dog.png --model squeezenet1_0 --weights FILE
-  python -m jaxcam both.png --class "tiger cat" --model ... --weights FILE
+  python -m jaxcam cat.jpg dog.png --model resnet50 --weights imagenet
+  python -m jaxcam both.png --class "tiger cat" --model resnet18 --weights FILE
 
 Other commands: python -m jaxcam train --help, python -m jaxcam verify --help"""
 
@@ -38,7 +43,8 @@ def run(arguments: list[str]) -> int:
         places = _places(options.images, Path(options.out))
         if options.images and options.model is None:
             report(
-                f"{name} knows {', '.join(model.class_names)}; for photographs: --model squeezenet1_0 --weights FILE"
+                f"{name} knows {', '.join(model.class_names)}; for photographs: --model resnet50 --weights FROM "
+                "(a file, a Hugging Face repo, or imagenet)"
             )
     except UsageError as error:
         report(one_line(error))
@@ -70,8 +76,8 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="JPEG, PNG, WebP, BMP or GIF files")
-    parser.add_argument("--model", choices=MODELS, metavar="NAME", help=", ".join(MODELS))
-    parser.add_argument("--weights", metavar="FILE", help=".safetensors; the mini networks have theirs built in")
+    parser.add_argument("--model", choices=MODELS, metavar="NAME", help=_MODELS)
+    parser.add_argument("--weights", metavar="FROM", help=_WEIGHTS)
     parser.add_argument("--method", metavar="LIST", help=f"comma-separated, of {', '.join(METHODS)}")
     parser.add_argument(
         "--top", type=_top, default=3, metavar="K", help="explain the K likeliest classes, up to 20 (3)"
@@ -108,7 +114,9 @@ def _size(text: str) -> int:
 
 def _model(name: str, weights: str | None) -> Network:
     if weights is None and name not in EMBEDDED_MODELS:
-        raise UsageError(f"--model {name} needs --weights FILE, a .safetensors file with torchvision's key names")
+        raise UsageError(
+            f"--model {name} needs --weights: a .safetensors or .pth file, a Hugging Face repo, or imagenet"
+        )
     try:
         return MODELS[name]() if weights is None else MODELS[name](weights)
     except (ValueError, OSError) as error:

@@ -1,30 +1,70 @@
 """The networks: Flax NNX modules with `features`, `head`, `preprocessing` and `class_names`.
 
-    model = jaxcam.models.squeezenet1_1(weights="squeezenet1_1.safetensors")
+    model = jaxcam.models.resnet50(weights="resnet50.safetensors")
 
-The embedded ones, `mini_vgg` and `mini_resnet`, need no file. Flax is imported here and nowhere else in jaxcam.
+Every constructor takes `weights` (a file, a folder, a Hugging Face repo, "imagenet", or None for random parameters; see
+`Weights`) and the keyword arguments of `Options`. The embedded ones, `mini_vgg` and `mini_resnet`, need no file. Flax
+is imported here and nowhere else in jaxcam.
 """
 
 from collections.abc import Callable
 from types import MappingProxyType
 
+from jaxcam.models import cifar_resnet as _cifar_resnet
+from jaxcam.models import efficientnet as _efficientnet
+from jaxcam.models import mini as _mini
+from jaxcam.models import resnet as _resnet
+from jaxcam.models import squeezenet as _squeezenet
+from jaxcam.models import vgg as _vgg
+from jaxcam.models._build import Options as Options
+from jaxcam.models._build import Weights as Weights
+from jaxcam.models._folding import fold_batch_norm as fold_batch_norm
 from jaxcam.models._network import Network as Network
+from jaxcam.models.cifar_resnet import CifarResNet as CifarResNet
+from jaxcam.models.cifar_resnet import resnet20 as resnet20
+from jaxcam.models.cifar_resnet import resnet32 as resnet32
+from jaxcam.models.cifar_resnet import resnet44 as resnet44
+from jaxcam.models.cifar_resnet import resnet56 as resnet56
+from jaxcam.models.cifar_resnet import resnet110 as resnet110
+from jaxcam.models.efficientnet import EfficientNet as EfficientNet
+from jaxcam.models.efficientnet import efficientnet_b0 as efficientnet_b0
+from jaxcam.models.efficientnet import efficientnet_b1 as efficientnet_b1
+from jaxcam.models.efficientnet import efficientnet_b2 as efficientnet_b2
+from jaxcam.models.efficientnet import efficientnet_b3 as efficientnet_b3
+from jaxcam.models.efficientnet import efficientnet_b4 as efficientnet_b4
+from jaxcam.models.efficientnet import efficientnet_b5 as efficientnet_b5
+from jaxcam.models.efficientnet import efficientnet_b6 as efficientnet_b6
+from jaxcam.models.efficientnet import efficientnet_b7 as efficientnet_b7
 from jaxcam.models.mini import EMBEDDED as EMBEDDED
 from jaxcam.models.mini import MiniResNet as MiniResNet
 from jaxcam.models.mini import MiniVGG as MiniVGG
 from jaxcam.models.mini import mini_resnet as mini_resnet
 from jaxcam.models.mini import mini_vgg as mini_vgg
+from jaxcam.models.resnet import ResNet as ResNet
+from jaxcam.models.resnet import resnet18 as resnet18
+from jaxcam.models.resnet import resnet34 as resnet34
+from jaxcam.models.resnet import resnet50 as resnet50
+from jaxcam.models.resnet import resnet101 as resnet101
+from jaxcam.models.resnet import resnet152 as resnet152
+from jaxcam.models.resnet import resnext50_32x4d as resnext50_32x4d
+from jaxcam.models.resnet import wide_resnet50_2 as wide_resnet50_2
 from jaxcam.models.squeezenet import SqueezeNet as SqueezeNet
 from jaxcam.models.squeezenet import squeezenet1_0 as squeezenet1_0
 from jaxcam.models.squeezenet import squeezenet1_1 as squeezenet1_1
+from jaxcam.models.vgg import VGG as VGG
+from jaxcam.models.vgg import vgg11 as vgg11
+from jaxcam.models.vgg import vgg11_bn as vgg11_bn
+from jaxcam.models.vgg import vgg13 as vgg13
+from jaxcam.models.vgg import vgg13_bn as vgg13_bn
+from jaxcam.models.vgg import vgg16 as vgg16
+from jaxcam.models.vgg import vgg16_bn as vgg16_bn
+from jaxcam.models.vgg import vgg19 as vgg19
+from jaxcam.models.vgg import vgg19_bn as vgg19_bn
+
+_FAMILIES = (_mini, _squeezenet, _vgg, _resnet, _cifar_resnet, _efficientnet)
 
 MODELS: MappingProxyType[str, Callable[..., Network]] = MappingProxyType(
-    {
-        "mini_resnet": mini_resnet,
-        "mini_vgg": mini_vgg,
-        "squeezenet1_0": squeezenet1_0,
-        "squeezenet1_1": squeezenet1_1,
-    }
+    {name: getattr(family, name) for family in _FAMILIES for name in family.ARCHITECTURES}
 )
 """The constructors by name."""
 EMBEDDED_MODELS = ("mini_resnet", "mini_vgg")

@@ -1,7 +1,7 @@
 """Network: what every model here is, a chain of named stages that can be cut after any of them."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from jaxcam.images import Preprocessing
+from jaxcam.models._layers import Dropout, GlobalAveragePool, Random
 
 Images = Float[Array, "n H W d"] | Float[np.ndarray, "n H W d"]
 
@@ -17,36 +18,55 @@ Images = Float[Array, "n H W d"] | Float[np.ndarray, "n H W d"]
 class Network(nnx.Module):
     """An image network `[n, H, W, 3]` -> logits `[n, c]`, equal to `head(features(images))` at any of its layers.
 
-    The stages carry the names that users of torchvision know (`features.12`, `layer4`), and so do the parameters
-    inside them, which is all that `models.weights` needs to read a checkpoint.
+    The stages carry the names that users of torchvision know (`features.12`, `layer4.1`), and so do the parameters
+    inside them, which is all that `models.weights` needs to read a checkpoint. `layer` is the name of a stage, or what
+    several begin with and means the last of them: `layer4` is `layer4.2` in a ResNet-50.
+
+    With `model.train()` batch norm uses and updates its statistics, and dropout draws from `rngs`.
     """
 
-    default_layer: ClassVar[str]
+    default_layer: str
     """Where explanations are made when no layer is named: the last one with spatial axes."""
-    preprocessing: ClassVar[Preprocessing]
-    """What turns a picture into this network's input."""
+    smallest_image: int = 1
+    """The sides in pixels that leave one position at the last layer: what the strides multiply to."""
 
-    def __init__(self, stages: Mapping[str, nnx.Module], *, class_names: Iterable[str]) -> None:
+    def __init__(
+        self, stages: Mapping[str, nnx.Module], *, class_names: Iterable[str], preprocessing: Preprocessing
+    ) -> None:
+        """Makes the chain.
+
+        Args:
+            stages: the layers in their order, by the names that `layer` takes.
+            class_names: of the logits.
+            preprocessing: what turns a picture into this network's input.
+        """
         self.layers: tuple[str, ...] = tuple(stages)  # the order: nnx.Dict sorts its keys
         self.stages = nnx.Dict(dict(stages))
         self.class_names: tuple[str, ...] = tuple(class_names)
+        self.preprocessing = preprocessing
 
-    def features(self, images: Images, *, layer: str | None = None) -> Float[Array, "n *spatial k"]:
-        """The activations A after `layer` (default: `default_layer`).
+    def features(
+        self, images: Images, *, layer: str | None = None, rngs: nnx.Rngs | None = None
+    ) -> Float[Array, "n *spatial k"]:
+        """The activations A after `layer` (default: `default_layer`); `rngs` for dropout in training.
 
         Raises:
-            ValueError: images are not `[n, H, W, 3]`, or there is no such layer (the message lists them).
+            ValueError: images are not `[n, H, W, 3]` or smaller than `smallest_image`, or there is no such layer (the
+                message lists them).
             TypeError: images are not floating point.
         """
-        return self._applied(self.layers[: self._cut(layer)], _checked_images(images))
+        cut = self._cut(layer)
+        return self._applied(self.layers[:cut], self._checked(images), rngs=rngs)
 
-    def head(self, activations: Float[Array, "n *spatial k"], *, layer: str | None = None) -> Float[Array, "n c"]:
+    def head(
+        self, activations: Float[Array, "n *spatial k"], *, layer: str | None = None, rngs: nnx.Rngs | None = None
+    ) -> Float[Array, "n c"]:
         """The logits from the activations after `layer`."""
-        return self._applied(self.layers[self._cut(layer) :], activations)
+        return self._applied(self.layers[self._cut(layer) :], activations, rngs=rngs)
 
-    def __call__(self, images: Images) -> Float[Array, "n c"]:
+    def __call__(self, images: Images, *, rngs: nnx.Rngs | None = None) -> Float[Array, "n c"]:
         """The logits."""
-        return self._applied(self.layers, _checked_images(images))
+        return self._applied(self.layers, self._checked(images), rngs=rngs)
 
     def class_logit(
         self, activations: Float[Array, "n *spatial k"], class_idx: int | Int[Array, ""], *, layer: str | None = None
@@ -72,10 +92,11 @@ class Network(nnx.Module):
     @property
     def cam_layer(self) -> str | None:
         """The layer that CAM applies to: what global average pooling and at most one linear layer follow; or None."""
-        tail = [type(self.stages[name]) for name in self.layers[-2:]]
+        names = [name for name in self.layers if not isinstance(self.stages[name], Dropout)]
+        tail = [type(self.stages[name]) for name in names[-2:]]
         if tail[-1] is GlobalAveragePool:
-            return self.layers[-2]
-        return self.layers[-3] if tail == [GlobalAveragePool, nnx.Linear] else None
+            return names[-2]
+        return names[-3] if tail == [GlobalAveragePool, nnx.Linear] else None
 
     @property
     def cam_kernel(self) -> Float[Array, "k c"] | None:
@@ -87,62 +108,33 @@ class Network(nnx.Module):
             return last.kernel[...]
         return jnp.eye(len(self.class_names), dtype=jax.tree.leaves(nnx.state(self))[0].dtype)
 
-    def _applied(self, names: Iterable[str], x: Array) -> Array:
+    def _applied(self, names: Iterable[str], x: Array, *, rngs: nnx.Rngs | None = None) -> Array:
         for name in names:
-            x = self.stages[name](x)
+            stage = self.stages[name]
+            x = stage(x, rngs=rngs) if isinstance(stage, Random) else stage(x)
         return x
 
     def _cut(self, layer: str | None) -> int:
+        """How many stages come before the cut."""
         layer = self.default_layer if layer is None else layer
-        if layer not in self.layers:
+        matching = [i for i, name in enumerate(self.layers) if name == layer or name.startswith(f"{layer}.")]
+        if not matching:
             raise ValueError(f"layer={layer!r} is not in this {type(self).__name__}: it has {', '.join(self.layers)}")
-        return self.layers.index(layer) + 1
+        return matching[-1] + 1
 
-
-def _checked_images(images: Images) -> Array:
-    if images.ndim != 4 or images.shape[-1] != 3:
-        hint = "; add the batch axis with image[None]" if images.ndim == 3 else ""
-        raise ValueError(f"images must be [n, H, W, 3], channels last, but came as {list(images.shape)}{hint}")
-    if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise TypeError(
-            f"images must be floating point and normalised for the model, but their dtype is {images.dtype}: "
-            "use model.preprocessing(image) on pixels in [0, 1] (uint8 / 255)"
-        )
-    return jnp.asarray(images)
-
-
-class ReLU(nnx.Module):
-    """max(x, 0)."""
-
-    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
-        return jax.nn.relu(x)
-
-
-class MaxPool(nnx.Module):
-    """Max-pooling; with `ceil_mode` a last, incomplete window counts as well, as in torch."""
-
-    def __init__(self, window: int, strides: int, *, ceil_mode: bool = False) -> None:
-        self.window, self.strides, self.ceil_mode = window, strides, ceil_mode
-
-    def __call__(self, x: Float[Array, "n H W k"]) -> Float[Array, "n h w k"]:
-        if min(x.shape[1:3]) < self.window:
-            raise ValueError(
-                f"images are too small: {list(x.shape[1:3])} positions are left for a pooling window of "
-                f"{self.window}: use larger images"
+    def _checked(self, images: Images) -> Array:
+        if images.ndim != 4 or images.shape[-1] != 3:
+            hint = "; add the batch axis with image[None]" if images.ndim == 3 else ""
+            raise ValueError(f"images must be [n, H, W, 3], channels last, but came as {list(images.shape)}{hint}")
+        if not jnp.issubdtype(images.dtype, jnp.floating):
+            raise TypeError(
+                f"images must be floating point and normalised for the model, but their dtype is {images.dtype}: "
+                "use model.preprocessing(image) on pixels in [0, 1] (uint8 / 255)"
             )
-        padding: Any = [(0, (self.window - size) % self.strides if self.ceil_mode else 0) for size in x.shape[1:3]]
-        return nnx.max_pool(x, (self.window, self.window), (self.strides, self.strides), padding)
-
-
-class GlobalAveragePool(nnx.Module):
-    """The mean over the positions."""
-
-    def __call__(self, x: Float[Array, "n H W k"]) -> Float[Array, "n k"]:
-        return x.mean((1, 2))
-
-
-class Flatten(nnx.Module):
-    """Everything but the batch in one axis."""
-
-    def __call__(self, x: Float[Array, "n *rest"]) -> Float[Array, "n m"]:
-        return x.reshape(x.shape[0], -1)
+        if min(images.shape[1:3]) < self.smallest_image:
+            raise ValueError(
+                f"images are too small: {list(images.shape[1:3])} pixels, where this {type(self).__name__} needs "
+                f"{self.smallest_image} for one position at its last layer: use model.preprocessing(image), or "
+                "enlarge them"
+            )
+        return jnp.asarray(images)

@@ -5,21 +5,20 @@ ends in global average pooling, so that CAM applies and equals Grad-CAM up to a 
 16 x 16 grid of activations. `python -m jaxcam train` makes their weights again (see `jaxcam.models.train`).
 """
 
-from collections.abc import Callable
 from importlib.resources import as_file, files
-from os import PathLike
-from typing import ClassVar, TypeVar
+from typing import Any, Unpack
 
 from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxcam import scenes
 from jaxcam.images import Preprocessing
-from jaxcam.models._network import Flatten, GlobalAveragePool, MaxPool, Network, ReLU
-from jaxcam.models.weights import build
+from jaxcam.models._build import Architecture, Options, Weights, build
+from jaxcam.models._class_names import class_names
+from jaxcam.models._layers import AdaptiveAveragePool, Flatten, GlobalAveragePool, MaxPool, ReLU
+from jaxcam.models._network import Network
 
 _PREPROCESSING = Preprocessing(resize=64, crop=64, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-_N = TypeVar("_N", bound=Network)
 _NUM_CLASSES = len(scenes.CLASS_NAMES)
 EMBEDDED = "embedded"
 """The value of `weights` that means those in the package."""
@@ -28,10 +27,10 @@ EMBEDDED = "embedded"
 class MiniVGG(Network):
     """Four convolutions, max-pooling, two hidden fully connected layers: 0.34 million parameters."""
 
-    default_layer: ClassVar[str] = "relu6"
-    preprocessing: ClassVar[Preprocessing] = _PREPROCESSING
+    default_layer = "relu6"
+    smallest_image = 16
 
-    def __init__(self, *, rngs: nnx.Rngs) -> None:
+    def __init__(self, *, num_classes: int = _NUM_CLASSES, rngs: nnx.Rngs) -> None:
         super().__init__(
             {
                 "conv1": _conv(3, 24, size=5, strides=2, rngs=rngs), "bn1": _norm(24, rngs=rngs), "relu1": ReLU(),
@@ -40,12 +39,13 @@ class MiniVGG(Network):
                 "conv4": _conv(48, 64, rngs=rngs), "bn4": _norm(64, rngs=rngs), "relu4": ReLU(), "pool4": MaxPool(2, 2),
                 "conv5": _conv(64, 96, rngs=rngs), "bn5": _norm(96, rngs=rngs), "relu5": ReLU(),
                 "conv6": _conv(96, 96, rngs=rngs), "bn6": _norm(96, rngs=rngs), "relu6": ReLU(), "pool6": MaxPool(2, 2),
-                "flatten": Flatten(),
+                "avgpool": AdaptiveAveragePool(4), "flatten": Flatten(),
                 "fc7": _linear(4 * 4 * 96, 96, rngs=rngs), "relu7": ReLU(),
                 "fc8": _linear(96, 64, rngs=rngs), "relu8": ReLU(),
-                "fc9": _linear(64, _NUM_CLASSES, rngs=rngs),
+                "fc9": _linear(64, num_classes, rngs=rngs),
             },
-            class_names=scenes.CLASS_NAMES,
+            class_names=class_names(num_classes, of=scenes.CLASS_NAMES),
+            preprocessing=_PREPROCESSING,
         )  # fmt: skip
 
 
@@ -70,10 +70,10 @@ class Block(nnx.Module):
 class MiniResNet(Network):
     """Three residual blocks, global average pooling and one linear layer: 0.11 million parameters."""
 
-    default_layer: ClassVar[str] = "layer3"
-    preprocessing: ClassVar[Preprocessing] = _PREPROCESSING
+    default_layer = "layer3"
+    smallest_image = 4
 
-    def __init__(self, *, rngs: nnx.Rngs) -> None:
+    def __init__(self, *, num_classes: int = _NUM_CLASSES, rngs: nnx.Rngs) -> None:
         super().__init__(
             {
                 "conv1": _conv(3, 16, strides=2, rngs=rngs),
@@ -83,35 +83,35 @@ class MiniResNet(Network):
                 "layer2": Block(16, 32, strides=2, rngs=rngs),
                 "layer3": Block(32, 64, rngs=rngs),
                 "avgpool": GlobalAveragePool(),
-                "fc": _linear(64, _NUM_CLASSES, rngs=rngs),
+                "fc": _linear(64, num_classes, rngs=rngs),
             },
-            class_names=scenes.CLASS_NAMES,
+            class_names=class_names(num_classes, of=scenes.CLASS_NAMES),
+            preprocessing=_PREPROCESSING,
         )
 
 
-def mini_vgg(weights: str | PathLike[str] | None = EMBEDDED, *, seed: int = 0) -> MiniVGG:
-    """The embedded VGG-like network.
-
-    Args:
-        weights: "embedded" for the trained ones in the package, a .safetensors file, or None for random parameters.
-        seed: of the random parameters.
-
-    Raises:
-        ValueError: the file cannot be read or does not fit.
-    """
-    return _built(lambda: MiniVGG(rngs=nnx.Rngs(seed)), weights, name="mini_vgg")
+ARCHITECTURES: dict[str, Architecture[Any]] = {
+    "mini_vgg": Architecture("mini_vgg", MiniVGG, classifier="fc9", num_classes=_NUM_CLASSES),
+    "mini_resnet": Architecture("mini_resnet", MiniResNet, classifier="fc", num_classes=_NUM_CLASSES),
+}
+"""By name."""
 
 
-def mini_resnet(weights: str | PathLike[str] | None = EMBEDDED, *, seed: int = 0) -> MiniResNet:
-    """The embedded residual network. Arguments as for `mini_vgg`."""
-    return _built(lambda: MiniResNet(rngs=nnx.Rngs(seed)), weights, name="mini_resnet")
+def mini_vgg(weights: Weights = EMBEDDED, **options: Unpack[Options]) -> MiniVGG:
+    """The embedded VGG-like network; "embedded" are the trained parameters in the package."""
+    return _built("mini_vgg", weights, options)
 
 
-def _built(create: Callable[[], _N], weights: str | PathLike[str] | None, *, name: str) -> _N:
+def mini_resnet(weights: Weights = EMBEDDED, **options: Unpack[Options]) -> MiniResNet:
+    """The embedded residual network; "embedded" are the trained parameters in the package."""
+    return _built("mini_resnet", weights, options)
+
+
+def _built(name: str, weights: Weights, options: Options) -> Any:
     if weights != EMBEDDED:
-        return build(create, weights)
+        return build(ARCHITECTURES[name], weights, options)
     with as_file(files("jaxcam") / "data" / f"{name}.safetensors") as path:
-        return build(create, path)
+        return build(ARCHITECTURES[name], path, options)
 
 
 def _conv(inputs: int, outputs: int, *, rngs: nnx.Rngs, size: int = 3, strides: int = 1) -> nnx.Conv:

@@ -6,17 +6,17 @@ so CAM applies after `classifier.2`, with the identity as its kernel.
 
 from collections.abc import Callable
 from functools import partial
-from os import PathLike
-from typing import ClassVar
+from typing import Unpack
 
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxcam.images import IMAGENET, Preprocessing
-from jaxcam.models._imagenet import class_names
-from jaxcam.models._network import GlobalAveragePool, MaxPool, Network, ReLU
-from jaxcam.models.weights import build, rows
+from jaxcam.images import IMAGENET
+from jaxcam.models._build import Architecture, Options, Weights, build
+from jaxcam.models._class_names import class_names
+from jaxcam.models._layers import Dropout, GlobalAveragePool, MaxPool, ReLU
+from jaxcam.models._network import Network
 
 
 class Fire(nnx.Module):
@@ -54,57 +54,33 @@ def _features_1_1(rngs: nnx.Rngs) -> list[nnx.Module]:
 
 
 class SqueezeNet(Network):
-    """`features.0` ... `features.12`, `classifier.1` (convolution), `classifier.2` (ReLU), `classifier.3` (pooling)."""
+    """`features.0` ... `features.12`, and `classifier.0` to `classifier.3`: dropout, convolution, ReLU, pooling."""
 
-    default_layer: ClassVar[str] = "features.12"
-    preprocessing: ClassVar[Preprocessing] = IMAGENET
+    default_layer = "features.12"
 
-    def __init__(self, features: list[nnx.Module], *, num_classes: int, rngs: nnx.Rngs) -> None:
-        stages = {f"features.{i}": module for i, module in enumerate(features)}
-        # classifier.0 is the dropout of training, which does nothing here.
+    def __init__(
+        self, features: Callable[[nnx.Rngs], list[nnx.Module]], *, num_classes: int = 1000, rngs: nnx.Rngs
+    ) -> None:
+        stages = {f"features.{i}": module for i, module in enumerate(features(rngs))}
+        stages["classifier.0"] = Dropout(0.5)
         stages["classifier.1"] = nnx.Conv(512, num_classes, (1, 1), rngs=rngs)
         stages["classifier.2"] = ReLU()
         stages["classifier.3"] = GlobalAveragePool()
-        super().__init__(stages, class_names=class_names(num_classes))
+        super().__init__(stages, class_names=class_names(num_classes), preprocessing=IMAGENET)
 
 
-def squeezenet1_0(
-    weights: str | PathLike[str] | None = None, *, num_classes: int | None = None, seed: int = 0
-) -> SqueezeNet:
-    """SqueezeNet 1.0: 1.25 million parameters, 13 x 13 positions at 224 pixels.
-
-    Args:
-        weights: a .safetensors file with torchvision's key names; None for random parameters.
-        num_classes: as many as the file has (1,000 without one) unless given.
-        seed: of the random parameters.
-
-    Raises:
-        ValueError: the file cannot be read or does not fit; missing, unexpected and misshapen keys are listed.
-    """
-    return _build(_features_1_0, weights, num_classes=num_classes, seed=seed)
+ARCHITECTURES = {
+    "squeezenet1_0": Architecture("squeezenet1_0", partial(SqueezeNet, _features_1_0), classifier="classifier.1"),
+    "squeezenet1_1": Architecture("squeezenet1_1", partial(SqueezeNet, _features_1_1), classifier="classifier.1"),
+}
+"""By name."""
 
 
-def squeezenet1_1(
-    weights: str | PathLike[str] | None = None, *, num_classes: int | None = None, seed: int = 0
-) -> SqueezeNet:
-    """SqueezeNet 1.1: the same accuracy as 1.0 with 2.4 times less arithmetic. Arguments as for `squeezenet1_0`."""
-    return _build(_features_1_1, weights, num_classes=num_classes, seed=seed)
+def squeezenet1_0(weights: Weights = None, **options: Unpack[Options]) -> SqueezeNet:
+    """SqueezeNet 1.0: 1.25 million parameters, 13 x 13 positions at 224 pixels."""
+    return build(ARCHITECTURES["squeezenet1_0"], weights, options)
 
 
-def _build(
-    features: Callable[[nnx.Rngs], list[nnx.Module]],
-    weights: str | PathLike[str] | None,
-    *,
-    num_classes: int | None,
-    seed: int,
-) -> SqueezeNet:
-    if num_classes is None:
-        num_classes = 1000 if weights is None else rows(weights, "classifier.1.bias", otherwise=1000)
-    if num_classes < 1:
-        raise ValueError(f"num_classes must be at least 1, but is {num_classes}")
-
-    def create() -> SqueezeNet:
-        rngs = nnx.Rngs(seed)
-        return SqueezeNet(features(rngs), num_classes=num_classes, rngs=rngs)
-
-    return build(create, weights)
+def squeezenet1_1(weights: Weights = None, **options: Unpack[Options]) -> SqueezeNet:
+    """SqueezeNet 1.1: the same accuracy as 1.0 with 2.4 times less arithmetic."""
+    return build(ARCHITECTURES["squeezenet1_1"], weights, options)

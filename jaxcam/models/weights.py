@@ -1,54 +1,30 @@
-"""Checkpoints -> Flax parameters: .safetensors files whose keys are torchvision's.
+"""Checkpoints -> Flax parameters, and back: torchvision's keys and axes.
 
 The parameters of a `Network` stand under paths that spell torchvision's keys, so conversion is mechanical: the leaf's
-name and the axes' order change, nothing else. No code is run from a weights file.
+name and the axes' order change, nothing else.
 """
 
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
 import safetensors.numpy
 from flax import nnx
+from jax.typing import DTypeLike
 
 from jaxcam._pictures.atomic import replace_file
+from jaxcam.models._checkpoint import Checkpoint
 
-Tensors = dict[str, np.ndarray]
 N = TypeVar("N", bound=nnx.Module)
 
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+_CONTAINERS = ("stages", "layers")  # of Network and of nnx.Sequential: torchvision's keys have nothing for them
 _SHOWN = 4
-
-
-def read(path: str | os.PathLike[str]) -> Tensors:
-    """The tensors of a .safetensors file by their keys, in their stored types.
-
-    Raises:
-        ValueError: the file is missing, or is not a whole .safetensors file; the message names it.
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise ValueError(f"weights: {str(path)!r} is a folder; name a .safetensors file in it")
-    if not path.is_file():
-        raise ValueError(f"weights: there is no file {str(path)!r}; give the path of a .safetensors file")
-    try:
-        return safetensors.numpy.load_file(path)
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise ValueError(
-            f"weights: {str(path)!r} is not a complete .safetensors file ({error}); download it again, or convert a "
-            "torch checkpoint with safetensors.torch.save_file(state_dict, path)"
-        ) from None
-
-
-def rows(path: str | os.PathLike[str], key: str, *, otherwise: int) -> int:
-    """The length of a tensor's first axis (a head's number of classes); `otherwise` if the file has no such tensor."""
-    tensor = read(path).get(key)
-    return otherwise if tensor is None or tensor.ndim == 0 else tensor.shape[0]
 
 
 def save(model: nnx.Module, path: str | os.PathLike[str], *, dtype: Any = None) -> None:
@@ -61,27 +37,32 @@ def save(model: nnx.Module, path: str | os.PathLike[str], *, dtype: Any = None) 
     """
     tensors = {
         key: _to_torch(np.asarray(leaf[...] if dtype is None else leaf[...].astype(dtype)))
-        for key, (_, leaf) in _leaves(nnx.state(model)).items()
+        for key, leaf in _leaves(nnx.state(model)).items()
     }
     replace_file(Path(path), safetensors.numpy.save(tensors))
 
 
-def build(create: Callable[[], N], weights: str | os.PathLike[str] | None) -> N:
-    """The model that `create` makes, in evaluation mode, with parameters from a file or, for None, its random ones.
+def loaded(
+    create: Callable[[], N],
+    checkpoint: Checkpoint,
+    *,
+    name: str | None = None,
+    torchvision_key: Callable[[str], str] = str,
+    dtype: DTypeLike | None = None,
+    hint: Callable[[Mapping[str, tuple[int, ...]]], str] = lambda _: "",
+) -> N:
+    """The model that `create` makes, with its parameters taken from a checkpoint; every tensor is used exactly once.
 
-    Raises:
-        ValueError: the file cannot be read, or its tensors do not fit the model.
-    """
-    model = create() if weights is None else loaded(create, read(weights), name=str(weights))
-    model.eval()
-    return model
+    The model is only traced (`nnx.eval_shape`), so that no random parameters are ever allocated, and the tensors are
+    read one at a time, the largest first: at most one of them is in memory beside the model.
 
-
-def loaded(create: Callable[[], N], tensors: Tensors, *, name: str = "the checkpoint") -> N:
-    """The model that `create` makes, with its parameters taken from tensors; every tensor is used exactly once.
-
-    The model is only traced (`nnx.eval_shape`), so that no random parameters are ever allocated. Floating point tensors
-    become float32 whatever they are stored in.
+    Args:
+        create: makes the model.
+        checkpoint: the tensors.
+        name: of the architecture, for messages.
+        torchvision_key: translates the checkpoint's keys.
+        dtype: of the parameters; None for float32, whatever the checkpoint stores.
+        hint: what to add to the message where the tensors of these shapes do not fit.
 
     Raises:
         ValueError: keys are missing, unexpected or of another shape (the first few of each, and how many), or a tensor
@@ -90,30 +71,60 @@ def loaded(create: Callable[[], N], tensors: Tensors, *, name: str = "the checkp
     abstract = nnx.eval_shape(create)
     structure, state = nnx.split(abstract)
     wanted = _leaves(state)
-    shapes = {key: _torch_shape(leaf.shape) for key, (_, leaf) in wanted.items()}
-    given = {key: tensor for key, tensor in tensors.items() if not key.endswith("num_batches_tracked")}
-    missing = [key for key in shapes if key not in given]
-    unexpected = [key for key in given if key not in shapes]
-    misshapen = [
-        f"{key} is {list(given[key].shape)}, not {list(shape)}"
-        for key, shape in shapes.items()
-        if key in given and given[key].shape != shape
-    ]
-    problems = [
-        f"{len(keys)} {kind} ({'; '.join(keys[:_SHOWN])}{'; …' if len(keys) > _SHOWN else ''})"
-        for kind, keys in (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
-        if keys
-    ]
+    given = {key: torchvision_key(key) for key in checkpoint.shapes if not key.endswith("num_batches_tracked")}
+    stored = {new: key for key, new in given.items()}
+    problems = _problems({key: _torch_shape(leaf.shape) for key, leaf in wanted.items()}, stored, checkpoint.shapes)
+    if len(stored) < len(given):
+        twice = [key for key, new in given.items() if stored[new] != key]
+        problems.append(f"{len(twice)} given twice under different names ({_some(twice)})")
     if problems:
-        raise ValueError(f"weights: {name} does not fit {type(abstract).__name__}: " + ", ".join(problems))
-    broken = [key for key in shapes if not np.isfinite(given[key].astype(np.float32)).all()]
-    if broken:
         raise ValueError(
-            f"weights: {name} holds NaN or infinity in {', '.join(broken[:_SHOWN])}: get a whole copy of it"
+            f"weights: {checkpoint.name} does not fit {name or type(abstract).__name__}: {', '.join(problems)}"
+            + hint(checkpoint.shapes)
         )
-    for key, (_, leaf) in wanted.items():
-        leaf.set_value(jnp.asarray(_from_torch(given[key]), dtype=leaf.dtype))
+    broken: list[str] = []
+    for key in sorted(wanted, key=lambda key: -wanted[key].size):
+        tensor = checkpoint.tensor(stored[key])
+        if not np.isfinite(tensor.astype(np.float32, copy=False)).all():
+            broken.append(stored[key])
+        leaf = wanted[key]
+        # A fully connected layer may be stored as the convolution that it is on a grid of one position.
+        array = _from_torch(tensor.reshape(_torch_shape(leaf.shape)))
+        leaf.set_value(jnp.asarray(array, dtype=jnp.float32 if dtype is None else dtype))
+    if broken:
+        raise ValueError(f"weights: {checkpoint.name} holds NaN or infinity in {_some(broken)}: get a whole copy of it")
     return nnx.merge(structure, state)
+
+
+def _problems(
+    wanted: Mapping[str, tuple[int, ...]], stored: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]
+) -> list[str]:
+    """What does not fit, by kind: keys of the checkpoint, except for what is missing."""
+    missing = [key for key in wanted if key not in stored]
+    unexpected = [key for new, key in stored.items() if new not in wanted]
+    misshapen = [
+        f"{stored[key]} is {list(shapes[stored[key]])}, not {list(shape)}"
+        for key, shape in wanted.items()
+        if key in stored and not fits(tuple(shapes[stored[key]]), shape)
+    ]
+    kinds = (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
+    return [f"{len(keys)} {kind} ({_some(keys)})" for kind, keys in kinds if keys]
+
+
+def fits(given: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    """Whether a tensor has the wanted shape, or is a convolution [out, in, h, w] wanted as [out, in · h · w]."""
+    return given == wanted or (
+        len(given) == 4 and len(wanted) == 2 and given[0] == wanted[0] and math.prod(given[1:]) == wanted[1]
+    )
+
+
+def _some(keys: list[str]) -> str:
+    return "; ".join(keys[:_SHOWN]) + ("; …" if len(keys) > _SHOWN else "")
+
+
+def shapes_of(create: Callable[[], nnx.Module]) -> dict[str, tuple[int, ...]]:
+    """The shapes that torchvision's tensors have, by key, for the model that `create` makes; nothing is allocated."""
+    return {key: _torch_shape(leaf.shape) for key, leaf in _leaves(nnx.state(nnx.eval_shape(create))).items()}
 
 
 def size_of(model: nnx.Module) -> int:
@@ -121,13 +132,11 @@ def size_of(model: nnx.Module) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model)))
 
 
-def _leaves(state: nnx.State) -> dict[str, tuple[tuple[Any, ...], nnx.Variable]]:
-    """By torchvision's key: (path, variable), of everything but the states of random generators."""
-    # The first component is the Network's own dictionary of stages, whose keys are torchvision's prefixes.
+def _leaves(state: nnx.State) -> dict[str, nnx.Variable]:
+    """The variables by torchvision's keys."""
     return {
-        ".".join([*map(str, path[1:-1]), _LEAVES[str(path[-1])]]): (path, leaf)
+        ".".join([*(str(part) for part in path[:-1] if part not in _CONTAINERS), _LEAVES[str(path[-1])]]): leaf
         for path, leaf in nnx.to_flat_state(state)
-        if not issubclass(leaf.type, nnx.RngState)
     }
 
 

@@ -1,0 +1,154 @@
+"""What the constructors share: an architecture's entry in the tables, their options, and the building itself."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from typing import Any, Generic, TypedDict, TypeVar
+
+from flax import nnx
+from jax.typing import DTypeLike
+
+from jaxcam.images import Preprocessing
+from jaxcam.models import _timm_config
+from jaxcam.models._checkpoint import Checkpoint, opened
+from jaxcam.models._network import Network
+from jaxcam.models.weights import loaded
+
+N = TypeVar("N", bound=Network)
+Weights = str | PathLike[str] | None
+"""Where parameters come from:
+
+- None: random ones;
+- a .safetensors file with torchvision's or timm's key names;
+- a .pth file, which torch reads (it must be installed) with `weights_only=True`: no code in it is run;
+- a folder with `model.safetensors` and timm's `config.json`, the local copy of a repo;
+- "owner/name" or "owner/name@revision", a Hugging Face repo, through its cache (needs the `hub` extra);
+- "imagenet": the architecture's usual repo.
+"""
+
+
+class Options(TypedDict, total=False):
+    """The keyword arguments of every constructor.
+
+    num_classes: as many as the checkpoint has unless given; those of the paper without a checkpoint.
+    class_names: ImageNet's (or CIFAR-10's) where their number fits, else "class 0", "class 1" ... unless given.
+    preprocessing: that of the checkpoint's config.json, else that of torchvision's weights, unless given.
+    dtype: of the parameters, float32 unless given, whatever the checkpoint stores.
+    seed: of random parameters, 0 unless given.
+    """
+
+    num_classes: int | None
+    class_names: Sequence[str] | None
+    preprocessing: Preprocessing | None
+    dtype: DTypeLike | None
+    seed: int
+
+
+def _same(key: str) -> str:
+    return key
+
+
+@dataclass(frozen=True)
+class Architecture(Generic[N]):
+    """A line in the tables of networks."""
+
+    name: str
+    network: Callable[..., N]
+    """Called with `num_classes` and `rngs`."""
+    classifier: str
+    """The key of the layer whose weight has a row for each class."""
+    num_classes: int = 1000
+    repo: str | None = None
+    """What `weights="imagenet"` means."""
+    torchvision_key: Callable[[str], str] = _same
+    """Translates timm's keys and leaves others alone."""
+    dialects: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+    """Arguments of `network` that depend on where a checkpoint comes from: "torchvision", "timm" or "tf"."""
+
+    def create(self, *, num_classes: int, seed: int = 0, dialect: str = "torchvision") -> N:
+        """The network with random parameters."""
+        return self.network(num_classes=num_classes, rngs=nnx.Rngs(seed), **self.dialects.get(dialect, {}))
+
+
+def build(architecture: Architecture[N], weights: Weights, options: Options) -> N:
+    """The network in evaluation mode, with the parameters that `weights` names.
+
+    Raises:
+        TypeError: an option is not known.
+        ValueError: there are no such weights, they cannot be read or do not fit; or options contradict each other.
+    """
+    unknown = options.keys() - Options.__annotations__.keys()
+    if unknown:
+        raise TypeError(
+            f"{architecture.name}() has no option {', '.join(sorted(unknown))}: it takes weights and "
+            f"{', '.join(Options.__annotations__)}"
+        )
+    num_classes = _num_classes(options)
+    seed, dtype = options.get("seed", 0), options.get("dtype")
+    if weights is None:
+        count = num_classes or architecture.num_classes
+        model = architecture.create(num_classes=count, seed=seed)
+        if dtype is not None:
+            graph, state = nnx.split(model)
+            model = nnx.merge(graph, nnx.map_state(lambda _, leaf: leaf.astype(dtype), state))
+    else:
+        with opened(_default_repo(architecture) if weights == "imagenet" else weights) as checkpoint:
+            model = _filled(architecture, checkpoint, num_classes=num_classes, dtype=dtype)
+            if options.get("preprocessing") is None:
+                own = _timm_config.preprocessing(checkpoint.config, of=checkpoint.name)
+                model.preprocessing = own or model.preprocessing
+    model.class_names = tuple(options.get("class_names") or model.class_names)
+    model.preprocessing = options.get("preprocessing") or model.preprocessing
+    model.eval()
+    return model
+
+
+def _filled(
+    architecture: Architecture[N], checkpoint: Checkpoint, *, num_classes: int | None, dtype: DTypeLike | None
+) -> N:
+    renamed = {architecture.torchvision_key(key): key for key in checkpoint.shapes}
+    if num_classes is None:
+        stored = checkpoint.shapes.get(renamed.get(f"{architecture.classifier}.weight", ""), ())
+        num_classes = stored[0] if stored else architecture.num_classes
+    is_tf = str(checkpoint.config.get("architecture", "")).startswith("tf_")
+    is_timm = any(key != new for new, key in renamed.items())
+    dialect = "tf" if is_tf else "timm" if is_timm else "torchvision"
+    model = loaded(
+        lambda: architecture.create(num_classes=num_classes, dialect=dialect),
+        checkpoint,
+        name=architecture.name,
+        torchvision_key=architecture.torchvision_key,
+        dtype=dtype,
+        hint=lambda shapes: _hint(shapes, architecture.name),
+    )
+    model.class_names = _timm_config.class_names(checkpoint.config, num_classes) or model.class_names
+    return model
+
+
+def _num_classes(options: Options) -> int | None:
+    count, names = options.get("num_classes"), options.get("class_names")
+    if count is not None and count < 1:
+        raise ValueError(f"num_classes must be at least 1, but is {count}")
+    if names is not None and isinstance(names, str):
+        raise TypeError(f"class_names must be a sequence of names, but is one str: {names!r}")
+    if count is not None and names is not None and len(names) != count:
+        raise ValueError(
+            f"class_names must have num_classes={count} names, but has {len(names)}; leave one of them out"
+        )
+    return count if names is None else len(names)
+
+
+def _default_repo(architecture: Architecture[Any]) -> str:
+    if architecture.repo is None:
+        raise ValueError(
+            f"weights='imagenet': there is no usual repo for {architecture.name}; give a file or the name of a repo"
+        )
+    return architecture.repo
+
+
+def _hint(shapes: Mapping[str, tuple[int, ...]], name: str) -> str:
+    # Imported here: it knows all the networks, which are built with this module.
+    from jaxcam.models._recognise import look_alike
+
+    likely = look_alike(shapes)
+    return "" if likely in (None, name) else f"; they look like those of {likely}: use jaxcam.models.{likely}"

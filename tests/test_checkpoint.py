@@ -1,0 +1,204 @@
+"""Weights from files and folders; .pth files need torch (parity)."""
+
+import json
+import pickle
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from jaxcam import models
+from jaxcam.models import weights
+from jaxcam.models._checkpoint import opened
+
+TENSORS = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.array([1.5, -2.0], np.float16)}
+
+
+def written(path, tensors=TENSORS):
+    safetensors.numpy.save_file(tensors, path)
+    return path
+
+
+def assert_holds(checkpoint, tensors=TENSORS):
+    assert dict(checkpoint.shapes) == {key: value.shape for key, value in tensors.items()}
+    for key, value in tensors.items():
+        assert checkpoint.tensor(key).dtype == value.dtype
+        np.testing.assert_array_equal(checkpoint.tensor(key), value)
+
+
+def test_safetensors_file(tmp_path):
+    with opened(written(tmp_path / "w.safetensors")) as checkpoint:
+        assert_holds(checkpoint)
+        assert checkpoint.config == {}
+
+
+def test_bfloat16_keeps_its_values(tmp_path):
+    tensors = {"a": np.array([1.0, 1.0078125, -3e38], jnp.bfloat16)}
+    with opened(written(tmp_path / "w.safetensors", tensors)) as checkpoint:
+        assert_holds(checkpoint, tensors)
+
+
+def test_folder_is_a_repos_local_copy(tmp_path):
+    written(tmp_path / "model.safetensors")
+    with opened(tmp_path) as checkpoint:
+        assert_holds(checkpoint)
+        assert checkpoint.config == {}
+    (tmp_path / "config.json").write_text('{"architecture": "resnet18"}')
+    with opened(str(tmp_path)) as checkpoint:
+        assert checkpoint.config == {"architecture": "resnet18"}
+
+
+@pytest.mark.parametrize("text", ["{", "[1, 2]", "3"])
+def test_config_that_is_no_object_is_refused(tmp_path, text):
+    written(tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=r"the config.json of .* cannot be read .*; get a new copy"), opened(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("weights/resnet50.safetensors", r"there is no file 'weights/resnet50.safetensors'; give the path"),
+        ("resnet50", r"there is no file 'resnet50'; .*Hugging Face repo, \"owner/name\""),
+        ("a/b/c", "there is no file"),
+        ("", "there is no file|without model.safetensors"),
+    ],
+)
+def test_what_does_not_exist_is_said_so(name, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=message), opened(name):
+        pass
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_other_kinds_of_arguments_are_refused():
+    with pytest.raises(TypeError, match="weights must be a path, the name of a repo or None, but is int"):
+        models.resnet18(3)
+    with pytest.raises(TypeError, match=r"resnet18\(\) has no option num_class: it takes weights and num_classes, "):
+        models.resnet18(num_class=3)
+    with pytest.raises(ValueError, match="num_classes must be at least 1, but is 0"):
+        models.resnet18(num_classes=0)
+    with pytest.raises(ValueError, match="class_names must have num_classes=3 names, but has 2"):
+        models.resnet20(num_classes=3, class_names=("a", "b"))
+    with pytest.raises(TypeError, match="class_names must be a sequence of names, but is one str"):
+        models.resnet20(class_names="cat")
+    with pytest.raises(ValueError, match="weights='imagenet': there is no usual repo for resnet20"):
+        models.resnet20("imagenet")
+
+
+def test_config_json_gives_preprocessing_and_class_names(tmp_path):
+    weights.save(models.resnet20(None, num_classes=3), tmp_path / "model.safetensors")
+    own = {
+        "input_size": [3, 40, 40], "crop_pct": 0.9, "interpolation": "bicubic",
+        "mean": [0.5, 0.4, 0.3], "std": [0.25, 0.2, 0.1], "crop_mode": "center",
+    }  # fmt: skip
+    config = {"architecture": "resnet20", "label_names": ["cat", "dog", "cow"], "pretrained_cfg": own}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    model = models.resnet20(tmp_path)
+    assert model.class_names == ("cat", "dog", "cow")
+    found = model.preprocessing
+    assert (found.resize, found.crop, found.interpolation) == (44, 40, "bicubic")  # floor(40 / 0.9)
+    assert (found.mean, found.std) == ((0.5, 0.4, 0.3), (0.25, 0.2, 0.1))
+    other = models.resnet20(tmp_path, preprocessing=models.resnet20().preprocessing, class_names=("x", "y", "z"))
+    assert other.class_names == ("x", "y", "z")
+    assert other.preprocessing.crop == 32
+    (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": {**own, "crop_mode": "squash"}}))
+    with pytest.raises(ValueError, match=r"crop_mode='squash', .* give preprocessing="):
+        models.resnet20(tmp_path)
+    models.resnet20(tmp_path, preprocessing=found)
+    (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": {**own, "std": [0, 1, 1]}}))
+    with pytest.raises(ValueError, match=r"the config.json of .* cannot be used \(std must be positive"):
+        models.resnet20(tmp_path)
+
+
+def test_dtype_of_the_parameters(tmp_path):
+    weights.save(models.resnet20(), tmp_path / "w.safetensors", dtype=np.float16)
+    for dtype in (None, np.float16, np.float64):
+        model = models.resnet20(tmp_path / "w.safetensors", dtype=dtype)
+        assert {leaf.dtype for leaf in jax.tree.leaves(model)} == {np.dtype(dtype or np.float32)}
+    assert {leaf.dtype for leaf in jax.tree.leaves(models.resnet20(dtype=np.float64))} == {np.dtype(np.float64)}
+
+
+class Evil:
+    """What a pickle can do: run a command when it is loaded."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def test_a_pickle_is_never_loaded_without_torch(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    for suffix in (".pth", ".pt", ".bin", ".ckpt"):
+        path = tmp_path / f"w{suffix}"
+        path.write_bytes(pickle.dumps({"a": Evil(tmp_path / "pwned")}))
+        with (
+            pytest.raises(ValueError, match=r"is a torch checkpoint, a pickle, .* Install torch .*convert"),
+            opened(path),
+        ):
+            pass
+    assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("form", ["plain", "nested", "parallel", "old"])
+def test_torch_checkpoints(tmp_path, form):
+    torch = pytest.importorskip("torch")
+    state = {key: torch.from_numpy(value) for key, value in TENSORS.items()}
+    stored = {
+        "plain": state,
+        "old": state,
+        "nested": {"epoch": 3, "state_dict": state},
+        "parallel": {"model": {f"module.{key}": value for key, value in state.items()}},
+    }[form]
+    torch.save(stored, tmp_path / "w.pth", _use_new_zipfile_serialization=form != "old")
+    with opened(tmp_path / "w.pth") as checkpoint:
+        assert_holds(checkpoint)
+
+
+@pytest.mark.parity
+def test_torch_bfloat16_and_parameters(tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.save({"a": torch.nn.Parameter(torch.tensor([1.0, -2.5], dtype=torch.bfloat16))}, tmp_path / "w.pth")
+    with opened(tmp_path / "w.pth") as checkpoint:
+        np.testing.assert_array_equal(checkpoint.tensor("a"), np.array([1.0, -2.5], np.float32))
+
+
+@pytest.mark.parity
+def test_torch_does_not_run_code(tmp_path):
+    torch = pytest.importorskip("torch")
+    for number, save in enumerate((torch.save, lambda value, path: path.write_bytes(pickle.dumps(value, protocol=2)))):
+        path = tmp_path / f"{number}.pth"
+        save({"a": Evil(tmp_path / "pwned")}, path)
+        with pytest.raises(ValueError, match="holds more than tensors, which could run code"), opened(path):
+            pass
+    assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not much of a zip", b"garbage"])
+def test_broken_torch_checkpoints_are_refused(tmp_path, content):
+    pytest.importorskip("torch")
+    (tmp_path / "w.pth").write_bytes(content)
+    with (
+        pytest.raises(ValueError, match=r"w.pth' (is not a whole torch checkpoint|holds more than)"),
+        opened(tmp_path / "w.pth"),
+    ):
+        pass
+
+
+@pytest.mark.parity
+def test_torch_checkpoint_without_tensors_is_refused(tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.save([1, 2], tmp_path / "w.pth")
+    with (
+        pytest.raises(ValueError, match="holds no state dict, but list; expected tensors by key"),
+        opened(tmp_path / "w.pth"),
+    ):
+        pass

@@ -1,0 +1,177 @@
+"""Every port against torchvision's network with the same random parameters and batch-norm statistics (parity)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from jaxcam import models
+
+TORCHVISION = [
+    *("squeezenet1_0", "squeezenet1_1"),
+    *(f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "_bn")),
+    *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "wide_resnet50_2"),
+    *(f"efficientnet_b{i}" for i in range(8)),
+]
+CIFAR = [f"resnet{depth}" for depth in (20, 32, 44, 56, 110)]
+SIZES = [(64, 64), (96, 71)]
+DEEPEST = ["resnet152", "efficientnet_b5", "efficientnet_b6", "efficientnet_b7"]
+
+
+@pytest.fixture(autouse=True)
+def forget_programs():
+    """The compiled networks of this file would need 20 GiB together."""
+    yield
+    jax.clear_caches()
+
+
+def randomised(network):
+    """Every parameter and statistic away from its initial value, where a mix-up would go unseen."""
+    import torch
+
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.normal_(0, 0.2)
+                module.running_var.uniform_(0.5, 1.5)
+                module.weight.uniform_(0.5, 1.5)
+                module.bias.normal_(0, 0.2)
+            elif getattr(module, "bias", None) is not None:
+                module.bias.normal_(0, 0.05)
+    return network.eval()
+
+
+def saved(network, path):
+    safetensors.numpy.save_file({key: value.numpy() for key, value in network.state_dict().items()}, path)
+    return path
+
+
+def torch_outputs(network, images, dtype, names):
+    """The logits, and what the modules of these names return, channels last."""
+    import torch
+
+    outputs = {}
+
+    def keep(name):
+        # A ReLU in place would change what was kept: a copy.
+        return lambda _module, _inputs, out: outputs.update({name: out.detach().clone()})
+
+    hooks = [module.register_forward_hook(keep(name)) for name, module in network.named_modules() if name in names]
+    network = network.to(dtype)
+    with torch.no_grad():
+        logits = network(torch.from_numpy(np.moveaxis(images, -1, 1)).to(dtype)).numpy()
+    for hook in hooks:
+        hook.remove()
+    return logits, {name: np.moveaxis(out.numpy(), 1, -1) for name, out in outputs.items()}
+
+
+def own_outputs(model, images):
+    """What every stage returns, and the logits: from one pass, in which `features` is cut at every layer."""
+
+    @jax.jit
+    def outputs(model, images):
+        found, x = {}, images
+        for name in model.layers:
+            x = model._applied((name,), x)
+            found[name] = x
+        return found
+
+    found = outputs(model, images)
+    return found[model.layers[-1]], found
+
+
+def assert_close(found, expected, tolerance):
+    scale = np.abs(expected).max()
+    assert scale > 0
+    np.testing.assert_allclose(np.asarray(found).reshape(expected.shape) / scale, expected / scale, atol=tolerance)
+
+
+def compare(theirs, ours, names, sizes):
+    import torch
+
+    for size in sizes:
+        images = np.random.default_rng(0).normal(size=(2, *size, 3))
+        for dtype, torch_dtype, tolerance in ((np.float32, torch.float32, 1e-4), (np.float64, torch.float64, 1e-9)):
+            logits, layers = torch_outputs(theirs, images, torch_dtype, names)
+            model = jax.tree.map(lambda leaf: leaf.astype(dtype), ours)  # noqa: B023
+            own_logits, own_layers = own_outputs(model, jnp.asarray(images.astype(dtype)))
+            assert_close(own_logits, logits, tolerance)
+            shared = layers.keys() & own_layers.keys()
+            assert len(shared) == len(names & own_layers.keys())
+            for name in shared:
+                assert_close(own_layers[name], layers[name], tolerance)
+            for prefix in layers.keys() - own_layers.keys():  # "layer4" is the last of "layer4.0", "layer4.1" ...
+                assert_close(model.features(jnp.asarray(images.astype(dtype)), layer=prefix), layers[prefix], tolerance)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_every_layer_agrees_with_torchvision(name, torchvision, tmp_path):
+    theirs = randomised(getattr(torchvision.models, name)(weights=None))
+    ours = models.MODELS[name](saved(theirs, tmp_path / "w.safetensors"))
+    names = {child for child, _ in theirs.named_modules() if child in ours.layers or child in ("layer2", "features.3")}
+    # Of the stages only "flatten" has no module in torchvision; its ReLUs between the blocks' parts are ours.
+    assert len(names) >= len(ours.layers) - 1
+    # Compiling the deepest ones twice as often would prove nothing that their smaller siblings do not.
+    compare(theirs, ours, names, SIZES[1:] if name in DEEPEST else SIZES)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", ["resnet50", "vgg16", "efficientnet_b0", "squeezenet1_0"])
+def test_logits_at_224_pixels_agree_with_torchvision(name, torchvision, tmp_path):
+    theirs = randomised(getattr(torchvision.models, name)(weights=None))
+    compare(theirs, models.MODELS[name](saved(theirs, tmp_path / "w.safetensors")), set(), [(224, 224)])
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", CIFAR)
+def test_every_layer_of_the_cifar_networks_agrees_with_the_papers(name, tmp_path):
+    pytest.importorskip("torch")
+    theirs = randomised(cifar_resnet(int(name.removeprefix("resnet"))))
+    ours = models.MODELS[name](saved(theirs, tmp_path / "w.safetensors"))
+    names = {child for child, _ in theirs.named_modules() if child in ours.layers}
+    assert len(names) == len(ours.layers) - 2  # but for "relu" and "avgpool", which have no module there
+    compare(theirs, ours, names, [(32, 32), (20, 45)])
+
+
+def cifar_resnet(depth):
+    """He et al. 2016, Section 4.2, in torch: 6n + 2 layers; shortcuts of type A, identities padded with zeros."""
+    import torch
+    from torch import nn
+    from torch.nn import functional
+
+    class Block(nn.Module):
+        def __init__(self, inputs, outputs, stride):
+            super().__init__()
+            self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+            self.bn1 = nn.BatchNorm2d(outputs)
+            self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+            self.bn2 = nn.BatchNorm2d(outputs)
+
+        def forward(self, x):
+            y = self.bn2(self.conv2(functional.relu(self.bn1(self.conv1(x)))))
+            added = y.shape[1] - x.shape[1]
+            if added:
+                x = functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, added // 2, added // 2))
+            return functional.relu(x + y)
+
+    def group(inputs, outputs, stride):
+        blocks = [Block(outputs if i else inputs, outputs, 1 if i else stride) for i in range((depth - 2) // 6)]
+        return nn.Sequential(*blocks)
+
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
+            self.bn1 = nn.BatchNorm2d(16)
+            self.layer1, self.layer2, self.layer3 = group(16, 16, 1), group(16, 32, 2), group(32, 64, 2)
+            self.linear = nn.Linear(64, 10)
+
+        def forward(self, x):
+            x = self.layer3(self.layer2(self.layer1(functional.relu(self.bn1(self.conv1(x))))))
+            return self.linear(x.mean((2, 3)))
+
+    torch.manual_seed(0)
+    return Network()

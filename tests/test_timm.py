@@ -1,0 +1,102 @@
+"""Checkpoints under timm's names, against timm's networks; and what timm's config.json says (parity)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+from PIL import Image
+from test_ports import assert_close, randomised
+
+from jaxcam import images, models
+from jaxcam._pictures.checks import from_pillow
+from jaxcam.models import _timm_config
+
+NETWORKS = ["vgg11", "vgg16_bn", "resnet18", "resnet50", "resnext50_32x4d"]
+EFFICIENTNETS = [f"{prefix}efficientnet_b{i}" for i in (0, 2, 5) for prefix in ("", "tf_")]
+
+
+@pytest.fixture(scope="module")
+def timm(torchvision):
+    return pytest.importorskip("timm")
+
+
+def repo_folder(timm, network, folder):
+    """A local copy of what such a repo holds."""
+    folder.mkdir()
+    timm.models._hub.save_config_for_hf(network, folder / "config.json")
+    tensors = {key: value.numpy() for key, value in network.state_dict().items()}
+    safetensors.numpy.save_file(tensors, folder / "model.safetensors")
+    return folder
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", [*NETWORKS, *EFFICIENTNETS])
+def test_logits_and_features_agree_with_timm(name, timm, tmp_path):
+    import torch
+
+    theirs = randomised(timm.create_model(name))
+    folder = repo_folder(timm, theirs, tmp_path / "repo")
+    ours = models.MODELS[name.removeprefix("tf_")](folder, preprocessing=images.IMAGENET)
+    # timm's VGG makes the fully connected layers convolutions, which only 224 pixels bring to one position. With an odd
+    # number of pixels TensorFlow's padding is elsewhere than with an even one.
+    height, width = (224, 224) if name.startswith("vgg") else (97, 128)
+    pictures = np.random.default_rng(0).normal(size=(1, height, width, 3))
+    x = torch.from_numpy(np.moveaxis(pictures, -1, 1))
+    expected, found = {}, {}
+    for dtype, torch_dtype in ((np.float32, torch.float32), (np.float64, torch.float64)):
+        with torch.no_grad():
+            network, inputs = theirs.to(torch_dtype), x.to(torch_dtype)
+            features = np.moveaxis(network.forward_features(inputs).numpy(), 1, -1)
+            expected[dtype] = (features, network(inputs).numpy())
+        model = jax.tree.map(lambda leaf: leaf.astype(dtype), ours)  # noqa: B023
+        found[dtype] = _both(model, jnp.asarray(pictures.astype(dtype)))
+    compared = [1] if name.startswith("vgg") else [0, 1]  # its features include the fully connected layers
+    for i in compared:
+        assert_close(found[np.float64][i], expected[np.float64][i], 1e-9)
+        # A deep random network may lose more digits in float32, in torch as here: then as many as torch loses.
+        own_loss = (
+            np.abs(expected[np.float32][i] - expected[np.float64][i]).max() / np.abs(expected[np.float64][i]).max()
+        )
+        assert_close(found[np.float32][i], expected[np.float32][i], max(1e-4, own_loss))
+
+
+@jax.jit
+def _both(model, x):
+    activations = model.features(x)
+    return activations, model.head(activations)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", ["vgg11", "resnet50", "efficientnet_b0", "tf_efficientnet_b2"])
+def test_preprocessing_is_what_timm_makes_of_its_config(name, timm, tmp_path):
+    theirs = timm.create_model(name)
+    model = models.MODELS[name.removeprefix("tf_")](repo_folder(timm, theirs, tmp_path / "repo"))
+    settings = timm.data.resolve_model_data_config(theirs)
+    transform = timm.data.create_transform(**settings)
+    expected = np.moveaxis(transform(smooth_picture()).numpy(), 0, -1)
+    found = model.preprocessing(from_pillow(smooth_picture()))
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def smooth_picture():
+    coarse = Image.fromarray(np.random.default_rng(1).integers(0, 256, size=(9, 12, 3), dtype=np.uint8))
+    return coarse.resize((700, 520), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parity
+def test_usual_repos_exist_in_timms_registry(timm):
+    for family in models._FAMILIES:
+        for name, architecture in family.ARCHITECTURES.items():
+            if architecture.repo is None:
+                continue
+            owner, _, repo = architecture.repo.partition("/")
+            config = timm.models.get_pretrained_cfg(repo)
+            assert config is not None, name
+            assert config.hf_hub_id == f"timm/{repo}"
+            assert owner == "timm"
+            found = _timm_config.preprocessing({"pretrained_cfg": config.to_dict()}, of=repo)
+            assert found is not None
+            if repo.endswith("tv_in1k"):  # torchvision's own weights
+                assert found == images.IMAGENET
