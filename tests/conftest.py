@@ -1,11 +1,7 @@
 """Every test runs in float64, with strict dtype promotion, no silent rank promotion, and checked shape annotations."""
 
-import importlib
 import importlib.util
 import os
-import re
-import sys
-import warnings
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -23,6 +19,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 import jaxtyping
 import pytest
+import support
 
 
 @pytest.fixture
@@ -35,26 +32,11 @@ def unchecked():
 
 @pytest.fixture(scope="session")
 def torchvision():
-    """The torchvision package. Its models and transforms are pure Python and work beside any build of torch."""
-    torch = pytest.importorskip("torch")
+    """The torchvision package."""
+    pytest.importorskip("torch")
     if importlib.util.find_spec("torchvision") is None:
         pytest.skip("torchvision is not installed")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        # A compiled part that does not fit this torch stops the import at each operator that it would have declared.
-        for _ in range(40):
-            try:
-                package = importlib.import_module("torchvision")
-                break
-            except RuntimeError as error:
-                missing = re.search(r"operator torchvision::(\w+) does not exist", str(error))
-                if missing is None:
-                    raise
-                torch.library.define(f"torchvision::{missing.group(1)}", "(Tensor x) -> Tensor")
-                for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-                    del sys.modules[name]
-        importlib.import_module("torchvision.transforms")
-    return package
+    return support.imported_torchvision()
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,10 @@
 """Small heads for the tests, with what the methods need: several spatial axes, kinks, cross terms."""
 
+import importlib
+import re
+import sys
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,3 +48,25 @@ def brute_force_derivatives(f, a: jax.Array) -> tuple[np.ndarray, np.ndarray, np
     third = jax.jacfwd(jax.hessian(flat))(x)
     d3 = jnp.einsum("iii->i", third)
     return tuple(np.asarray(d.reshape(a.shape)) for d in (d1, d2, d3))
+
+
+def imported_torchvision():
+    """The torchvision package. Its models and transforms are pure Python and work beside any build of torch."""
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # A compiled part that does not fit this torch stops the import at each operator that it would have declared.
+        for _ in range(40):
+            try:
+                package = importlib.import_module("torchvision")
+                break
+            except RuntimeError as error:
+                missing = re.search(r"operator torchvision::(\w+) does not exist", str(error))
+                if missing is None:
+                    raise
+                torch.library.define(f"torchvision::{missing.group(1)}", "(Tensor x) -> Tensor")
+                for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+                    del sys.modules[name]
+        importlib.import_module("torchvision.transforms")
+    return package

@@ -211,8 +211,5 @@ def test_checkpoints_of_another_architecture_are_recognised(repo, tmp_path):
 
 def test_without_huggingface_hub(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with (
-        pytest.raises(ValueError, match=r"'owner/small' is no file, and .* huggingface_hub is needed.* pip install"),
-        opened("owner/small"),
-    ):
-        pass
+    with pytest.raises(ValueError, match=r"'owner/small' is no file, and .* huggingface_hub is needed.* pip install"):
+        opened("owner/small")

@@ -1,3 +1,5 @@
+import math
+import subprocess
 import sys
 
 import jax
@@ -152,7 +154,33 @@ def test_loading_traces_instead_of_allocating(tmp_path):
         calls.append(jax.tree.leaves(nnx.state(made))[0])
         return made
 
-    with opened(tmp_path / "w.safetensors") as checkpoint:
-        weights.loaded(create, checkpoint)
+    checkpoint = opened(tmp_path / "w.safetensors")
+    weights.loaded(create, checkpoint)
     assert isinstance(calls[0], jax.core.Tracer)
     assert len(calls) == 1
+
+
+PEAK = """
+import sys, jax, jax.numpy as jnp
+from jaxcam import models
+
+def peak():
+    lines = dict(line.split(":", 1) for line in open("/proc/self/status"))
+    return int(lines["VmHWM"].split()[0]) * 1024
+
+jax.block_until_ready(jax.tree.leaves(models.resnet20()))  # what JAX takes by itself
+before = peak()
+jax.block_until_ready(jax.tree.leaves(models.vgg11(sys.argv[1])))
+print(peak() - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_peak_memory_of_loading(tmp_path, dtype):
+    path = tmp_path / "w.safetensors"
+    weights.save(models.vgg11(), path, dtype=dtype)
+    peak = int(subprocess.run([sys.executable, "-c", PEAK, path], capture_output=True, text=True, check=True).stdout)
+    model = 4 * sum(math.prod(shape) for shape in weights.shapes_of(models.vgg11).values())
+    assert model < peak < 1.5 * path.stat().st_size + model

@@ -92,11 +92,11 @@ def build(architecture: Architecture[N], weights: Weights, options: Options) -> 
             graph, state = nnx.split(model)
             model = nnx.merge(graph, nnx.map_state(lambda _, leaf: leaf.astype(dtype), state))
     else:
-        with opened(_default_repo(architecture) if weights == "imagenet" else weights) as checkpoint:
-            model = _filled(architecture, checkpoint, num_classes=num_classes, dtype=dtype)
-            if options.get("preprocessing") is None:
-                own = _timm_config.preprocessing(checkpoint.config, of=checkpoint.name)
-                model.preprocessing = own or model.preprocessing
+        checkpoint = opened(_default_repo(architecture) if weights == "imagenet" else weights)
+        model = _filled(architecture, checkpoint, num_classes=num_classes, dtype=dtype)
+        if options.get("preprocessing") is None:
+            own = _timm_config.preprocessing(checkpoint.config, of=checkpoint.name)
+            model.preprocessing = own or model.preprocessing
     model.class_names = tuple(options.get("class_names") or model.class_names)
     model.preprocessing = options.get("preprocessing") or model.preprocessing
     model.eval()

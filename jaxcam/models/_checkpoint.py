@@ -8,8 +8,7 @@ ValueError that begins with "weights:", or a TypeError for the wrong kind of arg
 import json
 import os
 import pickle
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,8 +35,7 @@ class Checkpoint:
     """timm's config.json of the repo or folder; empty if there is none."""
 
 
-@contextmanager
-def opened(weights: str | os.PathLike[str]) -> Generator[Checkpoint]:
+def opened(weights: str | os.PathLike[str]) -> Checkpoint:
     """The checkpoint that `weights` names; see `jaxcam.models.Weights`.
 
     Raises:
@@ -54,31 +52,22 @@ def opened(weights: str | os.PathLike[str]) -> Generator[Checkpoint]:
                 f"weights: {name} is a folder without model.safetensors; name a .safetensors file in it, or a folder "
                 "with model.safetensors and, if there is one, config.json"
             )
-        with _safetensors(file, name, _config(config, name) if config.is_file() else {}) as checkpoint:
-            yield checkpoint
-    elif path.is_file():
-        if path.suffix.lower() in _TORCH_SUFFIXES:
-            yield _torch(path, name)
-        else:
-            with _safetensors(path, name, {}) as checkpoint:
-                yield checkpoint
-    else:
-        repo = Repo.named(os.fspath(weights)) if isinstance(weights, str) else None
-        if repo is None:
-            raise ValueError(
-                f"weights: there is no file {name}; give the path of a .safetensors file, or the name of a Hugging "
-                'Face repo, "owner/name"'
-            )
-        file, config = downloaded(repo)
-        if _problem(file) is not None:
-            # Out of the cache with it: the next call downloads it again.
-            for part in (file.resolve(), file):
-                part.unlink(missing_ok=True)
-            raise ValueError(
-                f"weights: the {file.name} of {str(repo)!r} is not complete; try again, or name another repo"
-            )
-        with _safetensors(file, str(repo), {} if config is None else _config(config, str(repo))) as checkpoint:
-            yield checkpoint
+        return _safetensors(file, name, _config(config, name) if config.is_file() else {})
+    if path.is_file():
+        return _torch(path, name) if path.suffix.lower() in _TORCH_SUFFIXES else _safetensors(path, name, {})
+    repo = Repo.named(os.fspath(weights)) if isinstance(weights, str) else None
+    if repo is None:
+        raise ValueError(
+            f"weights: there is no file {name}; give the path of a .safetensors file, or the name of a Hugging "
+            'Face repo, "owner/name"'
+        )
+    file, config = downloaded(repo)
+    if _problem(file) is not None:
+        # Out of the cache with it: the next call downloads it again.
+        for part in (file.resolve(), file):
+            part.unlink(missing_ok=True)
+        raise ValueError(f"weights: the {file.name} of {str(repo)!r} is not complete; try again, or name another repo")
+    return _safetensors(file, str(repo), {} if config is None else _config(config, str(repo)))
 
 
 def _problem(path: Path) -> str | None:
@@ -90,8 +79,7 @@ def _problem(path: Path) -> str | None:
         return str(error)
 
 
-@contextmanager
-def _safetensors(path: Path, name: str, config: Mapping[str, Any]) -> Generator[Checkpoint]:
+def _safetensors(path: Path, name: str, config: Mapping[str, Any]) -> Checkpoint:
     problem = _problem(path)
     if problem is not None:
         raise ValueError(
@@ -100,7 +88,13 @@ def _safetensors(path: Path, name: str, config: Mapping[str, Any]) -> Generator[
         )
     with safetensors.safe_open(path, framework="numpy") as file:
         shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-        yield Checkpoint(name, shapes, file.get_tensor, config)
+
+    def tensor(key: str) -> np.ndarray:
+        # Opened anew: the file is mapped to memory, and what was read of it counts until it is closed.
+        with safetensors.safe_open(path, framework="numpy") as file:
+            return file.get_tensor(key)
+
+    return Checkpoint(name, shapes, tensor, config)
 
 
 def _torch(path: Path, name: str) -> Checkpoint:

@@ -1,0 +1,180 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # One picture, several networks
+#
+# The same picture through every network at hand, a row each: Grad-CAM, Grad-CAM++, CAM where the network ends in global
+# average pooling, and the explanation maps E = L ∘ I, the picture dimmed wherever the heatmap L is low. Under a map
+# stands the status if there is something to say, under an E how confident the network still is when it sees only E.
+#
+# As it stands the notebook runs on the two networks in the package. With
+#
+#     JAXCAM_WEIGHTS=folder JAXCAM_PICTURE=photo.jpg jupyter lab notebooks/architectures.ipynb
+#
+# it runs on every ImageNet checkpoint in that folder whose file name begins with the name of an architecture, such as
+# `resnet50.safetensors`, `vgg16.pth` or `efficientnet_b0-ra.safetensors`.
+
+# %%
+import io
+import os
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from IPython.display import Image, display
+
+import jaxcam
+from jaxcam import models
+
+# %% [markdown]
+# ## The networks and the picture
+
+# %%
+folder, photograph = os.environ.get("JAXCAM_WEIGHTS"), os.environ.get("JAXCAM_PICTURE")
+
+
+def architecture_of(path):
+    """The longest name of an architecture that the file's name begins with."""
+    return max((name for name in models.MODELS if path.name.startswith(name)), key=len, default=None)
+
+
+def networks():
+    """By name: the embedded ones, or those of the folder that know ImageNet's classes."""
+    if folder is None:
+        return {"mini_vgg": models.mini_vgg(), "mini_resnet": models.mini_resnet()}
+    found = {}
+    for path in sorted(Path(folder).glob("*")):
+        if path.suffix in (".safetensors", ".pth") and (name := architecture_of(path)) is not None:
+            model = models.MODELS[name](path)
+            if len(model.class_names) == 1000:
+                found[path.stem] = model
+    if not found:
+        raise SystemExit(f"JAXCAM_WEIGHTS: no checkpoint in {folder!r} is named after an ImageNet architecture")
+    return found
+
+
+if (folder is None) != (photograph is None):
+    raise SystemExit("set both JAXCAM_WEIGHTS and JAXCAM_PICTURE, or neither")
+NETWORKS = networks()
+drawn = jaxcam.scenes.pair(1, size=256)
+IN_THE_SCENE = sorted({int(c) for c in drawn.instance_classes if c >= 0})
+picture = np.asarray(drawn.image) if photograph is None else jaxcam.read_image(photograph)
+for name, model in NETWORKS.items():
+    print(
+        f"{name}: {sum(leaf.size for leaf in jax.tree.leaves(model)):,} parameters, explained after {model.default_layer}"
+    )
+
+# %% [markdown]
+# ## A row each
+#
+# `explain` gives the heatmaps of a batch in one compiled call. Here the batch is one picture, and the class is the
+# likeliest one according to the network of that row, so that rows may explain different classes.
+
+# %%
+TITLES = {"grad_cam": "Grad-CAM", "grad_cam_pp": "Grad-CAM++", "cam": "CAM"}
+SIDE = 190
+
+
+@jax.jit
+def probabilities(model, pictures):
+    return jax.nn.softmax(model(model.preprocessing.normalise(pictures)))
+
+
+def large_view(model, picture):
+    """What the network sees, in more pixels than the 64 of the embedded ones."""
+    own = model.preprocessing
+    enlarged = jaxcam.images.Preprocessing(resize=round(own.resize * SIDE / own.crop), crop=SIDE)
+    return enlarged.view(picture)
+
+
+def row(name, model, picture, class_idx=None, layer=None, methods=TITLES):
+    """The cells of one network: a map by each method, and E of Grad-CAM and Grad-CAM++."""
+    seen = model.preprocessing.view(picture)
+    images, view = model.preprocessing.normalise(seen)[None], large_view(model, picture)
+    cells, explanations = [], []
+    for method in methods:
+        if method == "cam" and model.cam_layer is None:
+            cells.append(jaxcam.Cell(None, "does not apply"))
+            continue
+        found = jaxcam.explain(model, images, method=method, class_idx=class_idx, layer=layer)
+        heat = np.clip(jaxcam.maps.heatmap(found.cam_map[0], (SIDE, SIDE)), 0, 1)
+        status = jaxcam.Status(int(found.status[0]))
+        cells.append(jaxcam.Cell(jaxcam.overlay(view, heat), "" if status == jaxcam.Status.OK else status.name.lower()))
+        if method != "cam":
+            e = jaxcam.explanation_map(jnp.asarray(seen)[None], found.heatmap)
+            on_e = float(probabilities(model, e)[0, found.class_idx[0]])
+            explanations.append(jaxcam.Cell(jaxcam.explanation_map(view, heat), f"{on_e:.1%} on E"))
+    top = int(found.class_idx[0])
+    sure = float(probabilities(model, seen[None])[0, top])
+    return jaxcam.Row(f"{name}\n{model.class_names[top]}\n{sure:.1%}", [jaxcam.Cell(view), *cells, *explanations])
+
+
+HEADINGS = ["Input", *TITLES.values(), "E, Grad-CAM", "E, Grad-CAM++"]
+
+
+def show(rows, headings=HEADINGS, title=""):
+    """A panel, as a JPEG: notebooks with photographs in PNG are large."""
+    buffer = io.BytesIO()
+    jaxcam.panel(rows, headings=headings, title=title, cell_size=SIDE / 2).save(buffer, "JPEG", quality=75)
+    display(Image(buffer.getvalue(), width=1000))
+
+
+show([row(name, model, picture) for name, model in NETWORKS.items()])
+
+# %% [markdown]
+# CAM and Grad-CAM look the same wherever both apply, because they are: behind global average pooling the gradient of a
+# logit is the linear layer's weight divided by the number of positions, a factor that normalisation takes away.
+# Grad-CAM++ keeps only positive gradients and weighs them by their alphas, so its maps are wider.
+#
+# ## The other class
+#
+# There are two kinds of figures in the scene. Each network now explains the one that it finds less likely; of a
+# photograph, the class that comes second.
+
+# %%
+rows = []
+for name, model in NETWORKS.items():
+    p = np.asarray(probabilities(model, model.preprocessing.view(picture)[None]))[0]
+    candidates = np.argsort(-p)[:2] if photograph else IN_THE_SCENE
+    rows.append(row(name, model, picture, class_idx=int(min(candidates, key=p.__getitem__))))
+show(rows)
+
+# %% [markdown]
+# ## Several of one kind
+#
+# Grad-CAM averages the gradient over all positions, so that the evidence of a small object counts for less than that of
+# a large one. Grad-CAM++ was made for this: its weights add up what each position has to say. Here the difference is
+# small: `mini_resnet` finds the three fish by either method, `mini_vgg` the third one by neither.
+
+# %%
+if photograph is None:
+    many = np.asarray(jaxcam.scenes.scene(7, num_instances=3, size=256).image)
+    show([row(name, model, many) for name, model in NETWORKS.items()])
+
+# %% [markdown]
+# ## Other layers
+#
+# `layer` names where the network is cut; `model.layers` lists the names. Early layers see edges, in fine grids; the
+# default is the last layer with a grid.
+
+# %%
+name, model = list(NETWORKS.items())[-1]
+candidates = [f"layer{i}" for i in (1, 2, 3, 4) if any(own.startswith(f"layer{i}") for own in model.layers)]
+candidates = candidates or [own for own in model.layers if own.startswith("features.")][2::3]
+methods = ("grad_cam", "grad_cam_pp")
+show(
+    [row(f"{name}, {layer}", model, picture, layer=layer, methods=methods) for layer in candidates],
+    headings=[heading for heading in HEADINGS if heading != "CAM"],
+)
