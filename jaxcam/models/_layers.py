@@ -9,6 +9,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxcam.models._convolution import convolution
+
 _KERNEL_INIT = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")  # He et al. 2015, as in torchvision
 
 
@@ -32,7 +34,8 @@ def conv(
         strides: between windows.
         groups: of channels that do not see each other.
         bias: whether there is one; batch norm makes it pointless.
-        padding: "SAME" for TensorFlow's, which is asymmetric where the strides do not divide the size.
+        padding: "VALID" for none, or "SAME" for TensorFlow's, which is asymmetric where the strides do not divide the
+            size.
         rngs: for the kernel.
     """
     sides: Any = padding or ((size // 2, size // 2),) * 2
@@ -45,6 +48,7 @@ def conv(
         feature_group_count=groups,
         use_bias=bias,
         kernel_init=_KERNEL_INIT,
+        conv_general_dilated=convolution,
         rngs=rngs,
     )
 

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from jaxcam.images import IMAGENET
 from jaxcam.models._build import Architecture, Options, Weights, build
 from jaxcam.models._class_names import class_names
-from jaxcam.models._layers import Dropout, GlobalAveragePool, MaxPool, ReLU
+from jaxcam.models._layers import Dropout, GlobalAveragePool, MaxPool, ReLU, conv
 from jaxcam.models._network import Network
 
 
@@ -23,9 +23,9 @@ class Fire(nnx.Module):
     """Squeeze to few channels, then expand by 1x1 and 3x3 convolutions side by side."""
 
     def __init__(self, inputs: int, squeeze: int, expand: int, *, rngs: nnx.Rngs) -> None:
-        self.squeeze = nnx.Conv(inputs, squeeze, (1, 1), rngs=rngs)
-        self.expand1x1 = nnx.Conv(squeeze, expand, (1, 1), rngs=rngs)
-        self.expand3x3 = nnx.Conv(squeeze, expand, (3, 3), rngs=rngs)
+        self.squeeze = conv(inputs, squeeze, 1, bias=True, rngs=rngs)
+        self.expand1x1 = conv(squeeze, expand, 1, bias=True, rngs=rngs)
+        self.expand3x3 = conv(squeeze, expand, 3, bias=True, rngs=rngs)
 
     def __call__(self, x: Float[Array, "n H W d"]) -> Float[Array, "n H W k"]:
         """Both expansions, side by side along the channels."""
@@ -36,7 +36,7 @@ class Fire(nnx.Module):
 def _features_1_0(rngs: nnx.Rngs) -> list[nnx.Module]:
     fire, pool = partial(Fire, rngs=rngs), partial(MaxPool, 3, 2, ceil_mode=True)
     return [
-        nnx.Conv(3, 96, (7, 7), 2, padding="VALID", rngs=rngs), ReLU(), pool(),
+        conv(3, 96, 7, strides=2, padding="VALID", bias=True, rngs=rngs), ReLU(), pool(),
         fire(96, 16, 64), fire(128, 16, 64), fire(128, 32, 128), pool(),
         fire(256, 32, 128), fire(256, 48, 192), fire(384, 48, 192), fire(384, 64, 256), pool(),
         fire(512, 64, 256),
@@ -46,7 +46,7 @@ def _features_1_0(rngs: nnx.Rngs) -> list[nnx.Module]:
 def _features_1_1(rngs: nnx.Rngs) -> list[nnx.Module]:
     fire, pool = partial(Fire, rngs=rngs), partial(MaxPool, 3, 2, ceil_mode=True)
     return [
-        nnx.Conv(3, 64, (3, 3), 2, padding="VALID", rngs=rngs), ReLU(), pool(),
+        conv(3, 64, 3, strides=2, padding="VALID", bias=True, rngs=rngs), ReLU(), pool(),
         fire(64, 16, 64), fire(128, 16, 64), pool(),
         fire(128, 32, 128), fire(256, 32, 128), pool(),
         fire(256, 48, 192), fire(384, 48, 192), fire(384, 64, 256), fire(512, 64, 256),
@@ -63,7 +63,7 @@ class SqueezeNet(Network):
     ) -> None:
         stages = {f"features.{i}": module for i, module in enumerate(features(rngs))}
         stages["classifier.0"] = Dropout(0.5)
-        stages["classifier.1"] = nnx.Conv(512, num_classes, (1, 1), rngs=rngs)
+        stages["classifier.1"] = conv(512, num_classes, 1, bias=True, rngs=rngs)
         stages["classifier.2"] = ReLU()
         stages["classifier.3"] = GlobalAveragePool()
         super().__init__(stages, class_names=class_names(num_classes), preprocessing=IMAGENET)

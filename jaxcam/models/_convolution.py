@@ -1,0 +1,78 @@
+"""Convolution by the fastest of several ways to write it: what `nnx.Conv` calls in place of `lax.conv_general_dilated`.
+
+The ways differ by rounding only. On two CPU cores, in float32, a 1x1 convolution as a matrix product was 1.2 to 2.5
+times as fast, and a depthwise one as a sum of shifted products 9 to 66 times (`tests/benchmarks/convolution.py`).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+Padding = str | Sequence[tuple[int, int]]
+
+
+def convolution(
+    inputs: Float[Array, "n H W d"],
+    kernel: Float[Array, "h w d_group k"],
+    strides: Sequence[int],
+    padding: Padding,
+    *,
+    lhs_dilation: Sequence[int] = (1, 1),
+    rhs_dilation: Sequence[int] = (1, 1),
+    feature_group_count: int = 1,
+    precision: Any = None,
+    **others: Any,
+) -> Float[Array, "n H2 W2 k"]:
+    """`lax.conv_general_dilated` for channels-last images."""
+    size = kernel.shape[:2]
+    pads = (
+        jax.lax.padtype_to_pads(inputs.shape[1:3], size, strides, padding)
+        if isinstance(padding, str)
+        else list(padding)
+    )
+    dilated = any(step != 1 for step in (*lhs_dilation, *rhs_dilation))
+    if size == (1, 1) and feature_group_count == 1 and not dilated and all(pad == (0, 0) for pad in map(tuple, pads)):
+        rows, columns = strides
+        return jnp.matmul(inputs[:, ::rows, ::columns], kernel[0, 0], precision=precision)
+
+    def general(inputs: Array, kernel: Array) -> Array:
+        return jax.lax.conv_general_dilated(
+            inputs,
+            kernel,
+            strides,
+            padding,
+            lhs_dilation=lhs_dilation,
+            rhs_dilation=rhs_dilation,
+            feature_group_count=feature_group_count,
+            precision=precision,
+            **others,
+        )
+
+    if dilated or not feature_group_count == inputs.shape[-1] == kernel.shape[-1] > 1:
+        return general(inputs, kernel)
+    # Accelerators have kernels of their own for it; XLA's for the CPU is a plain loop.
+    return jax.lax.platform_dependent(inputs, kernel, cpu=lambda x, w: _depthwise(x, w, strides, pads), default=general)
+
+
+def _depthwise(
+    inputs: Float[Array, "n H W k"],
+    kernel: Float[Array, "h w 1 k"],
+    strides: Sequence[int],
+    pads: Sequence[tuple[int, int]],
+) -> Float[Array, "n H2 W2 k"]:
+    """Sum over the kernel's positions of the image, shifted, times the weight there: XLA fuses it into one loop."""
+    padded = jnp.pad(inputs, ((0, 0), *pads, (0, 0)))
+    num, height, width, channels = padded.shape
+    rows, columns = kernel.shape[:2]
+    last_row, last_column = height - rows, width - columns
+    total = None
+    for i in range(rows):
+        for j in range(columns):
+            limit = (num, i + last_row + 1, j + last_column + 1, channels)
+            shifted = jax.lax.slice(padded, (0, i, j, 0), limit, (1, *strides, 1))
+            product = shifted * kernel[i : i + 1, j : j + 1]
+            total = product if total is None else total + product
+    return jnp.zeros_like(padded) if total is None else total

@@ -1,0 +1,89 @@
+"""Every way of writing a convolution against `lax.conv_general_dilated`, with its derivatives."""
+
+import jax
+import numpy as np
+import pytest
+from support import normal
+
+import jaxcam
+from jaxcam import models
+from jaxcam.models._convolution import convolution
+
+NHWC = ("NHWC", "HWIO", "NHWC")
+# size, input channels, outputs, groups, strides, padding
+CASES = {
+    "1x1": (1, 6, 5, 1, 1, [(0, 0), (0, 0)]),
+    "1x1 strided": (1, 6, 5, 1, 2, [(0, 0), (0, 0)]),
+    "1x1 padded": (1, 6, 5, 1, 1, [(1, 1), (0, 2)]),
+    "1x1 grouped": (1, 6, 4, 2, 1, "SAME"),
+    "depthwise": (3, 6, 6, 6, 1, [(1, 1), (1, 1)]),
+    "depthwise strided": (5, 6, 6, 6, 2, [(2, 2), (2, 2)]),
+    "depthwise as TensorFlow": (3, 6, 6, 6, 2, "SAME"),
+    "depthwise, multiplied": (3, 6, 12, 6, 1, "SAME"),
+    "grouped": (3, 6, 6, 3, 2, "VALID"),
+    "plain": (3, 6, 4, 1, 2, "SAME"),
+    "one channel": (3, 1, 1, 1, 1, "SAME"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("side", [(8, 7), (9, 12)])
+def test_values_and_derivatives(case, side):
+    size, inputs, outputs, groups, strides, padding = CASES[case]
+    x, w = normal(0, 2, *side, inputs), normal(1, size, size, inputs // groups, outputs)
+
+    def reference(x, w):
+        return jax.lax.conv_general_dilated(
+            x, w, (strides, strides), padding, dimension_numbers=NHWC, feature_group_count=groups
+        )
+
+    def ours(x, w):
+        return convolution(x, w, (strides, strides), padding, dimension_numbers=NHWC, feature_group_count=groups)
+
+    tangents = normal(2, *x.shape), normal(3, *w.shape)
+    (expected, expected_tangent), (found, found_tangent) = (jax.jvp(f, (x, w), tangents) for f in (reference, ours))
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    np.testing.assert_allclose(found_tangent, expected_tangent, atol=1e-12)
+    cotangent = normal(4, *expected.shape)
+    for a, b in zip(jax.vjp(ours, x, w)[1](cotangent), jax.vjp(reference, x, w)[1](cotangent), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-12)
+    np.testing.assert_allclose(jax.jit(ours)(x, w), expected, atol=1e-12)
+    np.testing.assert_allclose(jax.vmap(ours, (0, None))(x[:, None], w)[:, 0], expected, atol=1e-12)
+
+
+def test_dilation_is_left_to_lax():
+    x, w = normal(0, 1, 9, 9, 4), normal(1, 1, 1, 4, 3)
+    found = convolution(x, w, (1, 1), [(0, 0), (0, 0)], lhs_dilation=(2, 1), dimension_numbers=NHWC)
+    expected = jax.lax.conv_general_dilated(x, w, (1, 1), [(0, 0), (0, 0)], lhs_dilation=(2, 1), dimension_numbers=NHWC)
+    np.testing.assert_allclose(found, expected, atol=1e-13)
+
+
+def test_the_fast_ways_are_taken():
+    """No convolution is left in the programs of a 1x1 and, on a CPU, of a depthwise one."""
+    for case in ("1x1", "1x1 strided", "depthwise", "depthwise strided"):
+        size, inputs, outputs, groups, strides, padding = CASES[case]
+        x, w = normal(0, 2, 8, 7, inputs), normal(1, size, size, inputs // groups, outputs)
+        ours = jax.jit(
+            lambda x, w: convolution(
+                x,
+                w,
+                (strides, strides),  # noqa: B023
+                padding,  # noqa: B023
+                dimension_numbers=NHWC,
+                feature_group_count=groups,  # noqa: B023
+            )
+        )
+        assert "convolution(" not in ours.lower(x, w).compile().as_text(), case
+
+
+@pytest.mark.slow
+def test_heads_with_depthwise_convolutions_are_explained():
+    model = models.efficientnet_b0(dtype=np.float64)
+    a = model.features(normal(0, 1, 32, 32, 3), layer="features.7")
+    head = lambda a: model.head(a[None], layer="features.7")[0]
+    assert not jaxcam.is_piecewise_linear(head, a[0])  # SiLU
+    found = jaxcam.explain(model, normal(0, 1, 32, 32, 3), layer="features.5", method="grad_cam", class_idx=3)
+    gradient = jax.grad(lambda a: model.head(a, layer="features.5")[0, 3])
+    a = model.features(normal(0, 1, 32, 32, 3), layer="features.5")
+    expected = jax.nn.relu(a[0] @ gradient(a)[0].mean((0, 1)))
+    np.testing.assert_allclose(found.cam_map[0], expected, atol=1e-9 * float(np.abs(expected).max()))
