@@ -1,7 +1,7 @@
 """The front door: a model and a batch of normalised images in, heatmaps out, in one compiled program."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -96,7 +96,7 @@ def explain(
     model: Model,
     images: Float[Array, "n H W d"] | Float[np.ndarray, "n H W d"],
     *,
-    class_idx: int | Int[Array, ""] | Int[Array, " n"] | Int[np.ndarray, " n"] | None = None,
+    class_idx: int | Sequence[int] | Int[Array, ""] | Int[Array, " n"] | Int[np.ndarray, " n"] | None = None,
     method: str = "grad_cam_pp",
     layer: str | None = None,
     score: str | scores.Score | None = None,
@@ -143,9 +143,12 @@ def _explained(
     static: Static, options: _Options, arrays: list[Any], images: Array, class_idx: Array | None
 ) -> tuple[Explanation, Array]:
     model = merged(static, arrays)
+    if getattr(model, "training", None) is True:
+        raise ValueError("model is in training mode, where images depend on each other: call model.eval() first")
     cut = {} if options.layer is None else {"layer": options.layer}
     if options.method == "cam":
-        cut = {"layer": _cam_layer(model, options.layer)}
+        cam_layer = _cam_layer(model, options.layer)
+        cut = {"layer": cam_layer} if _takes_layer(model.features) else cut
     activations = _checked_activations(model, images, cut)
 
     head = _Head(model, cut)
@@ -232,7 +235,8 @@ def _cam_layer(model: Any, layer: str | None) -> str:
             f'method="cam" needs a head that is global average pooling and one linear layer; {type(model).__name__} '
             'has no cam_layer and cam_kernel: use method="grad_cam", which equals CAM where CAM applies'
         )
-    if layer not in (None, cam_layer):
+    resolved = getattr(model, "resolved", None)  # several names may mean one layer
+    if layer is not None and (resolved(layer) if callable(resolved) else layer) != cam_layer:
         raise ValueError(f'method="cam" applies at layer={cam_layer!r} of this model only, not at {layer!r}')
     return cam_layer
 
@@ -247,7 +251,8 @@ def _checked_activations(model: Any, images: Array, cut: dict[str, str]) -> Arra
         raise ValueError(
             f"{name}.features must return activations [n, i, j, k] for {images.shape[0]} images, but returned "
             f"{list(getattr(a, 'shape', [type(a).__name__]))}: return what comes before the "
-            "pooling; for other numbers of spatial axes use jaxcam.grad_cam and jaxcam.grad_cam_pp on one image"
+            "pooling (or choose another layer); for other numbers of spatial axes use jaxcam.grad_cam and "
+            "jaxcam.grad_cam_pp on one image"
         )
     logits = jax.eval_shape(lambda a: model.head(a, **cut), a)
     if not hasattr(logits, "shape") or logits.ndim != 2 or logits.shape[0] != a.shape[0]:
@@ -307,15 +312,17 @@ def _checked_options(
 
 def _checked_classes(class_idx: Any, num_images: int) -> Array:
     """`[n]` integers, int32."""
-    is_number = isinstance(class_idx, int | np.integer | np.ndarray | jax.Array) and not isinstance(class_idx, bool)
-    if not is_number or not jnp.issubdtype(jnp.result_type(class_idx), jnp.integer):
+    listed = isinstance(class_idx, list | tuple) and all(type(c) is int or isinstance(c, np.integer) for c in class_idx)
+    given: Any = np.asarray(class_idx, int) if listed else class_idx
+    is_number = isinstance(given, int | np.integer | np.ndarray | jax.Array) and not isinstance(given, bool)
+    if not is_number or not jnp.issubdtype(jnp.result_type(given), jnp.integer):
         raise TypeError(f"class_idx must be an integer, an integer array [n] or None, not {class_idx!r}")
-    if jnp.shape(class_idx) not in ((), (num_images,)):
+    if jnp.shape(given) not in ((), (num_images,)):
         raise ValueError(
             f"class_idx must be one class or one for each of the {num_images} images, but its shape is "
-            f"{list(jnp.shape(class_idx))}"
+            f"{list(jnp.shape(given))}"
         )
-    return jnp.broadcast_to(jnp.asarray(class_idx).astype(jnp.int32), (num_images,))
+    return jnp.broadcast_to(jnp.asarray(given).astype(jnp.int32), (num_images,))
 
 
 def _check_range(class_idx: np.ndarray, num_classes: int) -> None:

@@ -38,7 +38,8 @@ def overlay(
     Args:
         image: `[H, W, 3]`, floating point, in [0, 1]: for a network's input, the part it saw
             (`Preprocessing.view`).
-        heatmap: `[h, w]`, floating point, in [0, 1]; resized bilinearly if its size is not the image's.
+        heatmap: `[h, w]`, floating point, in [0, 1]; resized bilinearly if its size is not the image's, whose
+            proportions it must have.
         alpha: the heatmap's opacity, from 0 (only the image) to 1 (only the heatmap).
         colormap: a name that `colour_map` knows.
         weighted: whether the opacity is proportional to the heat.
@@ -48,11 +49,17 @@ def overlay(
 
     Raises:
         TypeError: image or heatmap is not an array of a floating dtype; alpha is not a number.
-        ValueError: a wrong shape, an empty array, values that are not finite or not in [0, 1]; no such colour
-            map.
+        ValueError: a wrong shape, other proportions, an empty array, values that are not finite or not in
+            [0, 1]; no such colour map.
     """
     picture = checked_picture(image)
     heat = _resized(checked_heat(heatmap, name="heatmap"), picture.shape[0], picture.shape[1])
+    (height, width), (h, w) = picture.shape[:2], np.shape(heatmap)
+    if abs(h * width - w * height) > max(height, width):  # more than the rounding of a row or a column
+        raise ValueError(
+            f"heatmap must have the proportions of the image {[height, width]}, but came as {[h, w]}: lay it over "
+            "what the network saw, model.preprocessing.view(image)"
+        )
     opacity = np.float32(_checked_alpha(alpha)) * (heat[:, :, np.newaxis] if weighted else np.float32(1))
     return to_pillow((1 - opacity) * picture + opacity * colour_map(heat, name=colormap))
 

@@ -20,7 +20,7 @@
 #
 # As it stands the notebook runs on the two networks in the package. With
 #
-#     JAXCAM_WEIGHTS=folder JAXCAM_PICTURE=photo.jpg jupyter lab notebooks/architectures.ipynb
+#     JAXCAM_WEIGHTS=folder JAXCAM_PICTURE=photo.jpg jupyter execute --inplace notebooks/architectures.ipynb
 #
 # it runs on every ImageNet checkpoint in that folder whose file name begins with the name of an architecture, such as
 # `resnet50.safetensors`, `vgg16.pth` or `efficientnet_b0-ra.safetensors`.
@@ -60,6 +60,8 @@ def networks():
             model = models.MODELS[name](path)
             if len(model.class_names) == 1000:
                 found[path.stem] = model
+            else:
+                print(f"{path.name} is left out: it has {len(model.class_names)} classes")
     if not found:
         raise SystemExit(f"JAXCAM_WEIGHTS: no checkpoint in {folder!r} is named after an ImageNet architecture")
     return found
@@ -155,8 +157,9 @@ show(rows)
 # ## Several of one kind
 #
 # Grad-CAM averages the gradient over all positions, so that the evidence of a small object counts for less than that of
-# a large one. Grad-CAM++ was made for this: its weights add up what each position has to say. Here the difference is
-# small: `mini_resnet` finds the three fish by either method, `mini_vgg` the third one by neither.
+# a large one. Grad-CAM++ was made for this: its weights add up what each position has to say. In this scene, drawn where
+# the networks are the embedded ones, the difference is small: `mini_resnet` finds all three fish, the third one faintly,
+# and `mini_vgg` misses the third, by either method.
 
 # %%
 if photograph is None:

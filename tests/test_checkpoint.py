@@ -86,6 +86,12 @@ def test_other_kinds_of_arguments_are_refused():
         models.resnet20(num_classes=3, class_names=("a", "b"))
     with pytest.raises(TypeError, match="class_names must be a sequence of names, but is one str"):
         models.resnet20(class_names="cat")
+    with pytest.raises(TypeError, match="num_classes must be an int or None, but is '5'"):
+        models.resnet20(num_classes="5")
+    with pytest.raises(TypeError, match=r"dtype must be floating point, .* but is 'int8'"):
+        models.resnet20(dtype="int8")
+    with pytest.raises(TypeError, match=r"preprocessing must be a jaxcam.images.Preprocessing, but is dict"):
+        models.resnet20(preprocessing={"resize": 3})
     with pytest.raises(ValueError, match="weights='imagenet': there is no usual repo for resnet20"):
         models.resnet20("imagenet")
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from support import gap_head, normal, relu_head, smooth_head
 
 import jaxcam
@@ -283,3 +284,48 @@ def test_exact_alphas_of_a_smooth_head_through_explain():
     for i in range(2):
         expected = methods.grad_cam_pp(head, a[i], 1, alphas="exact")
         np.testing.assert_allclose(found.cam_map[i], expected, rtol=1e-9, atol=1e-13)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_training_mode_is_refused():
+    model = models.mini_resnet()
+    images = jnp.zeros((1, 64, 64, 3), jnp.float32)
+    model.train()
+    with pytest.raises(ValueError, match=r"model is in training mode.*call model.eval\(\) first"):
+        jaxcam.explain(model, images)
+    model.eval()
+    jaxcam.explain(model, images)
+
+
+def test_two_names_of_one_layer_give_one_map():
+    model = models.resnet20(None, seed=1)
+    images = normal(0, 1, 32, 32, 3, dtype=np.float32)
+    expected = jaxcam.explain(model, images, method="cam", class_idx=3).cam_map
+    assert expected.max() > 0
+    for layer in ("layer3", "layer3.2"):
+        found = jaxcam.explain(model, images, method="cam", class_idx=[3], layer=layer)
+        np.testing.assert_array_equal(found.cam_map, expected)
+
+
+def test_cam_of_a_model_that_is_cut_at_one_place():
+    class Own(nnx.Module):
+        cam_layer = "conv"
+
+        def __init__(self):
+            self.kernel = nnx.Param(normal(1, 4, 5, dtype=np.float32))
+
+        @property
+        def cam_kernel(self):
+            return self.kernel[...]
+
+        def features(self, images):
+            return jnp.concatenate([images, images[..., :1]], -1)
+
+        def head(self, activations):
+            return activations.mean((1, 2)) @ self.kernel[...]
+
+    images = normal(0, 2, 6, 5, 3, dtype=np.float32)
+    model = Own()
+    found = jaxcam.explain(model, images, method="cam", class_idx=2).cam_map
+    expected = np.asarray(model.features(images) @ model.cam_kernel[:, 2])  # Eq. 25 has no ReLU
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)

@@ -6,7 +6,8 @@ from flax import nnx
 from support import normal
 
 from jaxcam import models
-from jaxcam.models._folding import Folded
+from jaxcam.models import weights
+from jaxcam.models._layers import Folded
 
 LARGE = ["resnet18", "resnet50", "efficientnet_b0"]
 NETWORKS = ["mini_resnet", "mini_vgg", "resnet20", *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)]
@@ -79,3 +80,9 @@ def test_what_cannot_be_folded_is_refused():
         models.fold_batch_norm(lonely)
     with pytest.raises(TypeError, match=r"model must be a jaxcam.models.Network, but is Linear"):
         models.fold_batch_norm(nnx.Linear(1, 1, rngs=nnx.Rngs(0)))
+
+
+def test_a_folded_network_is_not_saved(tmp_path):
+    with pytest.raises(ValueError, match="its batch norm is folded, which no constructor reads"):
+        weights.save(models.fold_batch_norm(models.mini_resnet()), tmp_path / "w.safetensors")
+    assert list(tmp_path.iterdir()) == []

@@ -33,7 +33,7 @@ def case(request, package, torchvision, tmp_path_factory):
     import torch
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-    theirs = randomised(getattr(torchvision.models, request.param)(weights=None))
+    theirs = randomised(getattr(torchvision.models, request.param))
     path = saved(theirs, tmp_path_factory.mktemp("weights") / "w.safetensors")
     ours = models.MODELS[request.param](path, dtype=np.float64)
     images = np.random.default_rng(0).normal(size=(2, 96, 128, 3))

@@ -70,7 +70,7 @@ def test_training_mode_updates_the_statistics_as_torch_does(name, torchvision, t
 
     # Without random numbers: dropout and stochastic depth are theirs and ours, but not the same draws.
     options = {} if name.startswith("resnet") else {"dropout": 0.0, "stochastic_depth_prob": 0.0}
-    theirs = randomised(getattr(torchvision.models, name)(weights=None, **options))
+    theirs = randomised(lambda: getattr(torchvision.models, name)(**options))
     ours = models.MODELS[name](saved(theirs, tmp_path / "w.safetensors"))
     for _, module in nnx.iter_modules(ours):
         if isinstance(module, nnx.Dropout):

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from support import normal
 
 from jaxcam import models, scenes
@@ -35,6 +36,36 @@ def test_class_logit_is_one_of_the_logits_with_its_gradient(model, class_idx):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
         gradients = [np.asarray(p(jnp.ones_like(found))[0]) for p in (pullback, own_pullback)]
         np.testing.assert_allclose(gradients[1], gradients[0], atol=1e-5 * np.abs(gradients[0]).max() + 1e-30)
+
+
+def test_the_name_of_several_layers_means_the_last_of_them():
+    model = models.resnet20(None, seed=2)
+    images = normal(0, 2, 32, 32, 3, dtype=np.float32)
+    last, group = (model.features(images, layer=layer) for layer in ("layer2.2", "layer2"))
+    np.testing.assert_array_equal(group, last)
+    np.testing.assert_allclose(model.head(group, layer="layer2"), model(images), rtol=1e-4, atol=1e-6)
+    with pytest.raises(ValueError, match="layer='layer' is not in this CifarResNet"):
+        model.features(images, layer="layer")
+
+
+def test_layers_are_those_that_users_of_torchvision_know():
+    resnet50, efficientnet = (models.MODELS[name] for name in ("resnet50", "efficientnet_b0"))
+    layers = {create: nnx.eval_shape(create) for create in (resnet50, efficientnet)}
+    assert layers[resnet50].layers[-4:] == ("layer4.1", "layer4.2", "avgpool", "fc")
+    assert layers[efficientnet].layers[:3] == ("features.0", "features.1.0", "features.2.0")
+    assert layers[efficientnet].cam_layer == layers[efficientnet].default_layer == "features.8"
+    assert layers[resnet50].class_names[281] == "tabby"
+
+
+@pytest.mark.parametrize(
+    ("name", "channels"),
+    [("resnet20", 64), pytest.param("efficientnet_b0", 1280, marks=pytest.mark.slow)],
+)
+def test_cam_applies_at_the_default_layer(name, channels):
+    model = models.MODELS[name](None, seed=1)
+    a = normal(0, 2, 3, 2, channels, dtype=np.float32)
+    expected = a.mean((1, 2)) @ model.cam_kernel + model.stages[model.layers[-1]].bias[...][None]
+    np.testing.assert_allclose(model.head(a), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_default_layer_has_spatial_axes(model):
@@ -75,6 +106,12 @@ def test_bad_images_and_layers():
         features(model, jnp.zeros((1, 64, 64, 3)), layer="layer9")
     with pytest.raises(ValueError, match="images are too small"):
         models.squeezenet1_0()(jnp.zeros((1, 12, 12, 3), jnp.float32))
+    with pytest.raises(ValueError, match=r"images are too small: \[31, 64\] pixels, where this ResNet needs 32"):
+        models.resnet18()(jnp.zeros((1, 31, 64, 3), jnp.float32))
+    with pytest.raises(
+        ValueError, match=r"layer='layer5' is not in this ResNet: it has conv1, .*, layer4.1, avgpool, fc"
+    ):
+        models.resnet18().features(jnp.zeros((1, 64, 64, 3), jnp.float32), layer="layer5")
     with pytest.raises(ValueError, match="num_classes must be at least 1, but is 0"):
         models.squeezenet1_0(num_classes=0)
 

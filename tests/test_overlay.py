@@ -130,7 +130,7 @@ def test_a_small_heatmap_is_resized_by_hand():
     np.testing.assert_array_equal(np.asarray(picture)[:, :, 0], [[0, 64, 191, 255]] * 2)
 
 
-@pytest.mark.parametrize(("small", "large"), [((7, 7), (56, 40)), ((13, 5), (30, 31)), ((20, 30), (8, 9))])
+@pytest.mark.parametrize(("small", "large"), [((7, 5), (56, 40)), ((13, 5), (40, 16)), ((20, 30), (8, 12))])
 def test_resizing_agrees_with_jax(small, large):
     heat = RNG.random(small).astype(np.float32)
     expected = np.asarray(jax.image.resize(jnp.asarray(heat), large, "bilinear"))
@@ -173,3 +173,13 @@ def test_a_colour_map_refuses_what_is_no_map():
         inspect.unwrap(colour_map)(HEAT[0])
     with pytest.raises(ValueError, match="values must lie in"):
         inspect.unwrap(colour_map)(HEAT * 2)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_heatmap_of_other_proportions_is_refused():
+    picture = np.zeros((280, 425, 3), np.float32)
+    with pytest.raises(ValueError, match=r"of the image \[280, 425\], but came as \[224, 224\]: lay it over"):
+        overlay(picture, np.zeros((224, 224), np.float32))
+    for size in ((280, 425), (9, 14), (9, 13), (1, 1)):  # rounded to whole positions
+        over = overlay(picture, np.ones(size, np.float32), alpha=1, colormap="gray")
+        assert over.getpixel((3, 3)) == (255, 255, 255)

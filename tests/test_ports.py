@@ -26,11 +26,12 @@ def forget_programs():
     jax.clear_caches()
 
 
-def randomised(network):
-    """Every parameter and statistic away from its initial value, where a mix-up would go unseen."""
+def randomised(create):
+    """torch's network; no parameter or statistic keeps its initial value, where a mix-up would go unseen."""
     import torch
 
     torch.manual_seed(1)
+    network = create()
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
@@ -109,7 +110,7 @@ def compare(theirs, ours, names, sizes):
 @pytest.mark.parity
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_every_layer_agrees_with_torchvision(name, torchvision, tmp_path):
-    theirs = randomised(getattr(torchvision.models, name)(weights=None))
+    theirs = randomised(getattr(torchvision.models, name))
     ours = models.MODELS[name](saved(theirs, tmp_path / "w.safetensors"))
     names = {child for child, _ in theirs.named_modules() if child in ours.layers or child in ("layer2", "features.3")}
     # Of the stages only "flatten" has no module in torchvision; its ReLUs between the blocks' parts are ours.
@@ -121,7 +122,7 @@ def test_every_layer_agrees_with_torchvision(name, torchvision, tmp_path):
 @pytest.mark.parity
 @pytest.mark.parametrize("name", ["resnet50", "vgg16", "efficientnet_b0", "squeezenet1_0"])
 def test_logits_at_224_pixels_agree_with_torchvision(name, torchvision, tmp_path):
-    theirs = randomised(getattr(torchvision.models, name)(weights=None))
+    theirs = randomised(getattr(torchvision.models, name))
     compare(theirs, models.MODELS[name](saved(theirs, tmp_path / "w.safetensors")), set(), [(224, 224)])
 
 
@@ -129,7 +130,7 @@ def test_logits_at_224_pixels_agree_with_torchvision(name, torchvision, tmp_path
 @pytest.mark.parametrize("name", CIFAR)
 def test_every_layer_of_the_cifar_networks_agrees_with_the_papers(name, tmp_path):
     pytest.importorskip("torch")
-    theirs = randomised(cifar_resnet(int(name.removeprefix("resnet"))))
+    theirs = randomised(lambda: cifar_resnet(int(name.removeprefix("resnet"))))
     ours = models.MODELS[name](saved(theirs, tmp_path / "w.safetensors"))
     names = {child for child, _ in theirs.named_modules() if child in ours.layers}
     assert len(names) == len(ours.layers) - 2  # but for "relu" and "avgpool", which have no module there
@@ -138,7 +139,6 @@ def test_every_layer_of_the_cifar_networks_agrees_with_the_papers(name, tmp_path
 
 def cifar_resnet(depth):
     """He et al. 2016, Section 4.2, in torch: 6n + 2 layers; shortcuts of type A, identities padded with zeros."""
-    import torch
     from torch import nn
     from torch.nn import functional
 
@@ -173,5 +173,4 @@ def cifar_resnet(depth):
             x = self.layer3(self.layer2(self.layer1(functional.relu(self.bn1(self.conv1(x))))))
             return self.linear(x.mean((2, 3)))
 
-    torch.manual_seed(0)
     return Network()

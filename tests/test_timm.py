@@ -35,7 +35,7 @@ def repo_folder(timm, network, folder):
 def test_logits_and_features_agree_with_timm(name, timm, tmp_path):
     import torch
 
-    theirs = randomised(timm.create_model(name))
+    theirs = randomised(lambda: timm.create_model(name))
     folder = repo_folder(timm, theirs, tmp_path / "repo")
     ours = models.MODELS[name.removeprefix("tf_")](folder, preprocessing=images.IMAGENET)
     # timm's VGG makes the fully connected layers convolutions, which only 224 pixels bring to one position. With an odd
@@ -54,11 +54,11 @@ def test_logits_and_features_agree_with_timm(name, timm, tmp_path):
     compared = [1] if name.startswith("vgg") else [0, 1]  # its features include the fully connected layers
     for i in compared:
         assert_close(found[np.float64][i], expected[np.float64][i], 1e-9)
-        # A deep random network may lose more digits in float32, in torch as here: then as many as torch loses.
+        # A deep random network may lose more digits in float32, in torch as here: each by its own rounding.
         own_loss = (
             np.abs(expected[np.float32][i] - expected[np.float64][i]).max() / np.abs(expected[np.float64][i]).max()
         )
-        assert_close(found[np.float32][i], expected[np.float32][i], max(1e-4, own_loss))
+        assert_close(found[np.float32][i], expected[np.float32][i], max(1e-4, 4 * own_loss))
 
 
 @jax.jit

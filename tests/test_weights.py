@@ -10,6 +10,7 @@ import safetensors.numpy
 from flax import nnx
 
 from jaxcam import models
+from jaxcam.images import Preprocessing
 from jaxcam.models import weights
 from jaxcam.models._checkpoint import opened
 
@@ -163,6 +164,7 @@ def test_loading_traces_instead_of_allocating(tmp_path):
 PEAK = """
 import sys, jax, jax.numpy as jnp
 from jaxcam import models
+from jaxcam.images import Preprocessing
 
 def peak():
     lines = dict(line.split(":", 1) for line in open("/proc/self/status"))
@@ -184,3 +186,21 @@ def test_peak_memory_of_loading(tmp_path, dtype):
     peak = int(subprocess.run([sys.executable, "-c", PEAK, path], capture_output=True, text=True, check=True).stdout)
     model = 4 * sum(math.prod(shape) for shape in weights.shapes_of(models.vgg11).values())
     assert model < peak < 1.5 * path.stat().st_size + model
+
+
+def test_class_names_and_preprocessing_are_saved_too(tmp_path):
+    own = Preprocessing(resize=40, crop=36, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7), interpolation="bicubic")
+    model = models.resnet20(class_names=("ä", "b", "c"), preprocessing=own)
+    weights.save(model, tmp_path / "w.safetensors")
+    again = models.resnet20(tmp_path / "w.safetensors")
+    assert again.class_names == ("ä", "b", "c")
+    assert again.preprocessing == own
+    assert models.resnet20(tmp_path / "w.safetensors", class_names=("x", "y", "z")).class_names == ("x", "y", "z")
+
+
+def test_where_a_file_is_not_written(tmp_path):
+    with pytest.raises(ValueError, match=r"path must end in .safetensors.*but is '.*w.pth'"):
+        weights.save(models.mini_resnet(), tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"there is no folder '.*nowhere'; make it first"):
+        weights.save(models.mini_resnet(), tmp_path / "nowhere" / "w.safetensors")
+    assert list(tmp_path.iterdir()) == []

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from os import PathLike
 from typing import Any, Generic, TypedDict, TypeVar
 
+import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
@@ -83,8 +85,11 @@ def build(architecture: Architecture[N], weights: Weights, options: Options) -> 
             f"{architecture.name}() has no option {', '.join(sorted(unknown))}: it takes weights and "
             f"{', '.join(Options.__annotations__)}"
         )
-    num_classes = _num_classes(options)
-    seed, dtype = options.get("seed", 0), options.get("dtype")
+    num_classes, dtype = _num_classes(options), _dtype(options)
+    seed = options.get("seed", 0)
+    preprocessing = options.get("preprocessing")
+    if preprocessing is not None and not isinstance(preprocessing, Preprocessing):
+        raise TypeError(f"preprocessing must be a jaxcam.images.Preprocessing, but is {type(preprocessing).__name__}")
     if weights is None:
         count = num_classes or architecture.num_classes
         model = architecture.create(num_classes=count, seed=seed)
@@ -94,11 +99,10 @@ def build(architecture: Architecture[N], weights: Weights, options: Options) -> 
     else:
         checkpoint = opened(_default_repo(architecture) if weights == "imagenet" else weights)
         model = _filled(architecture, checkpoint, num_classes=num_classes, dtype=dtype)
-        if options.get("preprocessing") is None:
-            own = _timm_config.preprocessing(checkpoint.config, of=checkpoint.name)
-            model.preprocessing = own or model.preprocessing
+        if preprocessing is None:
+            preprocessing = _timm_config.preprocessing(checkpoint.config, of=checkpoint.name)
     model.class_names = tuple(options.get("class_names") or model.class_names)
-    model.preprocessing = options.get("preprocessing") or model.preprocessing
+    model.preprocessing = preprocessing or model.preprocessing
     model.eval()
     return model
 
@@ -125,8 +129,21 @@ def _filled(
     return model
 
 
+def _dtype(options: Options) -> DTypeLike | None:
+    dtype = options.get("dtype")
+    if dtype is not None and not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"dtype must be floating point, such as 'float16' or jnp.bfloat16, but is {dtype!r}")
+    if dtype is not None and jax.dtypes.canonicalize_dtype(dtype) != jnp.dtype(dtype):
+        raise ValueError(
+            'dtype is float64, which JAX rounds to float32 unless jax.config.update("jax_enable_x64", True)'
+        )
+    return dtype
+
+
 def _num_classes(options: Options) -> int | None:
     count, names = options.get("num_classes"), options.get("class_names")
+    if count is not None and (isinstance(count, bool) or not isinstance(count, int)):
+        raise TypeError(f"num_classes must be an int or None, but is {count!r}")
     if count is not None and count < 1:
         raise ValueError(f"num_classes must be at least 1, but is {count}")
     if names is not None and isinstance(names, str):

@@ -18,6 +18,8 @@ import safetensors
 
 from jaxcam.models._hub import Repo, downloaded
 
+CONFIG = "jaxcam"
+"""The key of a .safetensors file's metadata under which jaxcam keeps what a repo has in its config.json."""
 _TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".th")
 _NESTED = ("state_dict", "model", "model_state_dict")  # where training scripts put the state dict
 
@@ -87,6 +89,7 @@ def _safetensors(path: Path, name: str, config: Mapping[str, Any]) -> Checkpoint
             "torch checkpoint with safetensors.torch.save_file(state_dict, path)"
         )
     with safetensors.safe_open(path, framework="numpy") as file:
+        stored = (file.metadata() or {}).get(CONFIG)
         shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
 
     def tensor(key: str) -> np.ndarray:
@@ -94,7 +97,7 @@ def _safetensors(path: Path, name: str, config: Mapping[str, Any]) -> Checkpoint
         with safetensors.safe_open(path, framework="numpy") as file:
             return file.get_tensor(key)
 
-    return Checkpoint(name, shapes, tensor, config)
+    return Checkpoint(name, shapes, tensor, config or ({} if stored is None else json.loads(stored)))
 
 
 def _torch(path: Path, name: str) -> Checkpoint:

@@ -8,18 +8,11 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
 
+from jaxcam.models._layers import Folded
 from jaxcam.models._network import Network
 
 N = TypeVar("N", bound=Network)
-
-
-class Folded(nnx.Module):
-    """Where a batch norm was: the identity. The layer keeps its name."""
-
-    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
-        return x
 
 
 def fold_batch_norm(model: N) -> N:

@@ -40,7 +40,7 @@ def downloaded(repo: Repo) -> tuple[Path, Path | None]:
     except ImportError:
         raise ValueError(
             f"weights: {str(repo)!r} is no file, and to download a Hugging Face repo of that name huggingface_hub is "
-            "needed, which is not installed: pip install huggingface_hub"
+            "needed, which is not installed: pip install huggingface_hub (the extra `hub`)"
         ) from None
     from huggingface_hub import errors
 

@@ -161,3 +161,10 @@ class Dropout(Random):
                 "model.eval() first to explain or to predict"
             )
         return self.dropout(x, rngs=rngs)
+
+
+class Folded(nnx.Module):
+    """Where a batch norm was: the identity. The layer keeps its name."""
+
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        return x

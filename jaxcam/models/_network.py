@@ -28,7 +28,7 @@ class Network(nnx.Module):
     default_layer: str
     """Where explanations are made when no layer is named: the last one with spatial axes."""
     smallest_image: int = 1
-    """The sides in pixels that leave one position at the last layer: what the strides multiply to."""
+    """In pixels: what the strides multiply to."""
 
     def __init__(
         self, stages: Mapping[str, nnx.Module], *, class_names: Iterable[str], preprocessing: Preprocessing
@@ -108,6 +108,18 @@ class Network(nnx.Module):
             return last.kernel[...]
         return jnp.eye(len(self.class_names), dtype=jax.tree.leaves(nnx.state(self))[0].dtype)
 
+    @property
+    def training(self) -> bool:
+        """Whether batch norm or dropout is in training mode (`train()`, undone by `eval()`)."""
+        modules = [module for _, module in nnx.iter_modules(self)]
+        return any(isinstance(m, nnx.BatchNorm) and not m.use_running_average for m in modules) or any(
+            isinstance(m, nnx.Dropout) and not m.deterministic for m in modules
+        )
+
+    def resolved(self, layer: str) -> str:
+        """The name of the stage that `layer` means: the last one that it is the beginning of."""
+        return self.layers[self._cut(layer) - 1]
+
     def _applied(self, names: Iterable[str], x: Array, *, rngs: nnx.Rngs | None = None) -> Array:
         for name in names:
             stage = self.stages[name]
@@ -119,7 +131,11 @@ class Network(nnx.Module):
         layer = self.default_layer if layer is None else layer
         matching = [i for i, name in enumerate(self.layers) if name == layer or name.startswith(f"{layer}.")]
         if not matching:
-            raise ValueError(f"layer={layer!r} is not in this {type(self).__name__}: it has {', '.join(self.layers)}")
+            groups = dict.fromkeys(prefix for name in self.layers if (prefix := name.rpartition(".")[0]))
+            raise ValueError(
+                f"layer={layer!r} is not in this {type(self).__name__}: it has {', '.join(self.layers)}"
+                + (f"; and for the last of each group {', '.join(groups)}" if groups else "")
+            )
         return matching[-1] + 1
 
     def _checked(self, images: Images) -> Array:
@@ -134,7 +150,6 @@ class Network(nnx.Module):
         if min(images.shape[1:3]) < self.smallest_image:
             raise ValueError(
                 f"images are too small: {list(images.shape[1:3])} pixels, where this {type(self).__name__} needs "
-                f"{self.smallest_image} for one position at its last layer: use model.preprocessing(image), or "
-                "enlarge them"
+                f"{self.smallest_image}, the product of its strides: use model.preprocessing(image), or enlarge them"
             )
         return jnp.asarray(images)

@@ -20,7 +20,7 @@ def preprocessing(config: Mapping[str, Any], *, of: str) -> Preprocessing | None
         ValueError: the picture is to be squashed to a square or framed instead of cropped, or an entry makes no sense.
     """
     own = config.get("pretrained_cfg", config)
-    if not isinstance(own, Mapping) or "input_size" not in own:
+    if not isinstance(own, Mapping) or not ("input_size" in own or "preprocessing" in config):
         return None
     if own.get("crop_mode", "center") != "center":
         raise ValueError(
@@ -28,6 +28,10 @@ def preprocessing(config: Mapping[str, Any], *, of: str) -> Preprocessing | None
             "centre: give preprocessing=jaxcam.images.Preprocessing(resize=..., crop=..., mean=..., std=...)"
         )
     try:
+        if "preprocessing" in config:  # of a file that jaxcam saved
+            saved: dict[str, Any] = dict(config["preprocessing"])
+            saved.update({key: _channels(saved[key]) for key in ("mean", "std")})
+            return Preprocessing(**saved)
         size = int(own["input_size"][-1])
         return Preprocessing(
             resize=math.floor(size / float(own.get("crop_pct") or 0.875)),

@@ -4,42 +4,65 @@ The parameters of a `Network` stand under paths that spell torchvision's keys, s
 name and the axes' order change, nothing else.
 """
 
+import json
 import math
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 from flax import nnx
 from jax.typing import DTypeLike
 
 from jaxcam._pictures.atomic import replace_file
-from jaxcam.models._checkpoint import Checkpoint
+from jaxcam.models._checkpoint import CONFIG, Checkpoint
+from jaxcam.models._layers import Folded
 
 N = TypeVar("N", bound=nnx.Module)
 
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 _CONTAINERS = ("stages", "layers")  # of Network and of nnx.Sequential: torchvision's keys have nothing for them
 _SHOWN = 4
+_CACHE_LINE = 64
 
 
 def save(model: nnx.Module, path: str | os.PathLike[str], *, dtype: Any = None) -> None:
-    """Writes the model's parameters under torchvision's keys, atomically: the file is whole or not there.
+    """Writes the model's parameters under torchvision's keys, and its class names and preprocessing beside them.
+
+    The constructors read all of it. The file is whole or not there.
 
     Args:
         model: a `Network`.
         path: of the .safetensors file; replaced if it exists.
         dtype: to store in, e.g. `np.float16`; None keeps the parameters' own.
+
+    Raises:
+        ValueError: path does not end in .safetensors or is in no folder, or batch norm is folded.
     """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"path must end in .safetensors, the only format that is written, but is {str(path)!r}")
+    if not path.parent.is_dir():
+        raise ValueError(f"path: there is no folder {str(path.parent)!r}; make it first")
+    if any(isinstance(module, Folded) for _, module in nnx.iter_modules(model)):
+        raise ValueError("model: its batch norm is folded, which no constructor reads; save the network before folding")
     tensors = {
         key: _to_torch(np.asarray(leaf[...] if dtype is None else leaf[...].astype(dtype)))
         for key, leaf in _leaves(nnx.state(model)).items()
     }
-    replace_file(Path(path), safetensors.numpy.save(tensors))
+    replace_file(path, safetensors.numpy.save(tensors, metadata=_metadata(model)))
+
+
+def _metadata(model: nnx.Module) -> dict[str, str] | None:
+    """What is no tensor, in the form of a config.json: class names and preprocessing."""
+    names, preprocessing = getattr(model, "class_names", None), getattr(model, "preprocessing", None)
+    if names is None or preprocessing is None:
+        return None
+    return {CONFIG: json.dumps({"label_names": list(names), "preprocessing": asdict(preprocessing)})}
 
 
 def loaded(
@@ -90,8 +113,10 @@ def loaded(
             broken.append(stored[key])
         leaf = wanted[key]
         # A fully connected layer may be stored as the convolution that it is on a grid of one position.
-        array = _from_torch(tensor.reshape(_torch_shape(leaf.shape)))
-        leaf.set_value(jnp.asarray(array, dtype=jnp.float32 if dtype is None else dtype))
+        array = _aligned(leaf.shape, np.dtype(np.float32 if dtype is None else dtype))
+        np.copyto(array, _from_torch(tensor.reshape(_torch_shape(leaf.shape))), casting="unsafe")
+        del tensor
+        leaf.set_value(jax.device_put(array))
     if broken:
         raise ValueError(f"weights: {checkpoint.name} holds NaN or infinity in {_some(broken)}: get a whole copy of it")
     return nnx.merge(structure, state)
@@ -139,6 +164,14 @@ def _leaves(state: nnx.State) -> dict[str, nnx.Variable]:
         ".".join([*(str(part) for part in path[:-1] if part not in _CONTAINERS), _LEAVES[str(path[-1])]]): leaf
         for path, leaf in nnx.to_flat_state(state)
     }
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Memory that JAX takes over on a CPU; what is not aligned to cache lines, it would copy, and keep for a while."""
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.empty(size + _CACHE_LINE, np.uint8)
+    start = -memory.ctypes.data % _CACHE_LINE
+    return memory[start : start + size].view(dtype).reshape(shape)
 
 
 def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
