@@ -36,13 +36,13 @@ def downloaded(repo: Repo) -> tuple[Path, Path | None]:
             and cannot be downloaded, or not completely.
     """
     try:
-        import huggingface_hub  # an extra of ours; imported for repos only
+        import huggingface_hub  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ValueError(
             f"weights: {str(repo)!r} is no file, and to download a Hugging Face repo of that name huggingface_hub is "
             "needed, which is not installed: pip install huggingface_hub (the extra `hub`)"
         ) from None
-    from huggingface_hub import errors
+    from huggingface_hub import errors  # pyright: ignore[reportMissingImports]
 
     try:
         weights = huggingface_hub.hf_hub_download(repo.id, WEIGHTS, revision=repo.revision)
