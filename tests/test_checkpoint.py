@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
+from support import normal
 
 from jaxcam import models
 from jaxcam.models import weights
@@ -199,3 +200,21 @@ def test_torch_checkpoint_without_tensors_is_refused(tmp_path):
     torch.save([1, 2], tmp_path / "w.pth")
     with pytest.raises(ValueError, match="holds no state dict, but list; expected tensors by key"):
         opened(tmp_path / "w.pth")
+
+
+@pytest.mark.slow
+def test_the_dialect_is_saved_too(tmp_path):
+    """The same tensors mean another function in TensorFlow's dialect: a saved network keeps to its own."""
+    plain = models.efficientnet_b0(None, seed=1)
+    weights.save(plain, tmp_path / "model.safetensors")
+    tensors = safetensors.numpy.load_file(tmp_path / "model.safetensors")
+    written(tmp_path / "model.safetensors", tensors)  # without what jaxcam says about them
+    (tmp_path / "config.json").write_text('{"architecture": "tf_efficientnet_b0"}')
+    from_tensorflow = models.efficientnet_b0(tmp_path)
+    weights.save(from_tensorflow, tmp_path / "again.safetensors")
+    again = models.efficientnet_b0(tmp_path / "again.safetensors")
+    images = normal(0, 1, 40, 33, 3, dtype=np.float32)
+    forward = jax.jit(lambda model, images: model.features(images, layer="features.2"))
+    expected, found, other = (np.asarray(forward(model, images)) for model in (from_tensorflow, again, plain))
+    np.testing.assert_array_equal(found, expected)
+    assert np.abs(other - expected).max() > 0.01 * np.abs(expected).max()

@@ -116,7 +116,7 @@ def _filled(
         num_classes = stored[0] if stored else architecture.num_classes
     is_tf = str(checkpoint.config.get("architecture", "")).startswith("tf_")
     is_timm = any(key != new for new, key in renamed.items())
-    dialect = "tf" if is_tf else "timm" if is_timm else "torchvision"
+    dialect = checkpoint.config.get("dialect") or ("tf" if is_tf else "timm" if is_timm else "torchvision")
     model = loaded(
         lambda: architecture.create(num_classes=num_classes, dialect=dialect),
         checkpoint,
@@ -125,6 +125,7 @@ def _filled(
         dtype=dtype,
         hint=lambda shapes: _hint(shapes, architecture.name),
     )
+    model.dialect = dialect
     model.class_names = _timm_config.class_names(checkpoint.config, num_classes) or model.class_names
     return model
 

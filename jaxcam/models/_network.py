@@ -29,6 +29,8 @@ class Network(nnx.Module):
     """Where explanations are made when no layer is named: the last one with spatial axes."""
     smallest_image: int = 1
     """In pixels: what the strides multiply to."""
+    dialect: str = "torchvision"
+    """Whose arithmetic this is where implementations differ: "torchvision", "timm" or "tf"; see `efficientnet.py`."""
 
     def __init__(
         self, stages: Mapping[str, nnx.Module], *, class_names: Iterable[str], preprocessing: Preprocessing

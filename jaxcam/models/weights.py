@@ -58,11 +58,13 @@ def save(model: nnx.Module, path: str | os.PathLike[str], *, dtype: Any = None) 
 
 
 def _metadata(model: nnx.Module) -> dict[str, str] | None:
-    """What is no tensor, in the form of a config.json: class names and preprocessing."""
+    """What is no tensor, in the form of a config.json: class names, preprocessing, dialect."""
     names, preprocessing = getattr(model, "class_names", None), getattr(model, "preprocessing", None)
     if names is None or preprocessing is None:
         return None
-    return {CONFIG: json.dumps({"label_names": list(names), "preprocessing": asdict(preprocessing)})}
+    dialect = getattr(model, "dialect", None)
+    config = {"label_names": list(names), "preprocessing": asdict(preprocessing), "dialect": dialect}
+    return {CONFIG: json.dumps(config)}
 
 
 def loaded(
