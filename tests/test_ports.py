@@ -27,7 +27,11 @@ def forget_programs():
 
 
 def randomised(create):
-    """torch's network; no parameter or statistic keeps its initial value, where a mix-up would go unseen."""
+    """torch's network; no parameter or statistic keeps its initial value, where a mix-up would go unseen.
+
+    Scales of batch norm up to 1.5 would make the deepest networks amplify rounding errors ten thousand times, and two
+    right implementations disagree.
+    """
     import torch
 
     torch.manual_seed(1)
@@ -37,7 +41,7 @@ def randomised(create):
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.running_mean.normal_(0, 0.2)
                 module.running_var.uniform_(0.5, 1.5)
-                module.weight.uniform_(0.5, 1.5)
+                module.weight.uniform_(0.5, 1.2)
                 module.bias.normal_(0, 0.2)
             elif getattr(module, "bias", None) is not None:
                 module.bias.normal_(0, 0.05)

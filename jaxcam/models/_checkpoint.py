@@ -8,6 +8,8 @@ ValueError that begins with "weights:", or a TypeError for the wrong kind of arg
 import json
 import os
 import pickle
+import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,7 +49,11 @@ def opened(weights: str | os.PathLike[str]) -> Checkpoint:
     if not isinstance(weights, str | os.PathLike):
         raise TypeError(f"weights must be a path, the name of a repo or None, but is {type(weights).__name__}")
     path, name = Path(weights), repr(os.fspath(weights))
-    if path.is_dir():
+    try:
+        is_folder, is_file = weights != "" and path.is_dir(), path.is_file()
+    except OSError as error:  # a name that is too long, a folder that may not be read
+        raise ValueError(f"weights: {name} cannot be looked up ({error.strerror}); give another path") from None
+    if is_folder:
         file, config = path / "model.safetensors", path / "config.json"
         if not file.is_file():
             raise ValueError(
@@ -55,7 +61,7 @@ def opened(weights: str | os.PathLike[str]) -> Checkpoint:
                 "with model.safetensors and, if there is one, config.json"
             )
         return _safetensors(file, name, _config(config, name) if config.is_file() else {})
-    if path.is_file():
+    if is_file:
         return _torch(path, name) if path.suffix.lower() in _TORCH_SUFFIXES else _safetensors(path, name, {})
     repo = Repo.named(os.fspath(weights)) if isinstance(weights, str) else None
     if repo is None:
@@ -64,40 +70,57 @@ def opened(weights: str | os.PathLike[str]) -> Checkpoint:
             'Face repo, "owner/name"'
         )
     file, config = downloaded(repo)
-    if _problem(file) is not None:
+    if _damage(file, str(repo)) is not None:
         # Out of the cache with it: the next call downloads it again.
+        remedy = "try again, or name another repo"
         for part in (file.resolve(), file):
-            part.unlink(missing_ok=True)
-        raise ValueError(f"weights: the {file.name} of {str(repo)!r} is not complete; try again, or name another repo")
+            try:
+                part.unlink(missing_ok=True)
+            except OSError:
+                remedy = f"delete {str(file)!r} and try again, or name another repo"
+        raise ValueError(f"weights: the {file.name} of {str(repo)!r} is not complete; {remedy}")
     return _safetensors(file, str(repo), {} if config is None else _config(config, str(repo)))
 
 
-def _problem(path: Path) -> str | None:
-    """Why it is no .safetensors file with all of its bytes; None if it is one."""
+def _damage(path: Path, name: str) -> str | None:
+    """Why the bytes are no .safetensors file, or not all of one; None if they are one."""
     try:
         with safetensors.safe_open(path, framework="numpy"):
             return None
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
+    except safetensors.SafetensorError as error:
         return str(error)
+    except OSError as error:  # which says nothing about the bytes: nobody is to download them again for it
+        raise ValueError(f"weights: {name} cannot be read ({error}); see to it that {str(path)!r} can") from None
 
 
 def _safetensors(path: Path, name: str, config: Mapping[str, Any]) -> Checkpoint:
-    problem = _problem(path)
-    if problem is not None:
+    damage = _damage(path, name)
+    if damage is not None:
         raise ValueError(
-            f"weights: {name} is not a complete .safetensors file ({problem}); download it again, or convert a "
+            f"weights: {name} is not a complete .safetensors file ({damage}); download it again, or convert a "
             "torch checkpoint with safetensors.torch.save_file(state_dict, path)"
         )
     with safetensors.safe_open(path, framework="numpy") as file:
         stored = (file.metadata() or {}).get(CONFIG)
-        shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+        slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
+        shapes = {key: tuple(part.get_shape()) for key, part in slices.items()}
+        types = {key: part.get_dtype() for key, part in slices.items()}
+    if not config and stored is not None:
+        config = _object(stored, f"the metadata of {name}", path)
 
     def tensor(key: str) -> np.ndarray:
         # Opened anew: the file is mapped to memory, and what was read of it counts until it is closed.
         with safetensors.safe_open(path, framework="numpy") as file:
-            return file.get_tensor(key)
+            try:
+                return file.get_tensor(key)
+            except (AttributeError, TypeError):
+                raise ValueError(_unreadable(key, name, types[key])) from None
 
-    return Checkpoint(name, shapes, tensor, config or ({} if stored is None else json.loads(stored)))
+    return Checkpoint(name, shapes, tensor, config)
+
+
+def _unreadable(key: str, name: str, kind: object) -> str:
+    return f"weights: {key} of {name} is stored as {kind}, which NumPy cannot hold; convert it to float32"
 
 
 def _torch(path: Path, name: str) -> Checkpoint:
@@ -111,16 +134,12 @@ def _torch(path: Path, name: str) -> Checkpoint:
             f"{str(path.with_suffix('.safetensors'))!r})"
         ) from None
     try:
-        stored = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"weights: {name} holds more than tensors, which could run code, so it is not loaded "
-            f"({str(error).splitlines()[0]}); save its state dict alone: torch.save(model.state_dict(), path)"
-        ) from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about what is refused below in any case
+            stored = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
     except Exception as error:  # torch raises nearly anything on damaged bytes: RuntimeError, EOFError, KeyError ...
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ValueError(f"weights: {name} is not a whole torch checkpoint ({reason}); get a new copy of it") from None
-    tensors = _state_dict(stored, torch.Tensor)
+        raise ValueError(f"weights: {name} {_refusal(error)}") from None
+    tensors = _state_dict(stored, torch.Tensor) if isinstance(stored, Mapping) else {}
     if not tensors:
         raise ValueError(
             f"weights: {name} holds no state dict, but {type(stored).__name__}; expected tensors by key, alone or "
@@ -130,9 +149,27 @@ def _torch(path: Path, name: str) -> Checkpoint:
     def tensor(key: str) -> np.ndarray:
         value = tensors[key].detach()
         # NumPy has no bfloat16 of its own; float32 holds all of its values.
-        return np.asarray((value.float() if value.dtype == torch.bfloat16 else value).numpy())
+        value = value.float() if value.dtype == torch.bfloat16 else value
+        try:
+            return np.asarray(value.numpy())
+        except (TypeError, RuntimeError):
+            raise ValueError(_unreadable(key, name, f"{value.dtype}, {value.layout}")) from None
 
     return Checkpoint(name, {key: tuple(value.shape) for key, value in tensors.items()}, tensor)
+
+
+def _refusal(error: Exception) -> str:
+    """Why torch did not load a file, without its advice, which is to load it all the same (weights_only=False)."""
+    text = " ".join(str(error).split())
+    remedy = "save its state dict alone: torch.save(model.state_dict(), path)"
+    if isinstance(error, pickle.UnpicklingError):
+        code = re.search(r"GLOBAL (\S+)", text)
+        if code is not None:
+            return f"holds more than tensors ({code[1]}), which could run code, so it is not loaded; {remedy}"
+        return f"is no torch checkpoint, or holds more than tensors, so it is not loaded; get a new copy, or {remedy}"
+    if "TorchScript" in text or "legacy .tar" in text:
+        return f"holds more than tensors (an archive with code in it), so it is not loaded; {remedy}"
+    return f"is not a whole torch checkpoint ({text[:200] or type(error).__name__}); get a new copy of it"
 
 
 def _is_zip(path: Path) -> bool:
@@ -141,13 +178,10 @@ def _is_zip(path: Path) -> bool:
         return stream.read(2) == b"PK"
 
 
-def _state_dict(stored: Any, kind: type) -> dict[str, Any]:
+def _state_dict(stored: Mapping[Any, Any], kind: type) -> dict[str, Any]:
     """The tensors by key, wherever they are, without the "module." that DataParallel adds; none if there are none."""
-    if not isinstance(stored, Mapping):
-        return {}
-    for key in _NESTED:
-        if isinstance(stored.get(key), Mapping):
-            return _state_dict(stored[key], kind)
+    for _ in _NESTED:  # in one another, but not without end: a dict may hold itself
+        stored = next((stored[key] for key in _NESTED if isinstance(stored.get(key), Mapping)), stored)
     tensors = {str(key): value for key, value in stored.items() if isinstance(value, kind)}
     if tensors and all(key.startswith("module.") for key in tensors):
         return {key.removeprefix("module."): value for key, value in tensors.items()}
@@ -156,6 +190,19 @@ def _state_dict(stored: Any, kind: type) -> dict[str, Any]:
 
 def _config(path: Path, name: str) -> Mapping[str, Any]:
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (TypeError, ValueError, OSError) as error:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
         raise ValueError(f"weights: the config.json of {name} cannot be read ({error}); get a new copy of it") from None
+    return _object(text, f"the config.json of {name}", path)
+
+
+def _object(text: str, what: str, path: Path) -> Mapping[str, Any]:
+    """The JSON object that the text is."""
+    try:
+        found = json.loads(text)
+        reason = f"it is {type(found).__name__}, not an object"
+    except (ValueError, RecursionError) as error:
+        found, reason = None, str(error)
+    if isinstance(found, dict):
+        return found
+    raise ValueError(f"weights: {what} cannot be read ({reason}); get a new copy of it in place of {str(path)!r}")
