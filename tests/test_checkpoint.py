@@ -123,7 +123,7 @@ def test_only_damaged_files_are_removed_from_the_cache(tmp_path, monkeypatch):
             opened("owner/small")
     assert path.exists()
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(ValueError, match="the model.safetensors of 'owner/small' is not complete; try again"):
+    with pytest.raises(ValueError, match=r"the model.safetensors of 'owner/small' is not complete; try again"):
         opened("owner/small")
     assert not path.exists()
 

@@ -7,23 +7,27 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from jaxcam import models
 from jaxcam.models import weights
-from jaxcam.models._checkpoint import opened
 
 COMMIT = "1" * 40
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves `files`, by "owner/name/revision/file"; what is to go wrong is in `broken`, by the same key."""
+    """Serves `files`, by "owner/name/revision/file"; what is to go wrong is in `broken`, by the same key.
+
+    That is a status to answer, with the Hub's name for it or without, or "truncated", or "hanging".
+    """
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files, self.broken, self.downloads = {}, {}, []
+        self.is_hanging, self.stop = threading.Event(), threading.Event()
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     @property
@@ -42,13 +46,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def answer(self, *, with_body):
         parts = self.path.split("?")[0].strip("/").split("/")
+        if parts[:2] == ["api", "models"] and parts[4:5] == ["tree"]:
+            return self.list("/".join([*parts[2:4], parts[5], ""]))
         if len(parts) < 5 or parts[2] != "resolve":
             return self.refuse(404, "RepoNotFound")
         owner, name, _, revision, *rest = parts
         key = "/".join([owner, name, revision, *rest])
         broken = self.server.broken.get(key)
-        if broken == "500":
-            return self.refuse(500, None)
+        if isinstance(broken, tuple):
+            return self.refuse(*broken)
         if not any(k.startswith(f"{owner}/{name}/") for k in self.server.files):
             return self.refuse(404, "RepoNotFound")
         if not any(k.startswith(f"{owner}/{name}/{revision}/") for k in self.server.files):
@@ -60,21 +66,38 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         self.send_header("ETag", f'"{hashlib.sha256(body).hexdigest()}"')
         self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header(
+            "X-HF-Warning", "unauthenticated; Warning: You are sending unauthenticated requests to the Hub."
+        )
         self.send_header("Content-Length", str(len(body) - start))
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
         self.end_headers()
         if with_body:
             self.server.downloads.append(key)
-            self.wfile.write(body[start : len(body) // 2] if broken == "truncated" else body[start:])
-            if broken == "truncated":
-                self.close_connection = True
+            self.wfile.write(body[start:] if broken is None else body[start : len(body) // 2])
+            if broken == "hanging":
+                self.server.is_hanging.set()
+                self.server.stop.wait(60)
+            self.close_connection = broken is not None
         return None
+
+    def list(self, prefix):
+        """The files of a repo at a revision."""
+        files = [key.removeprefix(prefix) for key in self.server.files if key.startswith(prefix)]
+        body = json.dumps([{"type": "file", "path": path, "size": 1, "oid": "0" * 40} for path in files]).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
     def refuse(self, status, code):
         self.send_response(status)
         if code is not None:
             self.send_header("X-Error-Code", code)
+        if code == "EntryNotFound":
+            self.send_header("X-Repo-Commit", COMMIT)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
@@ -107,18 +130,24 @@ print(model.preprocessing.resize, repr(float(np.asarray(model.stages["linear"].k
 """
 
 
-def run(server, cache, weights, **environment):
+def process(server, cache, weights, **environment):
     """A fresh process, which knows of the server by environment variables only, as a user's does."""
-    return subprocess.run(
+    return subprocess.Popen(
         [sys.executable, "-c", SCRIPT, weights],
         env=os.environ
         | {"HF_ENDPOINT": server.url, "HF_HOME": str(cache), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
         | environment,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
-        timeout=120,
     )
+
+
+def run(server, cache, weights, **environment):
+    """The process, done."""
+    with process(server, cache, weights, **environment) as running:
+        stdout, stderr = running.communicate(timeout=120)
+    return subprocess.CompletedProcess(running.args, running.returncode, stdout, stderr)
 
 
 def message(done):
@@ -155,34 +184,82 @@ def test_download_then_cache_then_offline(repo, tmp_path):
 
 def test_a_repo_without_config_and_a_revision(repo, tmp_path):
     repo.files["owner/small/v2/model.safetensors"] = repo.files["owner/small/main/model.safetensors"]
-    done = run(repo, tmp_path / "cache", "owner/small@v2")
-    assert done.stdout.split()[0] == "32", done.stderr
+    # Offline, too, it is known that there is no config.json.
+    for environment in ({}, {"HF_HUB_OFFLINE": "1"}):
+        done = run(repo, tmp_path / "cache", "owner/small@v2", **environment)
+        assert done.stdout.split()[:1] == ["32"], done.stderr
     assert "the repo 'owner/small' has no revision 'v3'" in message(run(repo, tmp_path / "cache", "owner/small@v3"))
 
 
 def test_what_is_not_there(repo, tmp_path):
-    cache = tmp_path / "cache"
-    assert "there is no repo 'owner/large' at Hugging Face" in message(run(repo, cache, "owner/large"))
+    repo.files["owner/torch/main/.gitattributes"] = b"x"
     repo.files["owner/torch/main/pytorch_model.bin"] = b"x"
-    assert "the repo 'owner/torch' has no model.safetensors" in message(run(repo, cache, "owner/torch"))
-    found = message(run(repo, cache, "owner/small", HF_HUB_OFFLINE="1"))
+    found = message(run(repo, tmp_path, "owner/torch"))
+    assert "the repo 'owner/torch' has no model.safetensors, but pytorch_model.bin; name another" in found
+    assert "there is no repo 'owner/large' at Hugging Face" in message(run(repo, tmp_path, "owner/large"))
+    assert "no name of a Hugging Face repo" in message(run(repo, tmp_path, "owner/a--b"))
+    found = message(run(repo, tmp_path, "owner/small", HF_HUB_OFFLINE="1"))
     assert "'owner/small' is not in the cache and cannot be downloaded" in found
     assert "HF_HUB_OFFLINE" in found
-    repo.shutdown()
-    repo.server_close()
-    assert "is not in the cache and cannot be downloaded" in message(run(repo, cache, "owner/small"))
 
 
-def test_server_errors_and_truncated_downloads_leave_nothing_behind(repo, tmp_path):
-    cache = tmp_path / "cache"
-    for broken in ("500", "truncated"):
-        repo.broken["owner/small/main/model.safetensors"] = broken
-        found = message(run(repo, cache, "owner/small"))
-        assert "'owner/small' could not be downloaded" in found or "cannot be downloaded" in found
-        assert cached(cache, ".safetensors") == []
-        assert cached(cache, ".incomplete") == []
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ((401, "GatedRepo"), "is only for those whom its owners let in; ask for access"),
+        ((403, "GatedRepo"), "is only for those whom its owners let in; ask for access"),
+        ((401, None), "or log in with `hf auth login` if it is private"),
+    ],
+)
+def test_a_repo_that_is_not_open_to_all(repo, tmp_path, answer, expected):
+    repo.broken["owner/small/main/model.safetensors"] = answer
+    assert expected in message(run(repo, tmp_path / "cache", "owner/small"))
+
+
+def test_what_does_not_come_leaves_nothing_behind(server, repo, tmp_path):
+    """All at once, as huggingface_hub waits and tries again for some ten seconds each time."""
+    away = Server()
+    away.shutdown()
+    away.server_close()
+    body, config = (repo.files[f"owner/small/main/{name}"] for name in ("model.safetensors", "config.json"))
+    for name in ("down", "short", "unconfigured"):
+        repo.files[f"owner/{name}/main/model.safetensors"] = body
+        repo.files[f"owner/{name}/main/config.json"] = config
+    repo.broken["owner/down/main/model.safetensors"] = (503, None)
+    repo.broken["owner/short/main/model.safetensors"] = "truncated"
+    repo.broken["owner/unconfigured/main/config.json"] = (500, None)
+    caches = {name: tmp_path / name for name in ("away", "down", "short", "unconfigured")}
+    with ThreadPoolExecutor() as pool:
+        done = pool.map(lambda name: run(away if name == "away" else repo, caches[name], f"owner/{name}"), caches)
+        found = dict(zip(caches, map(message, done), strict=True))
+    assert "'owner/away' is not in the cache and cannot be downloaded" in found["away"]
+    assert "'owner/down' could not be downloaded (the server answers 503); try again" in found["down"]
+    assert "'owner/short' could not be downloaded" in found["short"]
+    # Never without its config: that would be another network's preprocessing.
+    assert (
+        "the config.json of 'owner/unconfigured' could not be downloaded (the server answers 500)"
+        in (found["unconfigured"])
+    )
+    for name in ("away", "down", "short"):
+        assert cached(caches[name], ".safetensors") == []
+        assert cached(caches[name], ".incomplete") == []
     repo.broken.clear()
-    assert run(repo, cache, "owner/small").returncode == 0
+    for name in ("short", "unconfigured"):
+        assert run(repo, caches[name], f"owner/{name}").stdout.split()[:1] == ["50"]
+
+
+def test_a_download_that_was_killed_is_begun_again(repo, tmp_path):
+    cache, key = tmp_path / "cache", "owner/small/main/model.safetensors"
+    repo.broken[key] = "hanging"
+    with process(repo, cache, "owner/small") as running:
+        assert repo.is_hanging.wait(60)
+        running.kill()
+    repo.stop.set()
+    repo.broken.clear()
+    assert cached(cache, ".safetensors") == []
+    assert run(repo, cache, "owner/small").stdout.split()[:1] == ["50"]
+    (path,) = cache.rglob("model.safetensors")
+    assert path.read_bytes() == repo.files[key]
 
 
 def test_a_broken_file_in_the_repo_does_not_stay_in_the_cache(repo, tmp_path):
@@ -207,9 +284,3 @@ def test_checkpoints_of_another_architecture_are_recognised(repo, tmp_path):
     )
     assert "owner/small does not fit resnet56: 180 missing" in message(done)
     assert message(done).endswith("they look like those of resnet20: use jaxcam.models.resnet20")
-
-
-def test_without_huggingface_hub(monkeypatch):
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(ValueError, match=r"'owner/small' is no file, and .* huggingface_hub is needed.* pip install"):
-        opened("owner/small")
