@@ -17,16 +17,22 @@ from jaxcam import methods as methods
 from jaxcam import models as models
 from jaxcam import scenes as scenes
 from jaxcam import scores as scores
-from jaxcam._explain import Explanation as Explanation
-from jaxcam._explain import Status as Status
 from jaxcam._explain import explain as explain
+from jaxcam._explanation import Explanation as Explanation
+from jaxcam._explanation import Status as Status
+from jaxcam._guided import guided as guided
+from jaxcam._layers import Layer as Layer
+from jaxcam._layers import Layers as Layers
 from jaxcam._linearity import is_piecewise_linear as is_piecewise_linear
 from jaxcam._overlay import Cell as Cell
 from jaxcam._overlay import Row as Row
 from jaxcam._overlay import colour_map as colour_map
+from jaxcam._overlay import gradient_picture as gradient_picture
 from jaxcam._overlay import overlay as overlay
 from jaxcam._overlay import panel as panel
 from jaxcam._overlay import save as save
+from jaxcam._split import layers as layers
+from jaxcam._split import split as split
 from jaxcam._verification.report import Verification as Verification
 from jaxcam._verify import verify as verify
 from jaxcam.alphas import exact_alphas as exact_alphas
@@ -41,5 +47,8 @@ from jaxcam.methods import grad_cam as grad_cam
 from jaxcam.methods import grad_cam_pp as grad_cam_pp
 from jaxcam.methods import grad_cam_pp_weights as grad_cam_pp_weights
 from jaxcam.methods import grad_cam_weights as grad_cam_weights
+from jaxcam.methods import guided_backprop as guided_backprop
+from jaxcam.methods import guided_grad_cam as guided_grad_cam
+from jaxcam.models._named import named as named
 
 __version__ = "0.1.0"

@@ -12,6 +12,7 @@ from PIL import Image
 
 from jaxcam._pictures.checks import checked_heat, checked_picture, to_pillow
 from jaxcam._pictures.colormap import colour_map as colour_map
+from jaxcam._pictures.gradient import gradient_picture as gradient_picture
 from jaxcam._pictures.panel import Cell as Cell
 from jaxcam._pictures.panel import Row as Row
 from jaxcam._pictures.panel import panel as panel

@@ -17,12 +17,16 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, DebugInfo, Jaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
 
 __all__ = [
+    "CUSTOM",
     "Atom",
+    "Opened",
+    "Place",
     "Program",
     "Stage",
     "called",
     "closed",
     "holds",
+    "inner_programs",
     "moves",
     "needed",
     "num_bytes",
@@ -34,6 +38,8 @@ __all__ = [
 ]
 
 Atom: TypeAlias = Var | Literal
+Place: TypeAlias = tuple[int, ...]
+Opened: TypeAlias = Callable[[JaxprEqn, Place], ClosedJaxpr | None]
 
 _CALLS = {
     "checkpoint": "jaxpr",
@@ -44,6 +50,9 @@ _CALLS = {
     "remat2": "jaxpr",
 }
 """Primitives that only run the program under this parameter."""
+
+CUSTOM = {"custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr"}
+"""Primitives that run the program under this parameter, and have a derivative of their own."""
 
 
 @dataclass(frozen=True)
@@ -89,37 +98,51 @@ class Program:
     equations: list[JaxprEqn]
     constants: dict[Var, Any]
     """What the function closes over. The values may be tracers."""
+    places: dict[Var, Place]
+    """Where each value is made: the position of the equation, within each call that was written out, and its number
+    among the results. The same whichever calls around other values are written out."""
 
     def stage(self, inputs: tuple[Var, ...], outputs: tuple[Atom, ...], known: Container[Var]) -> Stage:
         """The piece between these values where all that is `known` besides is there already."""
         return Stage(inputs, outputs, needed(self.equations, outputs, known))
 
 
-def straight_line(program: ClosedJaxpr) -> Program:
-    """The program of a jaxpr, with the calls in it written out and what its outputs do not need left out."""
+def straight_line(program: ClosedJaxpr, *, opened: Opened | None = None) -> Program:
+    """The program of a jaxpr, with the calls in it written out and what its outputs do not need left out.
+
+    Which calls are written out is what `opened` decides, given the equation and its place: all that are only calls
+    unless it is given. The scopes (`jax.named_scope`) around a call are those of the equations in it as well.
+    """
+    opened = opened or (lambda eqn, place: called(eqn))
     equations: list[JaxprEqn] = []
     constants: dict[Var, Any] = {}
+    places: dict[Var, Place] = {}
 
-    def inline(program: ClosedJaxpr, operands: Iterable[Atom]) -> list[Atom]:
+    def inline(program: ClosedJaxpr, operands: Iterable[Atom], around: Any, path: Place) -> list[Atom]:
         # Each call gets variables of its own: JAX uses one jaxpr for several calls of the same function.
         names: dict[Var, Atom] = dict(zip(program.jaxpr.invars, operands, strict=True))
         for var, value in zip(program.jaxpr.constvars, program.consts, strict=True):
             names[var] = constant = Var(var.aval)
             constants[constant] = value
-        for eqn in program.jaxpr.eqns:
+        for position, eqn in enumerate(program.jaxpr.eqns):
             invars = [atom if isinstance(atom, Literal) else names[atom] for atom in eqn.invars]
-            if (callee := called(eqn)) is not None:
-                results = inline(callee, invars)
+            place, source = (*path, position), eqn.source_info
+            scopes = source.name_stack if around is None else around + source.name_stack
+            if (callee := opened(eqn, place)) is not None:
+                results = inline(callee, invars, scopes, place)
             else:
                 outvars = [Var(var.aval) for var in eqn.outvars]
-                equations.append(eqn.replace(invars=invars, outvars=outvars))
+                source = source if around is None else source.replace(name_stack=scopes)
+                equations.append(eqn.replace(invars=invars, outvars=outvars, source_info=source))
+                places.update((var, (*place, i)) for i, var in enumerate(outvars))
                 results = outvars
             names.update(zip(eqn.outvars, results, strict=True))
         return [atom if isinstance(atom, Literal) else names[atom] for atom in program.jaxpr.outvars]
 
     arguments = tuple(Var(var.aval) for var in program.jaxpr.invars)
-    outputs = tuple(inline(program, arguments))
-    return Program(arguments, outputs, needed(equations, outputs, {*arguments, *constants}), constants)
+    outputs = tuple(inline(program, arguments, None, ()))
+    kept = needed(equations, outputs, {*arguments, *constants})
+    return Program(arguments, outputs, kept, constants, places)
 
 
 def needed(equations: Sequence[JaxprEqn], targets: Iterable[Atom], known: Container[Var]) -> list[JaxprEqn]:
@@ -137,9 +160,14 @@ def runs(equations: Iterable[JaxprEqn], primitive: str) -> bool:
     """Whether a primitive whose name begins like this is among the equations or inside one of them."""
     return any(
         eqn.primitive.name.startswith(primitive)
-        or any(runs(closed(inner).jaxpr.eqns, primitive) for inner in _programs(eqn.params.values()))
+        or any(runs(inner.jaxpr.eqns, primitive) for inner in inner_programs(eqn))
         for eqn in equations
     )
+
+
+def inner_programs(eqn: JaxprEqn) -> Iterator[ClosedJaxpr]:
+    """The programs that an equation holds: of a call, of a loop's body, of branches."""
+    yield from map(closed, _programs(eqn.params.values()))
 
 
 def _programs(parameters: Iterable[Any]) -> Iterator[ClosedJaxpr | Jaxpr]:

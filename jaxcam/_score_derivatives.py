@@ -106,7 +106,38 @@ def terms(
         d1, d2, d3 = _closed_form(head, activations, class_idx, name=scores.name_of(score))
     else:
         d1, d2, d3 = _exact(head, activations, class_idx, score=score)
+    if scores.name_of(score) == "softmax":  # all three came divided by p_c, which the alphas do not need
+        d1 = jnp.exp(scores.log_softmax(head(activations), class_idx)).astype(d1.dtype) * d1
     return Terms(d1, exact_alphas(activations, d2, d3), ill_conditioned(activations, d2, d3))
+
+
+def derivatives_of_score(
+    head: Head,
+    activations: Float[Array, "*spatial k"],
+    class_idx: scores.ClassIdx,
+    *,
+    score: str | scores.Score,
+    alphas: str,
+) -> tuple[_closed_forms.Derivatives, Float[Array, ""]]:
+    """d1, d2 and d3 divided by one positive number, and the logarithm of that number.
+
+    For "exp" it is S_c and for "softmax" log p_c: derivatives at several points can be compared by it, and nothing
+    overflows. The arguments and errors are those of `methods.grad_cam_pp`.
+    """
+    check_head(head, activations, class_idx)
+    name = scores.name_of(score)
+    logits = head(activations)
+    log_scale = jnp.zeros((), logits.dtype)
+    if name == "exp":
+        log_scale = scores.logit(logits, class_idx)
+    elif name == "softmax":
+        log_scale = scores.log_softmax(logits, class_idx)
+    if not _takes_closed_form(head, activations, class_idx, score=score, alphas=alphas):
+        return _exact(head, activations, class_idx, score=score), log_scale
+    if name == "exp":
+        g = jax.grad(one_logit(head, class_idx))(activations)
+        return (g, g**2, g**3), log_scale
+    return _closed_form(head, activations, class_idx, name=name), log_scale
 
 
 def _takes_closed_form(
@@ -155,8 +186,7 @@ def _closed_form(
     probabilities = jax.nn.softmax(logits)
     if name == "log_softmax":
         return _closed_forms.log_softmax_derivatives(jacobian, probabilities, class_idx)
-    u, d2, d3 = _closed_forms.softmax_derivatives(jacobian, probabilities, class_idx)
-    return scores.logit(probabilities, class_idx).astype(u.dtype) * u, d2, d3
+    return _closed_forms.softmax_derivatives(jacobian, probabilities, class_idx)
 
 
 def _exact(
@@ -170,4 +200,4 @@ def _exact(
     d1, d2, d3 = elementwise_derivatives(
         lambda a: jnp.exp(scores.log_softmax(head(a), class_idx) - offset), activations
     )
-    return jnp.exp(offset) * d1, d2, d3
+    return d1, d2, d3

@@ -1,154 +1,89 @@
-"""The methods, each a composition of a few lines, for one image: activations A `[*spatial, k]` -> raw map `[*spatial]`.
+"""The methods, each a composition of a few lines, for one image -> raw map `[*spatial]`, not normalised (see `maps`).
 
-`head` is any callable from A to logits `[c]`; there may be any number of spatial axes; `class_idx` may be traced. All
-of it composes with jit, vmap and grad, by the parameters of the head as well. Raw maps are not normalised: see `maps`.
-A batch, an image in and a heatmap out: `jaxcam.explain`.
+From activations A `[*spatial, k]`, with any number of spatial axes, and a `head`, any callable from A to logits `[c]`:
+
+    cam                 M_c = sum_k w_k^c A_k                       Zhou et al. 2016
+    grad_cam            w_k = mean g_k                              Selvaraju et al. 2017
+    grad_cam_pp         w_k = sum alpha ReLU(g_k)                   Chattopadhay et al. 2018
+    grad_cam_positive   w_k = mean ReLU(g_k)                        Lerma and Lucas 2022
+    hires_cam           sum_k g_k ∘ A_k                             Draelos and Carin 2020
+    xgrad_cam           w_k = sum g_k A_k / sum A_k                 Fu et al. 2020
+    layer_cam           sum_k ReLU(g_k) ∘ A_k                       Jiang et al. 2021
+    eigen_cam           A v_1, the first right singular vector      Muhammad and Yeasin 2020
+    ablation_cam        w_k = (Y - Y_k) / Y, channel k removed      Desai and Ramaswamy 2020
+    counterfactual      w_k = -mean g_k                             Selvaraju et al. 2017
+
+From a model and an image, because they run it on changed images, or go back to its pixels:
+
+    score_cam           w = softmax_k Y(I ∘ H_k)                    Wang et al. 2020
+    smooth_grad_cam_pp  grad_cam_pp with means over noisy images    Omeiza et al. 2019
+    guided_backprop     dY / dI by the guided rule `[H, W, 3]`      Springenberg et al. 2015
+    guided_grad_cam     guided_backprop times Grad-CAM `[H, W, 3]`  Selvaraju et al. 2017
+
+`class_idx` may be traced. All of it composes with jit, vmap and grad, by the parameters as well (not guided ones
+forwards). A batch, an image in and a heatmap out: `jaxcam.explain`, whose `method=` are the names in `METHODS`.
 """
 
-import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Float
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-from jaxcam._score_derivatives import Head, Terms, gradient_of_score, terms
-from jaxcam.maps import weighted_map
-from jaxcam.scores import ClassIdx, Score, check_class_idx
-
-
-def cam(
-    head_kernel: Float[Array, "k c"], activations: Float[Array, "*spatial k"], class_idx: ClassIdx
-) -> Float[Array, "*spatial"]:
-    """Class activation map: M_c = sum_k w_k^c A_k, for a head that is global average pooling and one linear layer.
-
-    Args:
-        head_kernel: w, the linear layer's kernel, `[k, c]`.
-        activations: A, what is pooled, `[*spatial, k]`.
-        class_idx: c.
-
-    Returns:
-        `[*spatial]`, signed: no ReLU is applied. Its mean over the positions is the logit less its bias.
-
-    Raises:
-        ValueError: the kernel's rows are not the channels, or class_idx is out of range.
-        TypeError: class_idx is not an integer.
-
-    **Source**: Zhou et al. 2016 (CAM), Eq. 2; Eq. 25 of the report.
-    """
-    if head_kernel.ndim != 2 or head_kernel.shape[0] != activations.shape[-1]:
-        raise ValueError(
-            f"head_kernel must be [k, c] with the k = {activations.shape[-1]} channels of the activations, but came as "
-            f"{head_kernel.shape}: pass the kernel of the linear layer that follows the pooling (transposed if [c, k])"
-        )
-    check_class_idx(class_idx, head_kernel.shape[1])
-    column = jax.lax.dynamic_index_in_dim(head_kernel, jnp.asarray(class_idx), axis=1, keepdims=False)
-    return jnp.tensordot(activations, column, axes=1)
+from jaxcam._methods.elementwise import counterfactual as counterfactual
+from jaxcam._methods.elementwise import eigen_cam as eigen_cam
+from jaxcam._methods.elementwise import grad_cam_positive as grad_cam_positive
+from jaxcam._methods.elementwise import hires_cam as hires_cam
+from jaxcam._methods.elementwise import layer_cam as layer_cam
+from jaxcam._methods.elementwise import xgrad_cam as xgrad_cam
+from jaxcam._methods.grad_cam import cam as cam
+from jaxcam._methods.grad_cam import grad_cam as grad_cam
+from jaxcam._methods.grad_cam import grad_cam_pp as grad_cam_pp
+from jaxcam._methods.grad_cam import grad_cam_pp_weights as grad_cam_pp_weights
+from jaxcam._methods.grad_cam import grad_cam_weights as grad_cam_weights
+from jaxcam._methods.guided import guided_backprop as guided_backprop
+from jaxcam._methods.guided import guided_grad_cam as guided_grad_cam
+from jaxcam._methods.perturbation import ablation_cam as ablation_cam
+from jaxcam._methods.perturbation import score_cam as score_cam
+from jaxcam._methods.smoothed import smooth_grad_cam_pp as smooth_grad_cam_pp
 
 
-def grad_cam_weights(
-    head: Head, activations: Float[Array, "*spatial k"], class_idx: ClassIdx, *, score: str | Score = "logit"
-) -> Float[Array, " k"]:
-    """w_k = mean over the positions of dY / dA_k. Arguments and errors as in `grad_cam`.
+class Method(NamedTuple):
+    """A line in the list of methods."""
 
-    **Source**: Selvaraju et al. 2017, Eq. 1. (Eq. 21 of the report takes the sum: a positive factor.)
-    """
-    return mean_over_positions(gradient_of_score(head, activations, class_idx, score=score))
-
-
-def grad_cam(
-    head: Head, activations: Float[Array, "*spatial k"], class_idx: ClassIdx, *, score: str | Score = "logit"
-) -> Float[Array, "*spatial"]:
-    """Grad-CAM: ReLU(sum_k w_k A_k) with `grad_cam_weights`.
-
-    Args:
-        head: A -> logits `[c]`, for one image.
-        activations: A, `[*spatial, k]`.
-        class_idx: c, static or traced.
-        score: Y: "logit", "exp", "softmax", "log_softmax", or a callable (logits, class_idx) -> scalar.
-
-    Returns:
-        The raw map `[*spatial]`, after the ReLU, not normalised.
-
-    Raises:
-        ValueError: the head does not return `[c]`, class_idx is out of range, or the score's name is not known.
-        TypeError: class_idx is not an integer, or activations are not floating point.
-
-    **Source**: Selvaraju et al. 2017 (Grad-CAM), Eq. 1 and 2.
-    """
-    return weighted_map(grad_cam_weights(head, activations, class_idx, score=score), activations)
+    title: str
+    """As in the papers."""
+    source: str
+    """The paper."""
+    function: Callable[..., Any]
+    """Of one image."""
+    needs: str = "activations"
+    """What the function takes: "activations" (and a head), or "image" (and a model)."""
+    default_score: str | None = "logit"
+    """None for methods that have no score."""
+    differentiates: bool = True
+    """Whether the gradient of the score by the activations is part of it."""
+    is_cheap: bool = True
+    """Whether it costs about one backward pass, so that the maps of a whole batch fit into memory together."""
 
 
-def grad_cam_pp_weights(
-    head: Head,
-    activations: Float[Array, "*spatial k"],
-    class_idx: ClassIdx,
-    *,
-    score: str | Score = "exp",
-    alphas: str = "auto",
-    normalize_alphas: bool = False,
-) -> Float[Array, " k"]:
-    """w_k = sum over the positions of alpha * ReLU(dY / dA_k). Arguments and errors as in `grad_cam_pp`.
-
-    For score="exp" they are divided by exp(S_c), so that they never overflow.
-
-    **Source**: Chattopadhay et al. 2018 (Grad-CAM++), Eq. 5.
-    """
-    found = terms(head, activations, class_idx, score=score, alphas=alphas)
-    return weights_of(found, normalize_alphas=normalize_alphas).astype(activations.dtype)
-
-
-def grad_cam_pp(
-    head: Head,
-    activations: Float[Array, "*spatial k"],
-    class_idx: ClassIdx,
-    *,
-    score: str | Score = "exp",
-    alphas: str = "auto",
-    normalize_alphas: bool = False,
-) -> Float[Array, "*spatial"]:
-    """Grad-CAM++: ReLU(sum_k w_k A_k) with `grad_cam_pp_weights`.
-
-    Args:
-        head: A -> logits `[c]`, for one image.
-        activations: A, `[*spatial, k]`.
-        class_idx: c, static or traced.
-        score: Y: "exp" (the paper's), "softmax", "log_softmax", "logit", or a callable (logits, class_idx) -> scalar.
-        alphas: "exact" takes the true second and third derivatives of any head; "closed_form" those of a piecewise
-            linear head, in one backward pass (several for softmax); "auto" takes the closed form where it is proven
-            to hold, and the exact path elsewhere.
-        normalize_alphas: divide each channel's alphas by their sum over the positions with a positive gradient, as the
-            authors' released code does and the paper does not.
-
-    Returns:
-        The raw map `[*spatial]`, after the ReLU, not normalised.
-
-    Raises:
-        ValueError: alphas="closed_form" with a head not proven piecewise linear or a score that has none; a score that
-            is piecewise linear in A, such as a ReLU network's logit, for which alpha is 0/0; an unknown name; the head
-            does not return `[c]`; class_idx out of range.
-        TypeError: class_idx is not an integer, or activations are not floating point.
-
-    **Source**: Chattopadhay et al. 2018 (Grad-CAM++), Eq. 2, 5, 8 and 10.
-    """
-    weights = grad_cam_pp_weights(
-        head, activations, class_idx, score=score, alphas=alphas, normalize_alphas=normalize_alphas
-    )
-    return weighted_map(weights, activations)
-
-
-def mean_over_positions(gradient: Float[Array, "*spatial k"]) -> Float[Array, " k"]:
-    """Grad-CAM's weights from the gradient."""
-    return gradient.mean(_positions(gradient))
-
-
-def weights_of(found: Terms, *, normalize_alphas: bool) -> Float[Array, " k"]:
-    """The weights of Grad-CAM++ from its terms."""
-    positions = _positions(found.d1)
-    alphas = found.alphas.astype(found.d1.dtype)
-    if normalize_alphas:
-        # The sum runs over the positions with a positive gradient only, as in the authors' code.
-        total = jnp.where(found.d1 > 0, alphas, 0).sum(positions, keepdims=True)
-        alphas = jnp.where(total != 0, alphas / jnp.where(total != 0, total, 1), alphas)
-    return (alphas * jax.nn.relu(found.d1)).sum(positions)
-
-
-def _positions(activations: Float[Array, "*spatial k"]) -> tuple[int, ...]:
-    return tuple(range(activations.ndim - 1))
+METHODS: dict[str, Method] = {
+    "grad_cam_pp": Method("Grad-CAM++", "Chattopadhay et al. 2018", grad_cam_pp, default_score="exp"),
+    "grad_cam": Method("Grad-CAM", "Selvaraju et al. 2017", grad_cam),
+    "cam": Method("CAM", "Zhou et al. 2016", cam, default_score=None, differentiates=False),
+    "grad_cam_positive": Method("Grad-CAM+", "Lerma and Lucas 2022", grad_cam_positive),
+    "hires_cam": Method("HiResCAM", "Draelos and Carin 2020", hires_cam),
+    "xgrad_cam": Method("XGrad-CAM", "Fu et al. 2020", xgrad_cam),
+    "layer_cam": Method("LayerCAM", "Jiang et al. 2021", layer_cam),
+    "eigen_cam": Method("Eigen-CAM", "Muhammad and Yeasin 2020", eigen_cam, default_score=None, differentiates=False),
+    "ablation_cam": Method(
+        "Ablation-CAM", "Desai and Ramaswamy 2020", ablation_cam, differentiates=False, is_cheap=False
+    ),
+    "score_cam": Method(
+        "Score-CAM", "Wang et al. 2020", score_cam, needs="image", differentiates=False, is_cheap=False
+    ),
+    "smooth_grad_cam_pp": Method(
+        "SmoothGrad-CAM++", "Omeiza et al. 2019", smooth_grad_cam_pp, needs="image", default_score="exp", is_cheap=False
+    ),
+    "counterfactual": Method("Counterfactual", "Selvaraju et al. 2017", counterfactual),
+    "guided_backprop": Method("Guided backpropagation", "Springenberg et al. 2015", guided_backprop, needs="image"),
+    "guided_grad_cam": Method("Guided Grad-CAM", "Selvaraju et al. 2017", guided_grad_cam, needs="image"),
+}
+"""All methods by name."""

@@ -7,6 +7,7 @@ and JAX would clamp it.
 
 import operator
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +51,29 @@ def log_softmax(logits: Float[Array, " c"], class_idx: ClassIdx) -> Float[Array,
 def softmax(logits: Float[Array, " c"], class_idx: ClassIdx) -> Float[Array, ""]:
     """Y = softmax(S)_c, the class's probability. **Source**: Chattopadhay et al. 2018, section 3.2, "softmax"."""
     return jnp.exp(log_softmax(logits, class_idx))
+
+
+@dataclass(frozen=True)
+class Negated:
+    """-Y for a score Y: what speaks against the class. Equal for equal scores, so that compiled programs are found."""
+
+    score: str | Score
+
+    def __call__(self, logits: Float[Array, " c"], class_idx: ClassIdx) -> Float[Array, ""]:
+        """-Y(logits, class_idx)."""
+        return -resolve(self.score)(logits, class_idx)
+
+
+def negated(score: str | Score = "logit") -> Negated:
+    """The score -Y, for counterfactual maps: which regions would have to change to lower the class's score.
+
+    Raises:
+        ValueError, TypeError: as `resolve`.
+
+    **Source**: Selvaraju et al. 2017 (Grad-CAM), section 3.3.
+    """
+    resolve(score)
+    return Negated(score)
 
 
 _NAMED: dict[str, Score] = {"logit": logit, "exp": exp, "softmax": softmax, "log_softmax": log_softmax}

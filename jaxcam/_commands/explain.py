@@ -7,19 +7,20 @@ from pathlib import Path
 
 from jaxcam._commands.parser import Parser, UsageError, one_line, printable, report
 from jaxcam._commands.report import explained, panel_of, table_of
-from jaxcam._explain import METHODS
 from jaxcam._overlay import save
 from jaxcam._progress import progress
 from jaxcam.images import read_image
+from jaxcam.methods import METHODS
 from jaxcam.models import EMBEDDED_MODELS, MODELS, Network
 
-_DEFAULT_METHODS = ("grad_cam", "grad_cam_pp", "cam")
+_DEFAULT_METHODS = ("grad_cam", "grad_cam_pp", "cam", "guided_grad_cam")
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 _MODELS = (
     "mini_resnet, mini_vgg, squeezenet1_0|1, vgg11|13|16|19[_bn], resnet18|34|50|101|152, resnext50_32x4d, "
     "wide_resnet50_2, efficientnet_b0 to b7; for CIFAR-10: resnet20|32|44|56|110"
 )
 _WEIGHTS = 'a .safetensors or .pth file, a Hugging Face repo, or "imagenet"; the mini networks have theirs built in'
+_METHODS = "comma-separated: grad_cam, grad_cam_pp, cam, guided_grad_cam (these), layer_cam, score_cam ..."
 _EPILOG = """\
 Without IMAGE a bundled picture is explained. The mini networks know ten drawn
 figures; photographs need a network with weights. Of several pictures each is
@@ -78,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="JPEG, PNG, WebP, BMP or GIF files")
     parser.add_argument("--model", choices=MODELS, metavar="NAME", help=_MODELS)
     parser.add_argument("--weights", metavar="FROM", help=_WEIGHTS)
-    parser.add_argument("--method", metavar="LIST", help=f"comma-separated, of {', '.join(METHODS)}")
+    parser.add_argument("--method", metavar="LIST", help=_METHODS)
     parser.add_argument(
         "--top", type=_top, default=3, metavar="K", help="explain the K likeliest classes, up to 20 (3)"
     )

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +11,13 @@ from jaxtyping import Array, Float
 from PIL import Image
 
 from jaxcam import maps
-from jaxcam._explain import Status, explain
-from jaxcam._overlay import Cell, Row, overlay, panel
+from jaxcam._explain import explain
+from jaxcam._explanation import Status
+from jaxcam._overlay import Cell, Row, gradient_picture, overlay, panel
+from jaxcam._raw_maps import takes
+from jaxcam.methods import METHODS
 from jaxcam.models import Network
 
-TITLES = {"grad_cam": "Grad-CAM", "grad_cam_pp": "Grad-CAM++", "cam": "CAM"}
 _SHOWN_E = ("grad_cam_pp", "grad_cam", "cam")
 
 
@@ -26,6 +28,8 @@ class Map(NamedTuple):
     """At the panel's size."""
     confidence_on_e: float
     status: Status
+    gradient: Float[np.ndarray, "H W 3"] | None
+    """Of methods that make one: drawn instead of the heatmap."""
 
 
 class Explained(NamedTuple):
@@ -63,18 +67,26 @@ def explained(
     seen = model.preprocessing.view(picture)
     probabilities = np.asarray(_probabilities(model, seen[None]))[0]
     ranking = np.argsort(-probabilities, stable=True)
+    images = model.preprocessing.normalise(seen[None])
+    # All classes from one forward pass; one that was asked for is explained alone.
+    which: dict[str, Any] = {"top": min(top, len(ranking))} if class_idx is None else {"class_idx": class_idx}
     chosen = ranking[:top] if class_idx is None else np.array([class_idx])
-    normalised = model.preprocessing.normalise(seen)
-    images = np.broadcast_to(normalised, (len(chosen), *normalised.shape))
     classes = [Explained(model.class_names[c], float(probabilities[c]), {}) for c in chosen]
     for method in methods:
         if method == "cam" and model.cam_layer is None:
             continue
-        found = explain(model, images, class_idx=chosen, method=method)
-        on_e = _probabilities(model, maps.explanation_map(jnp.broadcast_to(seen, images.shape), found.heatmap))
-        for i, c in enumerate(chosen):
-            heat = np.clip(maps.heatmap(found.cam_map[i], (size, size)), 0, 1)
-            classes[i].maps[method] = Map(np.asarray(heat), float(on_e[i, c]), Status(int(found.status[i])))
+        key = jax.random.key(0) if takes(method, "key") else None
+        found = explain(model, images, method=method, key=key, **which)
+        found = jax.tree.map(lambda value: value[0] if class_idx is None else value, found)
+        on_e = _probabilities(model, maps.explanation_map(jnp.stack([jnp.asarray(seen)] * len(chosen)), found.heatmap))
+        for i, c in enumerate(found.class_idx):
+            own_size = maps.heatmap(found.cam_map[i], (size, size)) if found.gradient is None else found.heatmap[i]
+            classes[i].maps[method] = Map(
+                np.asarray(np.clip(own_size, 0, 1)),
+                float(on_e[i, c]),
+                Status(int(found.status[i])),
+                None if found.gradient is None else np.asarray(found.gradient[i]),
+            )
     return Report(
         _view(model, picture, size),
         [(model.class_names[c], float(probabilities[c])) for c in ranking[:3]],
@@ -85,33 +97,35 @@ def explained(
 
 def panel_of(report: Report, *, title: str) -> Image.Image:
     """The input with its predictions, and a row of overlays and E for each class."""
-    masking = next(m for m in _SHOWN_E if m in report.classes[0].maps)
+    masking = _masking(report)
     rows = [
         Row(
             f"{entry.name}\n{_percent(entry.confidence)}",
             [
                 *(_overlay_cell(report, entry, method) for method in report.methods),
-                _e_cell(report, entry.maps[masking]),
+                *([_e_cell(report, entry.maps[masking])] if masking else []),
             ],
         )
         for entry in report.classes
     ]
     lead = Cell(report.view, "\n".join(f"{name}\t{_percent(p)}" for name, p in report.predictions))
-    headings = [*(TITLES[m] for m in report.methods), f"E, dimmed by\n{TITLES[masking]}"]
+    headings = [METHODS[m].title.replace("Guided ", "Guided\n") for m in report.methods]
+    headings += [f"E, dimmed by\n{METHODS[masking].title}"] if masking else []
     size = report.view.shape[0]
     return panel(rows, headings=headings, title=title, lead=lead, cell_size=size / 2, scale=2)
 
 
 def table_of(report: Report, *, title: str) -> str:
     """The figures of the panel as text."""
-    methods = report.methods
-    header = ["class", "confidence", *(f"on E, {TITLES[m]}" for m in methods), "status"]
+    gradients = {m for entry in report.classes for m, found in entry.maps.items() if found.gradient is not None}
+    methods = [m for m in report.methods if m not in gradients]
+    header = ["class", "confidence", *(f"on E, {METHODS[m].title}" for m in methods), "status"]
     lines = [
         [
             entry.name,
             _percent(entry.confidence),
             *(_percent(entry.maps[m].confidence_on_e) if m in entry.maps else "-" for m in methods),
-            ", ".join(f"{TITLES[m]}: {_words(f.status)}" for m, f in entry.maps.items() if f.status) or "ok",
+            ", ".join(f"{METHODS[m].title}: {_words(f.status)}" for m, f in entry.maps.items() if f.status) or "ok",
         ]
         for entry in report.classes
     ]
@@ -129,13 +143,21 @@ def table_of(report: Report, *, title: str) -> str:
     )
 
 
+def _masking(report: Report) -> str | None:
+    """The method whose E is shown: a map of regions, which guided gradients are not."""
+    regions = [m for m, found in report.classes[0].maps.items() if found.gradient is None]
+    return next((m for m in (*_SHOWN_E, *regions) if m in regions), None)
+
+
 def _overlay_cell(report: Report, entry: Explained, method: str) -> Cell:
     found = entry.maps.get(method)
     if found is None:
         return Cell(None, "does not apply:\nno global average pooling")
-    caption = f"on E: {_percent(found.confidence_on_e)}"
-    if found.status:
-        caption += f"\n{_words(found.status)}"
+    status = _words(found.status) if found.status else ""
+    if found.gradient is not None:
+        drawn = np.nan_to_num(found.gradient, posinf=0, neginf=0)
+        return Cell(gradient_picture(drawn), status)
+    caption = f"on E: {_percent(found.confidence_on_e)}\n{status}".strip()
     return Cell(overlay(report.view, found.heatmap), caption)
 
 

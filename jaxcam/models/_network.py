@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from jaxcam.images import Preprocessing
@@ -126,6 +127,7 @@ class Network(nnx.Module):
         for name in names:
             stage = self.stages[name]
             x = stage(x, rngs=rngs) if isinstance(stage, Random) else stage(x)
+            x = checkpoint_name(x, name)  # what `jaxcam.split` and `jaxcam.layers` read; it costs nothing
         return x
 
     def _cut(self, layer: str | None) -> int:

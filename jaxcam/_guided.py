@@ -1,0 +1,178 @@
+"""Guided backpropagation as a transformation of any JAX function: its ReLUs get another derivative.
+
+The program of the function is rewritten: each rectifier becomes a call of a function with a backward rule of its own,
+also inside jit, remat, scan, while and cond. Everything else stays as it is.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
+
+from jaxcam._partition import merged, partitioned
+from jaxcam._program import CUSTOM, Atom, Stage, closed
+from jaxcam._rectifiers import rectifiers
+
+__all__ = ["guided"]
+
+R = TypeVar("R")
+_HOLDERS = frozenset({
+    "checkpoint", "closed_call", "cond", "core_call", "jit", "pjit", "remat2", "scan", "shard_map", "while",
+})  # fmt: skip
+
+
+def guided(f: Callable[..., R], *, deconvnet: bool = False) -> Callable[..., R]:
+    """The function f with the same values, whose rectifiers pass back only what is positive.
+
+    For every rectifier y = φ(x), with the gradient ȳ that comes from above, what is passed on is
+
+        x̄ = φ'(x) · ȳ · 1[ȳ > 0] · 1[x > 0].
+
+    That is guided backpropagation for ReLU, where φ' = 1; ReLU6, leaky ReLU, ELU, SELU, SiLU, GELU, Mish and hard swish
+    keep their own slope and the two conditions. Recognised is what computes such a function elementwise from one value
+    and constants (see `jaxcam._rectifiers`), however it is written; not softplus, which is no zero at zero, nor slopes
+    that are learned (PReLU), nor what keeps a variance above zero in normalisation layers.
+
+    Composes with jit, vmap and grad, in any order, also by the parameters, but not with forward derivatives: the rule
+    is not linear in ȳ, so that there is no jvp. Where rectifiers are inside functions with a derivative rule of their
+    own (`jax.custom_vjp`), that rule is given up for them. The program is traced and rewritten on every call: call it
+    inside `jax.jit`.
+
+    Args:
+        f: any JAX function. Leaves of its arguments that are not arrays are static.
+        deconvnet: Zeiler and Fergus's rule instead: x̄ = ȳ · 1[ȳ > 0], whatever x was.
+
+    Returns:
+        A function with the signature of f.
+
+    Raises:
+        TypeError: f is not callable.
+
+    Warns:
+        UserWarning: there is no rectifier in f; its gradient is then the ordinary one.
+
+    **Source**: Springenberg et al. 2015 (Striving for Simplicity), section 3.4; Zeiler and Fergus 2014 for `deconvnet`.
+    """
+    if not callable(f):
+        raise TypeError(f"f must be a function, not {type(f).__name__}; pass the function itself")
+
+    @functools.wraps(f)
+    def with_guidance(*args: Any, **kwargs: Any) -> R:
+        static, arrays = partitioned((args, kwargs))
+
+        def on_arrays(arrays: list[Any]) -> R:
+            args, kwargs = merged(static, arrays)
+            return f(*args, **kwargs)
+
+        program, out = jax.make_jaxpr(on_arrays, return_shape=True)(arrays)
+        rewritten, count = _rewritten(program.jaxpr, deconvnet)
+        if not count:
+            warnings.warn(
+                "guided: no ReLU or relative of it was found in this function, so that its gradient is the ordinary "
+                "one; write the activations with jax.nn, or as functions of one value and constants",
+                stacklevel=2,
+            )
+        leaves = jaxpr_as_fun(ClosedJaxpr(rewritten, program.consts))(*arrays)
+        return jax.tree.unflatten(jax.tree.structure(out), leaves)
+
+    return with_guidance
+
+
+def _rewritten(jaxpr: Jaxpr, deconvnet: bool) -> tuple[Jaxpr, int]:
+    """The program with guided rectifiers, and how many there are."""
+    ends = {found.end: found for found in rectifiers(jaxpr)}
+    names: dict[Var, Atom] = {}
+    equations: list[JaxprEqn] = []
+    count = len(ends)
+
+    def renamed(atom: Atom) -> Atom:
+        return atom if isinstance(atom, Literal) else names.get(atom, atom)
+
+    for i, eqn in enumerate(jaxpr.eqns):
+        if i in ends:
+            rule = _with_rule(ends[i].phi, ends[i].x, deconvnet)
+            equations.append(
+                rule.replace(invars=[renamed(ends[i].x)], outvars=eqn.outvars, source_info=eqn.source_info)
+            )
+            continue
+        eqn = eqn.replace(invars=[renamed(atom) for atom in eqn.invars])
+        name = eqn.primitive.name
+        if name in CUSTOM:
+            inner, inside = _rewritten(closed(eqn.params[CUSTOM[name]]).jaxpr, deconvnet)
+            if inside:
+                count += inside
+                program = ClosedJaxpr(inner, closed(eqn.params[CUSTOM[name]]).consts)
+                body, outputs = _written_out(program, eqn)
+                equations.extend(body)
+                names.update(zip(eqn.outvars, outputs, strict=True))
+                continue
+        elif name in _HOLDERS:
+            params, inside = _rewritten_params(eqn.params, deconvnet)
+            count += inside
+            eqn = eqn.replace(params=params)
+        equations.append(eqn)
+    outputs = [renamed(atom) for atom in jaxpr.outvars]
+    return jaxpr.replace(eqns=equations, outvars=outputs), count
+
+
+def _rewritten_params(params: dict[str, Any], deconvnet: bool) -> tuple[dict[str, Any], int]:
+    total = 0
+
+    def rewritten(value: Any) -> Any:
+        nonlocal total
+        if isinstance(value, tuple) and any(isinstance(v, ClosedJaxpr | Jaxpr) for v in value):
+            return tuple(rewritten(v) for v in value)
+        if not isinstance(value, ClosedJaxpr | Jaxpr):
+            return value
+        inner, count = _rewritten(closed(value).jaxpr, deconvnet)
+        total += count
+        return ClosedJaxpr(inner, value.consts) if isinstance(value, ClosedJaxpr) else inner
+
+    return {name: rewritten(value) for name, value in params.items()}, total
+
+
+def _written_out(program: ClosedJaxpr, eqn: JaxprEqn) -> tuple[list[JaxprEqn], list[Atom]]:
+    """The equations of a call with its operands for their arguments; each call gets variables of its own."""
+    if program.consts:
+        raise NotImplementedError(f"guided: {eqn.primitive.name} with constants of its own")
+    names: dict[Var, Atom] = dict(zip(program.jaxpr.invars, eqn.invars, strict=True))
+    body: list[JaxprEqn] = []
+    for inner in program.jaxpr.eqns:
+        outvars = [Var(var.aval) for var in inner.outvars]
+        invars = [atom if isinstance(atom, Literal) else names[atom] for atom in inner.invars]
+        body.append(inner.replace(invars=invars, outvars=outvars))
+        names.update(zip(inner.outvars, outvars, strict=True))
+    return body, [atom if isinstance(atom, Literal) else names[atom] for atom in program.jaxpr.outvars]
+
+
+def _with_rule(phi: Stage, x: Var, deconvnet: bool) -> JaxprEqn:
+    """An equation that computes φ and has the guided rule."""
+    function = partial(phi.scalar, {})
+
+    @jax.custom_vjp
+    def rectifier(x: Any) -> Any:
+        return function(x)
+
+    def forward(x: Any) -> tuple[Any, Any]:
+        y, pull = jax.vjp(function, x)
+        return y, (pull, x)
+
+    def backward(residuals: Any, gradient: Any) -> tuple[Any]:
+        pull, x = residuals
+        positive = jnp.where(gradient > 0, gradient, jnp.zeros((), gradient.dtype))
+        if deconvnet:
+            return (positive.astype(x.dtype),)
+        (passed,) = pull(positive)
+        return (jnp.where(x > 0, passed, jnp.zeros((), passed.dtype)),)
+
+    rectifier.defvjp(forward, backward)
+    aval: Any = x.aval
+    (eqn,) = jax.make_jaxpr(rectifier)(jax.ShapeDtypeStruct(aval.shape, aval.dtype)).jaxpr.eqns
+    return eqn

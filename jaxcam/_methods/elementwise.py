@@ -1,0 +1,121 @@
+"""One gradient, or none: HiResCAM, XGrad-CAM, LayerCAM, positive gradients, Eigen-CAM, counterfactual maps.
+
+The arguments `head`, `activations`, `class_idx` and `score`, and the errors, are those of `grad_cam`.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxcam._closed_forms import widened
+from jaxcam._methods.grad_cam import grad_cam
+from jaxcam._score_derivatives import Head, gradient_of_score
+from jaxcam.maps import weighted_map
+from jaxcam.scores import ClassIdx, Score, negated
+
+
+def hires_cam(
+    head: Head, activations: Float[Array, "*spatial k"], class_idx: ClassIdx, *, score: str | Score = "logit"
+) -> Float[Array, "*spatial"]:
+    """HiResCAM: ReLU(sum_k g_k ∘ A_k), with the gradient g = dY / dA of every position instead of its mean.
+
+    For a head that is one linear layer, with or without pooling before it, the sum over the positions is the logit
+    less its bias: the map shows exactly what the network added up.
+
+    Returns:
+        The raw map `[*spatial]`, after the ReLU (with which the paper draws it), not normalised.
+
+    **Source**: Draelos and Carin 2020 (HiResCAM), section 3.2.
+    """
+    return jax.nn.relu((gradient_of_score(head, activations, class_idx, score=score) * activations).sum(-1))
+
+
+def xgrad_cam(
+    head: Head, activations: Float[Array, "*spatial k"], class_idx: ClassIdx, *, score: str | Score = "logit"
+) -> Float[Array, "*spatial"]:
+    """XGrad-CAM: weights w_k = sum_ij g_ijk A_ijk / sum_ij A_ijk, the mean of the gradient weighted by the activation.
+
+    Returns:
+        The raw map `[*spatial]`, ReLU(sum_k w_k A_k), not normalised. A channel whose activations sum to zero has no
+        weighted mean, and gets weight 0; nothing is added to the sum (an eps would rescale channels with small ones).
+
+    **Source**: Fu et al. 2020 (Axiom-based Grad-CAM), Eq. 8.
+    """
+    positions = tuple(range(activations.ndim - 1))
+    product = (gradient_of_score(head, activations, class_idx, score=score) * activations).sum(positions)
+    total = activations.sum(positions)
+    # The inner where keeps the gradient of the branch that is not taken finite.
+    weights = jnp.where(total != 0, product / jnp.where(total != 0, total, 1), 0)
+    return weighted_map(weights, activations)
+
+
+def layer_cam(
+    head: Head, activations: Float[Array, "*spatial k"], class_idx: ClassIdx, *, score: str | Score = "logit"
+) -> Float[Array, "*spatial"]:
+    """LayerCAM: ReLU(sum_k ReLU(g_k) ∘ A_k). Made for early layers, whose gradients change from place to place.
+
+    Returns:
+        The raw map `[*spatial]`, not normalised.
+
+    **Source**: Jiang et al. 2021 (LayerCAM), Eq. 6 to 8.
+    """
+    gradient = gradient_of_score(head, activations, class_idx, score=score)
+    return jax.nn.relu((jax.nn.relu(gradient) * activations).sum(-1))
+
+
+def grad_cam_positive(
+    head: Head, activations: Float[Array, "*spatial k"], class_idx: ClassIdx, *, score: str | Score = "logit"
+) -> Float[Array, "*spatial"]:
+    """Grad-CAM with positive gradients only: weights w_k = mean over the positions of ReLU(g_k).
+
+    The baseline for Grad-CAM++, which differs from it by the alphas alone. Lerma and Lucas find the two practically
+    equivalent: alpha is near a constant wherever S_k g is small against 2.
+
+    Returns:
+        The raw map `[*spatial]`, ReLU(sum_k w_k A_k), not normalised.
+
+    **Source**: Lerma and Lucas 2022 (Grad-CAM++ is equivalent to Grad-CAM with positive gradients), "Grad-CAM+".
+    """
+    gradient = gradient_of_score(head, activations, class_idx, score=score)
+    return weighted_map(jax.nn.relu(gradient).mean(tuple(range(gradient.ndim - 1))), activations)
+
+
+def counterfactual(
+    head: Head, activations: Float[Array, "*spatial k"], class_idx: ClassIdx, *, score: str | Score = "logit"
+) -> Float[Array, "*spatial"]:
+    """Counterfactual explanation: Grad-CAM of the negated score, the regions that speak against the class.
+
+    Returns:
+        The raw map `[*spatial]`, not normalised.
+
+    **Source**: Selvaraju et al. 2017 (Grad-CAM), section 3.3.
+    """
+    return grad_cam(head, activations, class_idx, score=negated(score))
+
+
+def eigen_cam(activations: Float[Array, "*spatial k"]) -> Float[Array, "*spatial"]:
+    """Eigen-CAM: the projection of A, positions by channels, on its first right singular vector. It knows no class.
+
+    A singular vector has no sign of its own: the one is taken with which the map's sum is not negative. The matrix is
+    not centred first, as in the paper (the grad-cam package subtracts each channel's mean).
+
+    Args:
+        activations: A, `[*spatial, k]`.
+
+    Returns:
+        The raw map `[*spatial]`, after a ReLU, not normalised.
+
+    Raises:
+        TypeError: activations are not floating point.
+        ValueError: there is no spatial axis.
+
+    **Source**: Muhammad and Yeasin 2020 (Eigen-CAM), section III.
+    """
+    if not jnp.issubdtype(activations.dtype, jnp.floating):
+        raise TypeError(f"activations must be floating point, but their dtype is {activations.dtype}")
+    if activations.ndim < 2:
+        raise ValueError(f"activations must be [*spatial, k], but their shape is {activations.shape}")
+    (wide,) = widened(activations)  # no SVD in half precision
+    _, _, right = jnp.linalg.svd(wide.reshape(-1, activations.shape[-1]), full_matrices=False)
+    projection = jnp.tensordot(wide, right[0], axes=1)
+    return jax.nn.relu(jnp.where(projection.sum() < 0, -projection, projection)).astype(activations.dtype)

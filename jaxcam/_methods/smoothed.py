@@ -1,0 +1,73 @@
+"""SmoothGrad-CAM++: the derivatives of Grad-CAM++, averaged over noisy copies of the image."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from jaxcam import scores
+from jaxcam._halves import halves
+from jaxcam._score_derivatives import derivatives_of_score
+from jaxcam._split import LayerName
+from jaxcam.alphas import exact_alphas
+from jaxcam.maps import weighted_map
+
+
+def smooth_grad_cam_pp(
+    model: object,
+    image: Float[Array, "..."],
+    class_idx: scores.ClassIdx,
+    *,
+    key: Key[Array, ""],
+    layer: LayerName = None,
+    num_samples: int = 25,
+    noise: float = 0.15,
+    score: str | scores.Score = "exp",
+    alphas: str = "auto",
+) -> Float[Array, "*spatial"]:
+    """SmoothGrad-CAM++: alpha and weights of Grad-CAM++ from the means D1, D2, D3 of the derivatives over noisy images.
+
+    alpha = D2 / (2 D2 + S_k D3) and w_k = sum over the positions of alpha ReLU(D1), with A and S_k of the image itself.
+    D_n is the mean over the samples of d_n at the sample's own activations: of its own second and third derivatives,
+    not of powers of a mean gradient. These are derivatives of the mean of Y, so that for score="exp" a sample weighs
+    exp(S_c) as it does in that mean: with large logits few samples decide; score="softmax" is bounded.
+
+    Args:
+        model: as for `jaxcam.explain`.
+        image: I, one image as the model takes it, `[H, W, 3]`.
+        class_idx: c, static or traced.
+        key: a `jax.random.key`, for the noise.
+        layer: where A is taken; None for the model's default.
+        num_samples: noisy copies.
+        noise: the standard deviation of the normal noise, as a share of the image's range, max - min (10 to 20 % in
+            SmoothGrad).
+        score: Y, as for `grad_cam_pp`.
+        alphas: which way the derivatives are taken, as for `grad_cam_pp`.
+
+    Returns:
+        The raw map `[*spatial]`, ReLU(sum_k w_k A_k), not normalised, divided by the largest Y of the samples.
+
+    Raises:
+        ValueError, TypeError: as `grad_cam_pp`, and for a num_samples that is not an integer from 1, or negative noise.
+
+    **Source**: Omeiza et al. 2019 (Smooth Grad-CAM++), Eq. 7 to 9; Smilkov et al. 2017 (SmoothGrad) for the noise.
+    """
+    if isinstance(num_samples, bool) or not isinstance(num_samples, int):
+        raise TypeError(f"num_samples must be an integer, not {num_samples!r}")
+    if num_samples < 1:
+        raise ValueError(f"num_samples must be at least 1, but is {num_samples}")
+    if isinstance(noise, int | float) and noise < 0:
+        raise ValueError(f"noise must not be negative, but is {noise}")
+    parts = halves(model, image, layer=layer)
+    spread = jnp.asarray(noise, image.dtype) * (image.max() - image.min())
+
+    def sample(key: Array) -> tuple[tuple[Array, Array, Array], Array]:
+        noisy = image + spread * jax.random.normal(key, image.shape, image.dtype)
+        a = parts.features(noisy)
+        return derivatives_of_score(lambda a: parts.head(a, noisy), a, class_idx, score=score, alphas=alphas)
+
+    derivatives, log_scales = jax.lax.map(sample, jax.random.split(key, num_samples))
+    shares = jnp.exp(log_scales - log_scales.max())  # the common factor cancels from alpha and scales the map
+    d1, d2, d3 = (jnp.tensordot(shares.astype(d.dtype), d, axes=1) / num_samples for d in derivatives)
+    activations = parts.features(image)
+    weights = exact_alphas(activations, d2, d3).astype(d1.dtype) * jax.nn.relu(d1)
+    return weighted_map(weights.sum(tuple(range(weights.ndim - 1))).astype(activations.dtype), activations)

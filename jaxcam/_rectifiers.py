@@ -1,0 +1,131 @@
+"""Rectifiers: the places in a program that act as a ReLU or one of its relatives, found by what they compute.
+
+An equation ends a rectifier φ where it is reached from one value x by elementwise operations and constants alone, and
+where that function of x, tried at a few numbers, passes what is positive and holds back what is negative. So names do
+not matter: `jax.nn.relu`, `maximum(x, 0)`, `where(x > 0, x, 0)`, `x * (x > 0)`, `clip(x, 0, 6)`, leaky ReLU, ELU, SELU,
+SiLU, GELU, Mish and hard swish are found however they are written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
+
+from jaxcam._elementwise import is_elementwise, program_of_call
+from jaxcam._program import Stage, holds, shape
+
+__all__ = ["rectifiers"]
+
+_ENDS = frozenset({"clamp", "max", "mul", "select_n"})
+_SCALES = frozenset({"convert_element_type", "div", "mul", "neg"})
+_LONGEST = 24
+_POINTS = np.array([0.0, 0.5, 1.0, 10.0, -0.5, -10.0])
+
+
+class Rectifier(NamedTuple):
+    """A place in a program: `phi` computes the outputs of equation number `end` from x."""
+
+    end: int
+    x: Var
+    phi: Stage
+
+
+def rectifiers(jaxpr: Jaxpr) -> Iterator[Rectifier]:
+    """The rectifiers of a program; those inside the calls in it belong to their programs."""
+    makers: dict[Var, JaxprEqn] = {}
+    for i, eqn in enumerate(jaxpr.eqns):
+        makers.update(dict.fromkeys(eqn.outvars, eqn))
+        if len(eqn.outvars) != 1 or not holds(eqn.outvars[0], jnp.floating):
+            continue
+        if eqn.primitive.name not in _ENDS and not (program_of_call(eqn) is not None and is_elementwise(eqn)):
+            continue
+        for x in _sources(eqn, makers):
+            equations = _cone(eqn, x, makers)
+            if equations is not None and _rectifies(equations, x, eqn.outvars[0]):
+                if not _is_variance(eqn, x, makers):
+                    yield Rectifier(i, x, Stage((x,), (eqn.outvars[0],), equations))
+                break
+
+
+def _sources(eqn: JaxprEqn, makers: Mapping[Var, JaxprEqn]) -> list[Var]:
+    """What x may be: an operand, or what a constant multiple of x was made from, as in (x / 2) (1 + erf(x / √2))."""
+    operands = [atom for atom in eqn.invars if isinstance(atom, Var)]
+    behind = [
+        atom
+        for operand in operands
+        if operand in makers and makers[operand].primitive.name in _SCALES
+        for atom in makers[operand].invars
+        if isinstance(atom, Var)
+    ]
+    found = dict.fromkeys((*operands, *behind))
+    return [x for x in found if holds(x, jnp.floating) and shape(x) == shape(eqn.outvars[0])]
+
+
+def _cone(eqn: JaxprEqn, x: Var, makers: Mapping[Var, JaxprEqn]) -> list[JaxprEqn] | None:
+    """The elementwise equations from x and constants to the results of `eqn`; None if something else enters."""
+    found: dict[int, JaxprEqn] = {}
+    order: list[JaxprEqn] = []
+
+    def visit(eqn: JaxprEqn) -> bool:
+        if id(eqn) in found:
+            return True
+        if len(found) >= _LONGEST or not is_elementwise(eqn):
+            return False
+        found[id(eqn)] = eqn
+        for atom in eqn.invars:
+            if isinstance(atom, Var) and atom is not x and (atom not in makers or not visit(makers[atom])):
+                return False
+        order.append(eqn)
+        return True
+
+    return order if visit(eqn) else None
+
+
+def _rectifies(equations: Sequence[JaxprEqn], x: Var, y: Var) -> bool:
+    """Whether φ(0) = 0, φ bends there, grows like x above (to a bound, as in ReLU6), and is much smaller below."""
+    aval: Any = x.aval
+    with jax.ensure_compile_time_eval():
+        points = jnp.asarray(_POINTS, aval.dtype)
+        try:
+            values = np.asarray(_tried(equations, {x: points})[y], np.float64)
+        except (NotImplementedError, TypeError, ValueError, KeyError):
+            return False
+    zero, half, one, ten, minus_half, minus_ten = values
+    grows = 0.5 <= one <= 2.1 and one <= ten <= 25
+    bends = abs(half + minus_half) > 0.01  # clip(x, -1, 1) does not, around zero
+    return bool(zero == 0 and grows and bends and abs(minus_ten) <= 0.5 * ten and np.isfinite(values).all())
+
+
+def _tried(equations: Sequence[JaxprEqn], values: Mapping[Any, Any]) -> dict[Any, Any]:
+    """The values of all variables at a few points, whatever the shapes in the program are."""
+    known = dict(values)
+    for eqn in equations:
+        operands = [jnp.asarray(a.val) if isinstance(a, Literal) else known[a] for a in eqn.invars]
+        inner = program_of_call(eqn)
+        if inner is not None:
+            found = _tried(inner.eqns, dict(zip(inner.invars, operands, strict=True)))
+            results = [found[v] if isinstance(v, Var) else jnp.asarray(v.val) for v in inner.outvars]
+        elif eqn.primitive.name == "broadcast_in_dim":
+            results = operands[:1]
+        else:
+            spread = [jnp.broadcast_to(jnp.reshape(o, -1), _POINTS.shape) for o in operands]
+            results = [eqn.primitive.bind(*spread, **eqn.params)]
+        known.update(zip(eqn.outvars, results, strict=True))
+    return known
+
+
+def _is_variance(eqn: JaxprEqn, x: Var, makers: Mapping[Var, JaxprEqn]) -> bool:
+    """Whether it keeps a variance, mean(x²) - mean(x)², from falling below zero, as normalisation layers do."""
+    if eqn.primitive.name != "max" or x not in makers or makers[x].primitive.name != "sub":
+        return False
+    subtrahend = makers[x].invars[1]
+    maker = makers.get(subtrahend) if isinstance(subtrahend, Var) else None
+    if maker is None:
+        return False
+    squares = maker.primitive.name == "square" or (maker.primitive.name == "integer_pow" and maker.params["y"] == 2)
+    return squares or (maker.primitive.name == "mul" and maker.invars[0] is maker.invars[1])

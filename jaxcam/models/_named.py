@@ -1,0 +1,68 @@
+"""Names for the layers of NNX modules, which record none by themselves."""
+
+from functools import cache, partial
+from typing import Any, TypeVar
+
+import jax
+from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
+
+M = TypeVar("M", bound=nnx.Module)
+
+
+def named(model: M) -> M:
+    """A copy of an NNX model whose submodules tag what they return with their path, such as "blocks.2.conv1".
+
+    `jaxcam.layers`, `split` and `explain` then know the layers by these names, and by what they begin with: "blocks"
+    is the last of the blocks. The values are the same, and the compiled program as well: a tag is no computation. A
+    module that occurs at several places has the path of the first. What a module returns besides arrays stays as it is.
+
+    The copy shares no parameters with the model: make it where the model is explained, not where it is trained.
+
+    Args:
+        model: any nnx.Module. Linen, Keras and Equinox modules have names, or none of this kind: see
+            `jaxcam.layers`.
+
+    Raises:
+        TypeError: the model is not an nnx.Module.
+
+    Example:
+        >>> tagged = jaxcam.named(model)
+        >>> print(jaxcam.layers(tagged, images))
+        >>> found = jaxcam.explain(tagged, images, layer="blocks.2.conv1")
+    """
+    if not isinstance(model, nnx.Module):
+        raise TypeError(
+            f"model must be an nnx.Module, but is {type(model).__name__}: jaxcam.layers(model, images) lists the names "
+            "that other models have; where they have none, use jax.ad_checkpoint.checkpoint_name(value, name)"
+        )
+    copy = nnx.clone(model)
+    for path, module in nnx.iter_modules(copy):
+        if path and callable(module) and not isinstance(module, _Tagged):
+            tagged: Any = module
+            tagged.__class__ = _tagging(type(module))
+            tagged._jaxcam_name = ".".join(map(str, path))
+    return copy
+
+
+def _with_name(name: str, value: Any) -> Any:
+    return checkpoint_name(value, name) if isinstance(value, jax.Array) else value
+
+
+class _Tagged:
+    """Marks the classes made here."""
+
+    _jaxcam_name: str
+
+
+@cache
+def _tagging(kind: type[nnx.Module]) -> type[nnx.Module]:
+    """The class, tagging what its instances return. One for each class: compiled programs are found by it."""
+    untagged: Any = kind.__call__
+
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        results = untagged(self, *args, **kwargs)
+        return jax.tree.map(partial(_with_name, self._jaxcam_name), results)
+
+    metaclass: Any = type(kind)
+    return metaclass(kind.__name__, (kind, _Tagged), {"__call__": call, "__module__": kind.__module__})

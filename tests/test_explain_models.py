@@ -1,0 +1,366 @@
+"""explain on anybody's model: how it is called, where it is cut, several classes and layers at once."""
+
+import re
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
+from support import normal
+
+import jaxcam
+from jaxcam import maps, methods, models
+from jaxcam._explain import _compiled
+
+
+class Block(nn.Module):
+    """With a skip connection past the two convolutions, one of them in groups."""
+
+    @nn.compact
+    def __call__(self, x):
+        y = nn.relu(nn.BatchNorm(use_running_average=True)(nn.Conv(8, (3, 3), feature_group_count=2)(x)))
+        return nn.relu(x + nn.Conv(8, (3, 3))(y))
+
+
+class Net(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Conv(8, (3, 3), strides=2)(x))
+        x = Block(name="first")(x)
+        x = Block(name="second")(x)
+        x = nn.relu(nn.Dense(12)(x.reshape(x.shape[0], -1)))
+        return nn.Dense(5)(x)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return normal(0, 3, 12, 10, 3)
+
+
+@pytest.fixture(scope="module")
+def variables(images):
+    shapes = jax.eval_shape(Net().init, jax.random.key(0), images.astype(np.float32))
+    leaves, structure = jax.tree.flatten(shapes)
+    return jax.tree.unflatten(structure, [jnp.abs(normal(i, *leaf.shape)) * 0.2 for i, leaf in enumerate(leaves)])
+
+
+@pytest.fixture(scope="module")
+def model(variables):
+    # The kernels need both signs, the variances must be positive.
+    signed = jax.tree.map(lambda x: x * jnp.sign(normal(x.size, *x.shape)), variables["params"])
+    return jax.tree_util.Partial(Net().apply, {**variables, "params": signed})
+
+
+def by_hand(model, image, class_idx, sign=1):
+    """Grad-CAM after the second block: what Linen itself captures there, and the dense layers written out."""
+    variables = model.args[0]
+    _, state = Net().apply(variables, image[None], capture_intermediates=True, mutable=["intermediates"])
+    a = state["intermediates"]["second"]["__call__"][0][0]
+    first, last = (variables["params"][name] for name in ("Dense_0", "Dense_1"))
+
+    def logit(a):
+        hidden = jax.nn.relu(a.reshape(-1) @ first["kernel"] + first["bias"])
+        return hidden @ last["kernel"][:, class_idx] + last["bias"][class_idx]
+
+    return np.maximum(sign * np.asarray(a @ jax.grad(logit)(a).mean((0, 1))), 0)
+
+
+def test_a_linen_model_is_cut_by_its_program(model, images):
+    found = jaxcam.explain(model, images, method="grad_cam", class_idx=2, layer="second")
+    expected = np.stack([by_hand(model, image, 2) for image in images])
+    assert expected.max() > 0
+    np.testing.assert_allclose(found.cam_map, expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(found.confidence, jax.nn.softmax(model(images))[:, 2], rtol=1e-9)
+    default = jaxcam.explain(model, images, method="grad_cam", class_idx=2)
+    np.testing.assert_array_equal(default.cam_map, found.cam_map)
+
+
+def test_all_ways_of_handing_over_a_model_agree(model, images):
+    expected = jaxcam.explain(model, images)
+    variables = model.args[0]
+    for found in (
+        jaxcam.explain(variables, images, model_fn=Net().apply),
+        jaxcam.explain(lambda x: Net().apply(variables, x), images),
+        jaxcam.explain(variables["params"], images, model_fn=lambda p, x: Net().apply({**variables, "params": p}, x)),
+    ):
+        for ours, theirs in zip(found[:5], expected[:5], strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+
+
+def test_what_a_function_captures_is_never_stale(images):
+    kernel = {"now": normal(1, 3, 4)}
+    function = lambda x: jax.nn.relu(x).mean((1, 2)) @ kernel["now"]
+    first = jaxcam.explain(function, images, class_idx=1, method="guided_backprop").confidence
+    before = _compiled._cache_size()
+    kernel["now"] = normal(2, 3, 4)
+    second = jaxcam.explain(function, images, class_idx=1, method="guided_backprop").confidence
+    assert _compiled._cache_size() == before
+    expected = jax.nn.softmax(jax.nn.relu(images).mean((1, 2)) @ kernel["now"])[:, 1]
+    np.testing.assert_allclose(second, expected, rtol=1e-12)
+    assert np.abs(first - second).max() > 1e-3
+
+
+def test_two_inputs_by_model_fn(model, images):
+    question = normal(5, 5)
+    variables = model.args[0]
+
+    def answer(v, x):
+        return Net().apply(v, x) * question[None]
+
+    found = jaxcam.explain(variables, images, model_fn=answer, class_idx=2, method="grad_cam", layer="second")
+    expected = np.stack([by_hand(model, image, 2, sign=np.sign(question[2])) for image in images])
+    assert expected.max() > 0
+    np.testing.assert_allclose(found.cam_map, abs(question[2]) * expected, rtol=1e-9, atol=1e-12)
+
+
+def test_channels_first(model, images):
+    features, head = jaxcam.split(model, "second", images)
+    expected = jaxcam.explain(model, images, layer="second", method="grad_cam")
+
+    def channels_first(model, x):
+        x = jnp.moveaxis(x, 1, -1)
+        a = checkpoint_name(jnp.moveaxis(features(model, x), -1, 1), "first")
+        return head(model, jnp.moveaxis(a, 1, -1), x)
+
+    found = jaxcam.explain(
+        model, jnp.moveaxis(images, -1, 1), model_fn=channels_first, layer="first", channel_axis=1, method="grad_cam"
+    )
+    np.testing.assert_allclose(found.cam_map, expected.cam_map, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(found.heatmap, expected.heatmap, rtol=1e-9, atol=1e-12)
+
+
+class TestTransformer:
+    """Tokens with a class token in front; one layer in which everything mixes, and a skip connection."""
+
+    @pytest.fixture
+    def weights(self):
+        return {"embed": normal(0, 3, 4), "cls": normal(1, 4), "mix": normal(2, 7, 7), "out": normal(3, 4, 5)}
+
+    @staticmethod
+    def network(w, x):
+        patches = x.reshape(x.shape[0], -1, 3) @ w["embed"]
+        cls = jnp.broadcast_to(w["cls"], (x.shape[0], 1, 4))
+        t = checkpoint_name(jnp.concatenate([cls, patches], 1), "tokens")
+        t = t + jnp.tanh(jnp.einsum("st,ntd->nsd", w["mix"], t))
+        return t[:, 0] @ w["out"]
+
+    def test_grid_of_tokens(self, weights):
+        images = normal(9, 2, 2, 3, 3)
+        grid = lambda t: t[:, 1:].reshape(t.shape[0], 2, 3, t.shape[-1])
+        found = jaxcam.explain(
+            weights, images, model_fn=self.network, layer="tokens", reshape=grid, method="grad_cam", class_idx=1
+        )
+
+        def after(t):
+            return ((t + jnp.tanh(weights["mix"] @ t))[0] @ weights["out"])[1]
+
+        for image, cam_map in zip(images, found.cam_map, strict=True):
+            t = jnp.concatenate([weights["cls"][None], image.reshape(-1, 3) @ weights["embed"]])
+            g = np.asarray(jax.grad(after)(t))[1:].reshape(2, 3, 4)
+            a = np.asarray(t)[1:].reshape(2, 3, 4)
+            expected = np.maximum(a @ g.mean((0, 1)), 0)
+            np.testing.assert_allclose(cam_map, expected, rtol=1e-9, atol=1e-12)
+        assert found.cam_map.max() > 0
+
+    @pytest.mark.parametrize(
+        ("reshape", "message"),
+        [
+            (lambda t: 2 * t[:, 1:].reshape(-1, 2, 3, 4), "must select and move values only"),
+            (lambda t: jnp.repeat(t[:, 1:].reshape(-1, 2, 3, 4), 2, 1), "must select and move values only"),
+            (lambda t: t[:, 1:].reshape(-1, 3, 3, 4), "reshape cannot take the layer's value"),
+            (lambda t: t.reshape(-1), "reshape must return a grid"),
+            (lambda t: t**2, "reshape cannot take the layer's value"),
+        ],
+    )
+    def test_wrong_reshapes(self, weights, reshape, message):
+        with pytest.raises(ValueError, match=message):
+            jaxcam.explain(
+                weights, normal(9, 2, 2, 3, 3), model_fn=self.network, layer="tokens", reshape=reshape, class_idx=1
+            )
+
+
+@pytest.mark.parametrize("method", ["grad_cam", "grad_cam_pp", "guided_grad_cam", "ablation_cam"])
+def test_all_classes_and_the_likeliest(model, images, method):
+    alone = [jaxcam.explain(model, images, method=method, class_idx=c) for c in range(5)]
+    together = jaxcam.explain(model, images, method=method, class_idx="all")
+    order = np.argsort(-np.asarray(model(images)), 1)[:, :2]
+    top = jaxcam.explain(model, images, method=method, top=2)
+    np.testing.assert_array_equal(top.class_idx, order)
+    for field in ("heatmap", "cam_map", "confidence", "status", "gradient"):
+        if getattr(together, field) is None:
+            continue
+        expected = np.stack([np.asarray(getattr(found, field)) for found in alone], 1)
+        np.testing.assert_allclose(getattr(together, field), expected, rtol=1e-9, atol=1e-12)
+        likeliest = np.stack([e[o] for e, o in zip(expected, order, strict=True)])
+        np.testing.assert_allclose(getattr(top, field), likeliest, rtol=1e-9, atol=1e-12)
+    np.testing.assert_array_equal(together.class_idx, np.arange(5)[None].repeat(3, 0))
+    np.testing.assert_allclose(together.confidence.sum(1), 1, rtol=1e-9)
+
+
+def test_classes_in_chunks_give_the_same(model, images, monkeypatch):
+    expected = jaxcam.explain(model, images[:2], class_idx="all")
+    monkeypatch.setattr("jaxcam._explain._CLASS_BYTES", 1)  # one class at a time
+    _compiled.clear_cache()
+    found = jaxcam.explain(model, images[:2], class_idx="all")
+    _compiled.clear_cache()
+    np.testing.assert_allclose(found.heatmap, expected.heatmap, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("fusion", ["max", "mean"])
+def test_several_layers(model, images, fusion):
+    names = ["first", "Net/Conv_0", -1]
+    alone = [jaxcam.explain(model, images, method="layer_cam", layer=name) for name in names]
+    together = jaxcam.explain(model, images, method="layer_cam", layer=names, fusion=fusion)
+    for ours, theirs in zip(together.cam_map, alone, strict=True):
+        np.testing.assert_allclose(ours, theirs.cam_map, rtol=1e-9, atol=1e-12)
+    stacked = np.stack([np.asarray(found.heatmap) for found in alone])
+    fused = getattr(stacked, fusion)(0)
+    np.testing.assert_allclose(together.heatmap, fused / fused.max((1, 2), keepdims=True), rtol=1e-9, atol=1e-12)
+
+
+def convolutions(function, *arguments):
+    return len(re.findall(r"= \S+ convolution\(", jax.jit(function).lower(*arguments).compile().as_text()))
+
+
+def test_one_forward_pass_for_everything(model, images):
+    """Counted in the compiled program: the forward pass has five convolutions."""
+    explain = lambda **options: convolutions(lambda m, x: jaxcam.explain(m, x, **options), model, images)
+    assert convolutions(lambda m, x: m(x), model, images) == 5
+    assert explain() == explain(class_idx="all") == explain(top=3) == 5
+    # Back to the first layer goes through the four behind it, for all layers and classes together.
+    early = {"method": "grad_cam", "layer": ["Net/Conv_0", "first", "second"]}
+    assert explain(**early) == explain(**early, class_idx="all") == explain(**{**early, "layer": "Net/Conv_0"}) == 9
+    # A layer that a skip connection passes by: what flows past it is not computed again.
+    assert explain(method="grad_cam", layer="second/Conv_0") == 6
+
+
+def test_one_forward_pass_for_our_own_networks():
+    network, x = models.mini_resnet(None), normal(0, 2, 64, 64, 3, dtype=np.float32)
+    count = lambda **options: convolutions(lambda m, x: jaxcam.explain(m, x, method="grad_cam", **options), network, x)
+    assert count(class_idx="all") == 9
+    assert count(layer=["layer1", "layer2", "layer3"]) == count(layer="layer1") == 15
+
+
+def test_our_own_networks_are_cut_the_same_by_their_program():
+    network, x = models.mini_resnet(None, seed=1), normal(0, 2, 64, 64, 3, dtype=np.float32)
+    for layer in ("layer3", "layer1"):
+        ours = jaxcam.explain(network, x, layer=layer, class_idx=3)
+        by_program = jaxcam.explain(network, x, layer=layer, class_idx=3, model_fn=lambda m, x: m(x))
+        np.testing.assert_allclose(by_program.heatmap, ours.heatmap, atol=2e-4)
+        assert ours.heatmap.max() > 0.5
+
+
+def test_submodules_called_features_and_head_are_no_halves():
+    class Torchlike(nnx.Module):
+        def __init__(self, rngs):
+            self.features = nnx.Conv(3, 4, (3, 3), rngs=rngs)
+            self.head = nnx.Linear(4, 5, rngs=rngs)
+
+        def __call__(self, x):
+            return self.head(nnx.relu(self.features(x)).mean((1, 2)))
+
+    model, x = Torchlike(nnx.Rngs(0)), normal(0, 2, 6, 6, 3, dtype=np.float32)
+    found = jaxcam.explain(model, x, class_idx=1, method="grad_cam")
+    kernel = model.head.kernel[...][:, 1] / 36
+    expected = np.maximum(np.asarray(nnx.relu(model.features(x)) @ kernel), 0)
+    np.testing.assert_allclose(found.cam_map, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_maps_are_differentiable_by_the_parameters_of_any_model(model, images):
+    direction = jax.tree.map(lambda v: normal(v.size, *v.shape), model.args[0])
+
+    def total(step):
+        moved = jax.tree.map(lambda v, d: v + step * d, model.args[0], direction)
+        partial = jax.tree_util.Partial(Net().apply, moved)
+        return jaxcam.explain(partial, images[:1], class_idx=2, method="grad_cam").cam_map.sum()
+
+    step = 1e-6
+    slope = (total(step) - total(-step)) / (2 * step)
+    assert abs(slope) > 1e-3
+    np.testing.assert_allclose(jax.grad(total)(0.0), slope, rtol=1e-5)
+
+
+def test_guided_methods_on_a_batch_equal_those_on_an_image(model, images):
+    guided = jaxcam.explain(model, images, method="guided_backprop", class_idx=2)
+    product = jaxcam.explain(model, images, method="guided_grad_cam", class_idx=2, layer="first")
+    heat = jaxcam.explain(model, images, method="grad_cam", class_idx=2, layer="first").heatmap
+    for i, image in enumerate(images):
+        one = jaxcam.guided_backprop(model, image, 2)
+        np.testing.assert_allclose(guided.gradient[i], one, rtol=1e-9, atol=1e-12)
+        both = jaxcam.guided_grad_cam(model, image, 2, layer="first")
+        np.testing.assert_allclose(product.gradient[i], both, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(both, one * heat[i][..., None], rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(guided.heatmap[i], maps.normalised(jnp.abs(one).max(-1)), rtol=1e-9, atol=1e-12)
+    np.testing.assert_array_equal(guided.cam_map, np.abs(guided.gradient).max(-1))
+
+
+def test_guided_in_channels_first(model, images):
+    variables = model.args[0]
+    network = lambda v, x: Net().apply(v, jnp.moveaxis(x, 1, -1))
+    expected = jaxcam.explain(model, images, method="guided_backprop", class_idx=2)
+    found = jaxcam.explain(
+        variables, jnp.moveaxis(images, -1, 1), model_fn=network, method="guided_backprop", class_idx=2, channel_axis=1
+    )
+    np.testing.assert_allclose(found.gradient, jnp.moveaxis(expected.gradient, -1, 1), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(found.heatmap, expected.heatmap, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "method", sorted(set(methods.METHODS) - {"cam", "grad_cam_pp", "guided_backprop", "guided_grad_cam"})
+)
+def test_every_method_on_a_batch_equals_its_function_on_an_image(model, images, method):
+    function = methods.METHODS[method].function
+    key = {"key": jax.random.key(3)} if method == "smooth_grad_cam_pp" else {}
+    found = jaxcam.explain(model, images[:2], method=method, class_idx=2, layer="second", **key)
+    features, head = jaxcam.split(model, "second", images[:1])
+    keys = jax.random.split(jax.random.key(3), 2)
+    for i, image in enumerate(images[:2]):
+        a = features(model, image[None])[0]
+        if methods.METHODS[method].needs == "image":
+            expected = function(model, image, 2, layer="second", **({"key": keys[i]} if key else {}))
+        elif method == "eigen_cam":
+            expected = function(a)
+        else:
+            expected = function(lambda a, x=image: head(model, a[None], x[None])[0], a, 2)
+        assert expected.max() > 0 or method == "counterfactual"
+        np.testing.assert_allclose(found.cam_map[i], expected, rtol=1e-7, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"layer": "third"}, ValueError, r"layer='third' is not in this model. Its layers are:\nlayer"),
+        ({"layer": 7}, ValueError, r"layer=7 is not in this model"),
+        ({"layer": []}, ValueError, r"layer is an empty list"),
+        ({"layer": 1.5}, TypeError, r"layer must be a name, the position of a convolution, or a list"),
+        ({"layer": "Dense_0"}, ValueError, r"layer='Dense_0' is not in this model"),
+        ({"fusion": "sum"}, ValueError, r"fusion='sum' is not known"),
+        ({"top": 0}, ValueError, r"top must be at least 1, but is 0"),
+        ({"top": 6}, ValueError, r"top=6 is more than the 5 classes"),
+        ({"top": 2, "class_idx": 1}, ValueError, r"top and class_idx exclude each other"),
+        ({"top": 1.0}, TypeError, r"top must be an integer"),
+        ({"class_idx": "some"}, TypeError, r'"all" or None, not \'some\''),
+        ({"channel_axis": 2}, ValueError, r"channel_axis must be -1"),
+        ({"channel_axis": "first"}, TypeError, r"channel_axis must be an int"),
+        ({"method": "cam"}, ValueError, r'method="cam" needs a head that is global average pooling'),
+        ({"method": "guided_backprop", "layer": "first"}, ValueError, r"uses no layer: leave layer out"),
+        ({"method": "smooth_grad_cam_pp"}, ValueError, r"draws random numbers: pass key=jax.random.key\(0\)"),
+        ({"key": jax.random.key(0)}, ValueError, r"draws no random numbers: leave key out"),
+        ({"method": "eigen_cam", "score": "exp"}, ValueError, r"has no score: leave score out"),
+        ({"method": "grad_cam", "chunk_size": 2}, ValueError, r"chunk_size is not an option of method='grad_cam'; it"),
+        ({"alpha": "exact"}, TypeError, r"alpha is not an option of method='grad_cam_pp'"),
+        ({"model_fn": 3}, TypeError, r"model_fn must be a function"),
+        ({"model": {"w": np.ones(3)}}, TypeError, r"model of type dict can neither be called nor"),
+        ({"model": lambda x: (x.mean((1, 2)), x)}, TypeError, r"must return one array of logits \[n, c\]"),
+        ({"model": lambda x: x.mean((0, 1, 2))}, ValueError, r"must return logits \[n, c\] for images"),
+        ({"model": lambda x: x.reshape(x.shape[0], -1)}, ValueError, r"has no value with positions through which"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_documented_errors(model, images, change, error, message):
+    arguments = {"model": model, "images": images} | change
+    with pytest.raises(error, match=message):
+        jaxcam.explain(arguments.pop("model"), arguments.pop("images"), **arguments)
