@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from jaxcam import maps, scores
@@ -15,7 +16,7 @@ from jaxcam._split import LayerName
 
 def guided_backprop(
     model: object,
-    image: Float[Array, "..."],
+    image: Float[Array, "..."] | Float[np.ndarray, "..."],
     class_idx: scores.ClassIdx,
     *,
     score: str | scores.Score = "logit",
@@ -42,12 +43,13 @@ def guided_backprop(
 
     **Source**: Springenberg et al. 2015 (Striving for Simplicity), section 3.4.
     """
+    image = jnp.asarray(image)
     return guided_gradient(halves(model, image).network, image, class_idx, score=score, deconvnet=deconvnet)
 
 
 def guided_grad_cam(
     model: object,
-    image: Float[Array, "..."],
+    image: Float[Array, "..."] | Float[np.ndarray, "..."],
     class_idx: scores.ClassIdx,
     *,
     layer: LayerName = None,
@@ -74,6 +76,7 @@ def guided_grad_cam(
 
     **Source**: Selvaraju et al. 2017 (Grad-CAM), section 3.2.
     """
+    image = jnp.asarray(image)
     parts = halves(model, image, layer=layer)
     a = parts.features(image)
     cam_map = grad_cam(lambda a: parts.head(a, image), a, class_idx, score=score)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from jaxcam import scores
@@ -59,7 +60,7 @@ def ablation_cam(
 
 def score_cam(
     model: object,
-    image: Float[Array, "..."],
+    image: Float[Array, "..."] | Float[np.ndarray, "..."],
     class_idx: scores.ClassIdx,
     *,
     layer: LayerName = None,
@@ -88,6 +89,7 @@ def score_cam(
 
     **Source**: Wang et al. 2020 (Score-CAM), Eq. 4 to 8 and Algorithm 1.
     """
+    image = jnp.asarray(image)
     parts = halves(model, image, layer=layer)
     activations = parts.features(image)
     logits = jax.eval_shape(parts.network, image)

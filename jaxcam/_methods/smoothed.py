@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Key
 
 from jaxcam import scores
@@ -14,7 +15,7 @@ from jaxcam.maps import weighted_map
 
 def smooth_grad_cam_pp(
     model: object,
-    image: Float[Array, "..."],
+    image: Float[Array, "..."] | Float[np.ndarray, "..."],
     class_idx: scores.ClassIdx,
     *,
     key: Key[Array, ""],
@@ -57,6 +58,7 @@ def smooth_grad_cam_pp(
         raise ValueError(f"num_samples must be at least 1, but is {num_samples}")
     if isinstance(noise, int | float) and noise < 0:
         raise ValueError(f"noise must not be negative, but is {noise}")
+    image = jnp.asarray(image)
     parts = halves(model, image, layer=layer)
     spread = jnp.asarray(noise, image.dtype) * (image.max() - image.min())
 
