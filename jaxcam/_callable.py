@@ -8,17 +8,20 @@ captured becomes an argument too, so that no stale value is ever compiled in.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from types import CellType, FunctionType, MethodType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, Jaxpr
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 from jaxtyping import Array
 
 from jaxcam._partition import Static, merged, partitioned
+from jaxcam._program import called, inner_programs, straight_line
 
 ModelFn = Callable[[Any, Array], Array]
 """`(model, images) -> logits`."""
@@ -36,12 +39,18 @@ class Form(NamedTuple):
 
 
 class Traced:
-    """The program of a function, equal to another trace of the same code that came out the same."""
+    """The program of a function, equal to another trace of the same code that came out the same.
+
+    A program does not show everything: custom derivatives are rules outside of it. So what the function captured must
+    be the same as well, but for arrays, which are arguments.
+    """
 
     def __init__(self, function: Callable[..., Any], program: Jaxpr) -> None:
         """The program of `function`, its constants left open."""
         self.program = program
-        self._key = (getattr(function, "__code__", function), str(program))
+        inside = [_Same(value) for value in _constants(program)]
+        text = program.pretty_print(name_stack=True, use_color=False)  # the scopes are names of layers
+        self._key = (_key(function, ()), text, *inside)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Traced) and self._key == other._key
@@ -137,14 +146,79 @@ def _traced(
 ) -> tuple[Form, list[Any]]:
     call = partial(_merged_call, function, static)
     closed = jax.make_jaxpr(call)([_aval(a) for a in arrays], images)
-    # What the function captured comes first among the arguments, as the constants of a jaxpr do when it is opened.
-    program = closed.jaxpr.replace(constvars=[], invars=[*closed.jaxpr.constvars, *closed.jaxpr.invars])
+    # What the function captured comes first among the arguments. A jitted function inside keeps its own.
+    opened = straight_line(closed, opened=lambda eqn, place: called(eqn) if _keeps_constants(eqn) else None)
+    captured = list(opened.constants)
+    program = closed.jaxpr.replace(
+        constvars=[], invars=[*captured, *opened.arguments], eqns=opened.equations, outvars=list(opened.outputs)
+    )
     traced = Traced(function if code_of is None else code_of, program)
-    return Form(name, static, _called, traced), [*closed.consts, *arrays]
+    return Form(name, static, _called, traced), [*opened.constants.values(), *arrays]
 
 
 def _merged_call(function: Callable[[Any, Array], Any], static: Static, arrays: list[Any], images: Array) -> Any:
     return function(merged(static, arrays)[0], images)
+
+
+def _keeps_constants(eqn: JaxprEqn) -> bool:
+    return eqn.primitive.name in ("jit", "pjit", "closed_call") and any(
+        inner.consts or any(_keeps_constants(e) for e in inner.jaxpr.eqns) for inner in inner_programs(eqn)
+    )
+
+
+def _constants(program: Jaxpr) -> Iterator[Any]:
+    """What programs inside of a program keep as constants."""
+    for eqn in program.eqns:
+        for inner in inner_programs(eqn):
+            yield from inner.consts
+            yield from _constants(inner.jaxpr)
+
+
+class _Same:
+    """Equal to the same object only; the object lives as long."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+def _key(value: Any, around: tuple[Any, ...]) -> Any:
+    """What is equal for two functions of the same code that captured the same, but for arrays."""
+    if any(value is outer for outer in around):  # a function that captures itself
+        return None
+    around = (*around, value)
+    if isinstance(value, MethodType):
+        return _key(value.__func__, around), _key(value.__self__, around)
+    if isinstance(value, partial):
+        return _key((value.func, value.args, value.keywords), around)
+    if isinstance(value, FunctionType):
+        cells = [cell.cell_contents for cell in value.__closure__ or () if not _is_empty(cell)]
+        return value.__code__, _key((cells, value.__defaults__, value.__kwdefaults__), around)
+    leaves, structure = jax.tree.flatten(value)
+    if len(leaves) != 1 or leaves[0] is not value:
+        return _hashable(structure), tuple(_key(leaf, around) for leaf in leaves)
+    return jax.Array if isinstance(value, jax.Array | np.ndarray | np.generic) else _hashable(value)
+
+
+def _hashable(value: Any) -> Any:
+    try:
+        hash(value)
+    except TypeError:
+        return _Same(value)
+    return value
+
+
+def _is_empty(cell: CellType) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return True
+    return False
 
 
 def _is_leaf(model: Any) -> bool:

@@ -21,7 +21,7 @@ from jaxcam._program import Stage, holds, shape
 
 __all__ = ["rectifiers"]
 
-_ENDS = frozenset({"clamp", "max", "mul", "select_n"})
+_ENDS = frozenset({"clamp", "div", "max", "mul", "select_n"})
 _SCALES = frozenset({"convert_element_type", "div", "mul", "neg"})
 _LONGEST = 24
 _POINTS = np.array([0.0, 0.5, 1.0, 10.0, -0.5, -10.0])
