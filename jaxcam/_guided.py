@@ -18,7 +18,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var, jaxpr_as
 
 from jaxcam._partition import merged, partitioned
 from jaxcam._program import CUSTOM, Atom, Stage, closed
-from jaxcam._rectifiers import rectifiers
+from jaxcam._rectifiers import is_gate, rectifiers
 
 __all__ = ["guided"]
 
@@ -63,7 +63,7 @@ def guided(f: Callable[..., R], *, deconvnet: bool = False) -> Callable[..., R]:
     if not callable(f):
         raise TypeError(f"f must be a function, not {type(f).__name__}; pass the function itself")
 
-    @functools.wraps(f)
+    @functools.wraps(f, updated=())
     def with_guidance(*args: Any, **kwargs: Any) -> R:
         static, arrays = partitioned((args, kwargs))
 
@@ -104,7 +104,9 @@ def _rewritten(jaxpr: Jaxpr, deconvnet: bool) -> tuple[Jaxpr, int]:
             continue
         eqn = eqn.replace(invars=[renamed(atom) for atom in eqn.invars])
         name = eqn.primitive.name
-        if name in CUSTOM:
+        if is_gate(eqn):
+            pass
+        elif name in CUSTOM:
             inner, inside = _rewritten(closed(eqn.params[CUSTOM[name]]).jaxpr, deconvnet)
             if inside:
                 count += inside

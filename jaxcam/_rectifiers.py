@@ -17,12 +17,16 @@ import numpy as np
 from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 
 from jaxcam._elementwise import is_elementwise, program_of_call
-from jaxcam._program import Stage, holds, shape
+from jaxcam._program import Stage, holds, runs, shape
 
-__all__ = ["rectifiers"]
+__all__ = ["is_gate", "rectifiers"]
 
 _ENDS = frozenset({"clamp", "div", "max", "mul", "select_n"})
 _SCALES = frozenset({"convert_element_type", "div", "mul", "neg"})
+_MOVES = _SCALES | {
+    "broadcast_in_dim", "concatenate", "dynamic_slice", "gather", "reshape", "slice", "split", "squeeze",
+    "stack", "transpose", "unstack",
+}  # fmt: skip
 _LONGEST = 24
 _POINTS = np.array([0.0, 0.5, 1.0, 10.0, -0.5, -10.0])
 
@@ -47,7 +51,7 @@ def rectifiers(jaxpr: Jaxpr) -> Iterator[Rectifier]:
         for x in _sources(eqn, makers):
             equations = _cone(eqn, x, makers)
             if equations is not None and _rectifies(equations, x, eqn.outvars[0]):
-                if not _is_variance(eqn, x, makers):
+                if not _is_variance(x, makers):
                     yield Rectifier(i, x, Stage((x,), (eqn.outvars[0],), equations))
                 break
 
@@ -86,19 +90,38 @@ def _cone(eqn: JaxprEqn, x: Var, makers: Mapping[Var, JaxprEqn]) -> list[JaxprEq
     return order if visit(eqn) else None
 
 
+def is_gate(eqn: JaxprEqn) -> bool:
+    """Whether a call is a hard sigmoid, which goes from 0 to 1: what is clipped at zero in it is no activation."""
+    if program_of_call(eqn) is None or not is_elementwise(eqn) or len(eqn.outvars) != 1:
+        return False
+    return any(
+        (values := _values([eqn], x, eqn.outvars[0])) is not None and values[[0, 3, 5]].tolist() == [0.5, 1, 0]
+        for x in _sources(eqn, {})
+    )
+
+
 def _rectifies(equations: Sequence[JaxprEqn], x: Var, y: Var) -> bool:
-    """Whether φ(0) = 0, φ bends there, grows like x above (to a bound, as in ReLU6), and is much smaller below."""
+    """Whether φ(0) = 0, φ bends there, grows like x above (to a bound, as in ReLU6), and is smaller below.
+
+    SELU's slope of 1.0507 is the steepest: x + max(x, 0) is a skip connection around a rectifier and none itself.
+    """
+    if (values := _values(equations, x, y)) is None:
+        return False
+    zero, half, one, ten, minus_half, minus_ten = values
+    grows = 0.5 <= one <= 1.06 and one <= ten <= 10.6
+    bends = abs(half + minus_half) > 0.01  # clip(x, -1, 1) does not, around zero
+    return bool(zero == 0 and grows and bends and abs(minus_ten) <= 0.9 * ten and np.isfinite(values).all())
+
+
+def _values(equations: Sequence[JaxprEqn], x: Var, y: Var) -> Any:
+    """φ at the points; None where it is no function of x alone."""
     aval: Any = x.aval
     with jax.ensure_compile_time_eval():
         points = jnp.asarray(_POINTS, aval.dtype)
         try:
-            values = np.asarray(_tried(equations, {x: points})[y], np.float64)
+            return np.asarray(_tried(equations, {x: points})[y], np.float64)
         except (NotImplementedError, TypeError, ValueError, KeyError):
-            return False
-    zero, half, one, ten, minus_half, minus_ten = values
-    grows = 0.5 <= one <= 2.1 and one <= ten <= 25
-    bends = abs(half + minus_half) > 0.01  # clip(x, -1, 1) does not, around zero
-    return bool(zero == 0 and grows and bends and abs(minus_ten) <= 0.5 * ten and np.isfinite(values).all())
+            return None
 
 
 def _tried(equations: Sequence[JaxprEqn], values: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -119,13 +142,25 @@ def _tried(equations: Sequence[JaxprEqn], values: Mapping[Any, Any]) -> dict[Any
     return known
 
 
-def _is_variance(eqn: JaxprEqn, x: Var, makers: Mapping[Var, JaxprEqn]) -> bool:
-    """Whether it keeps a variance, mean(x²) - mean(x)², from falling below zero, as normalisation layers do."""
-    if eqn.primitive.name != "max" or x not in makers or makers[x].primitive.name != "sub":
+def _is_variance(x: Var, makers: Mapping[Var, JaxprEqn]) -> bool:
+    """Whether x is a variance, mean(x²) - mean(x)², which normalisation layers keep from falling below zero."""
+    maker = makers.get(x)
+    if maker is None or maker.primitive.name != "sub":
         return False
-    subtrahend = makers[x].invars[1]
-    maker = makers.get(subtrahend) if isinstance(subtrahend, Var) else None
-    if maker is None:
-        return False
-    squares = maker.primitive.name == "square" or (maker.primitive.name == "integer_pow" and maker.params["y"] == 2)
-    return squares or (maker.primitive.name == "mul" and maker.invars[0] is maker.invars[1])
+    mean, square = (makers.get(atom) if isinstance(atom, Var) else None for atom in maker.invars)
+    return mean is not None and square is not None and _is_square(square) and _is_mean(mean, makers)
+
+
+def _is_square(eqn: JaxprEqn) -> bool:
+    name = eqn.primitive.name
+    return name == "square" or (
+        (name == "integer_pow" and eqn.params["y"] == 2) or (name == "mul" and eqn.invars[0] is eqn.invars[1])
+    )
+
+
+def _is_mean(eqn: JaxprEqn, makers: Mapping[Var, JaxprEqn]) -> bool:
+    """Whether it is a sum over positions or devices, divided or moved."""
+    if runs([eqn], "reduce_sum") or runs([eqn], "psum"):
+        return True
+    behind = [makers[atom] for atom in eqn.invars if isinstance(atom, Var) and atom in makers]
+    return eqn.primitive.name in _MOVES and any(_is_mean(maker, makers) for maker in behind)

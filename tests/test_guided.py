@@ -271,7 +271,7 @@ def test_no_warning_where_there_is_one():
 
 
 def test_counts_in_real_networks():
-    """A ReLU less in any of them would be seen here: 1 and 2 for each block; 8; a SiLU in each of 49 places."""
+    """A ReLU less in any of them would be seen here: one, and two for each block; eight."""
     from jaxcam._guided import _rewritten
 
     images = jnp.zeros((1, 64, 64, 3), jnp.float32)
