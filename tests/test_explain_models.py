@@ -200,6 +200,7 @@ def test_all_classes_and_the_likeliest(model, images, method):
     np.testing.assert_allclose(together.confidence.sum(1), 1, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_classes_in_chunks_give_the_same(model, images, monkeypatch):
     expected = jaxcam.explain(model, images[:2], class_idx="all")
     monkeypatch.setattr("jaxcam._explain._CLASS_BYTES", 1)  # one class at a time
@@ -237,15 +238,17 @@ def test_one_forward_pass_for_everything(model, images):
     assert explain(method="grad_cam", layer="second/Conv_0") == 6
 
 
+@pytest.mark.slow
 def test_one_forward_pass_for_our_own_networks():
-    network, x = models.mini_resnet(None), normal(0, 2, 64, 64, 3, dtype=np.float32)
+    network, x = models.mini_resnet(), normal(0, 2, 64, 64, 3, dtype=np.float32)
     count = lambda **options: convolutions(lambda m, x: jaxcam.explain(m, x, method="grad_cam", **options), network, x)
     assert count(class_idx="all") == 9
     assert count(layer=["layer1", "layer2", "layer3"]) == count(layer="layer1") == 15
 
 
+@pytest.mark.slow
 def test_our_own_networks_are_cut_the_same_by_their_program():
-    network, x = models.mini_resnet(None, seed=1), normal(0, 2, 64, 64, 3, dtype=np.float32)
+    network, x = models.mini_resnet(), normal(0, 2, 64, 64, 3, dtype=np.float32)
     for layer in ("layer3", "layer1"):
         ours = jaxcam.explain(network, x, layer=layer, class_idx=3)
         by_program = jaxcam.explain(network, x, layer=layer, class_idx=3, model_fn=lambda m, x: m(x))

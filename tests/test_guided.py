@@ -271,14 +271,13 @@ def test_no_warning_where_there_is_one():
 
 
 def test_counts_in_real_networks():
-    """A ReLU less in any of them would be seen here: one, and two for each block; eight."""
+    """A ReLU less would be seen here: one, and two for each of three blocks; eight."""
     from jaxcam._guided import _rewritten
 
     images = jnp.zeros((1, 64, 64, 3), jnp.float32)
     count = lambda model: _rewritten(jax.make_jaxpr(lambda m, x: m(x))(model, images).jaxpr, False)[1]
-    assert count(models.mini_resnet(None)) == 1 + 3 * 2
-    assert count(models.mini_vgg(None)) == 8
-    assert count(models.resnet20(None)) == 1 + 9 * 2
+    assert count(models.mini_resnet()) == 1 + 3 * 2
+    assert count(models.mini_vgg()) == 8
 
 
 def test_nnx_remat():
@@ -318,8 +317,9 @@ def test_not_a_function():
         inspect.unwrap(jaxcam.guided)(3)
 
 
+@pytest.mark.slow
 def test_guided_backprop_of_a_network_with_an_image_and_a_traced_class():
-    model, image = models.mini_vgg(None, seed=1), normal(0, 64, 64, 3, dtype=np.float32)
+    model, image = models.mini_vgg(), normal(0, 64, 64, 3, dtype=np.float32)
     f = jax.jit(lambda model, x, c: jaxcam.guided_backprop(model, x, c))
     logit = lambda x: jaxcam.guided(lambda x: model(x[None])[0])(x)[3]
     expected = jax.grad(logit)(image)
