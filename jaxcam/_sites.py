@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, JaxprEqn, Var
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Var
 
 from jaxcam._elementwise import ELEMENTWISE, is_elementwise, program_of_call
 from jaxcam._program import (
@@ -30,14 +30,14 @@ from jaxcam._program import (
     straight_line,
 )
 
-__all__ = ["Analysis", "Site", "analysed", "is_open"]
+__all__ = ["Analysis", "Site", "analysed", "is_open", "place_of_result"]
 
 _REMATERIALISED = ("checkpoint", "remat2")
 _AFFINE = frozenset({
     "add", "broadcast_in_dim", "convert_element_type", "copy", "div", "mul", "name", "neg", "reshape", "squeeze", "sub",
-    "transpose",
 })  # fmt: skip
-"""What keeps a convolution's output its own where the other operands do not depend on the images: bias, batch norm."""
+"""What keeps a convolution's output its own where the other operands do not depend on the images: bias, batch norm.
+Not a transposition: the channels would be elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -96,17 +96,45 @@ def is_open(eqn: JaxprEqn, place: Place, on_the_way: Place | None) -> ClosedJaxp
     """The program to write out in the place of a call.
 
     Calls with an elementwise program stay whole: they are activations, and rules about them are easier to apply.
-    Rematerialisation and custom derivatives are given up only where they are `on_the_way` to a value, or everywhere
-    for None: the rule is about the whole call, and a part of it has none.
+    Rematerialisation and custom derivatives are given up only where they are `on_the_way` to a value inside of them, or
+    everywhere for None: the rule is about the whole call, and a part of it has none.
     """
     name = eqn.primitive.name
     if _is_elementwise(eqn):
         return None
     if name in CUSTOM or name in _REMATERIALISED:
-        if on_the_way is not None and on_the_way[: len(place)] != place:
+        if on_the_way is not None and (on_the_way[: len(place)] != place or len(on_the_way) == len(place) + 1):
             return None
         return closed(eqn.params[CUSTOM[name]]) if name in CUSTOM else called(eqn)
     return called(eqn)
+
+
+def place_of_result(model: Jaxpr, place: Place) -> Place:
+    """The place of the same value as the result of the outermost call with a rule that returns it, if there is one."""
+    here = model
+    for depth in range(len(place) - 2):
+        eqn = here.eqns[place[depth]]
+        inside = _inside(eqn)
+        is_result = eqn.primitive.name in CUSTOM or eqn.primitive.name in _REMATERIALISED
+        if is_result and (result := _result(inside, place[depth + 1 :])) is not None:
+            return (*place[: depth + 1], result)
+        here = inside
+    return place
+
+
+def _result(program: Jaxpr, place: Place) -> int | None:
+    """Which of a program's results the value at this place inside of it is."""
+    eqn = program.eqns[place[0]]
+    number = place[1] if len(place) == 2 else _result(_inside(eqn), place[1:])
+    if number is None:
+        return None
+    return next((i for i, out in enumerate(program.outvars) if out is eqn.outvars[number]), None)
+
+
+def _inside(eqn: JaxprEqn) -> Jaxpr:
+    inner = program_of_call(eqn)
+    assert inner is not None, "places lead through calls only"
+    return inner
 
 
 def _moving(program: Program) -> set[Var]:
@@ -220,7 +248,7 @@ def _followed(start: Var, users: Mapping[Var, list[JaxprEqn]], moving: set[Var],
         if not holds(eqn.outvars[0], jnp.floating):
             break
         here = eqn.outvars[0]
-        if len(shape(here)) == len(shape(start)):
+        if shape(here) == shape(start):
             found = here
         if not is_affine:
             break
@@ -232,7 +260,7 @@ def _is_elementwise(eqn: JaxprEqn) -> bool:
     inner = program_of_call(eqn)
     if inner is None:
         return eqn.primitive.name in ELEMENTWISE - _AFFINE
-    return is_elementwise(eqn) and not any(_scopes(inside) for inside in inner.eqns)
+    return is_elementwise(eqn) and not any(True for _ in _hidden(inner.eqns, "call"))
 
 
 def _hidden(equations: Sequence[JaxprEqn], holder: str | None = None) -> Iterator[tuple[str, str]]:

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 from jaxcam._callable import Form, ModelFn, formed, program_of
 from jaxcam._layers import Grid, Layers, chosen, listed
 from jaxcam._program import Program, Stage, needed, straight_line
-from jaxcam._sites import analysed, is_open
+from jaxcam._sites import analysed, is_open, place_of_result
 
 __all__ = ["Cut", "cut", "grid_of", "layers", "split"]
 
@@ -35,7 +35,8 @@ def split(
     """A model in two halves, before and after a layer: head(model, features(model, images), images) = model(images).
 
     Both are compiled, compose with jit, vmap and grad (by the model's arrays as well), and take models of the same
-    structure with other parameters, and other images; the program is cut anew for each shape of these.
+    structure with other parameters, and other images; the program is cut anew for each shape of these. A custom
+    derivative (custom_jvp, custom_vjp) with the layer inside is given up: there is no rule for a part of it.
 
     Args:
         model: any JAX callable from images to logits `[n, c]`: an nnx.Module, an equinox.Module,
@@ -56,8 +57,10 @@ def split(
     Raises:
         ValueError: there is no such layer (the message has the table), it is inside a loop or branch, or the model does
             not return logits `[n, c]`.
-        TypeError: the model cannot be called, or holds what is neither array nor hashable.
+        TypeError: the model cannot be called, or holds what is neither array nor hashable; or the layer is neither name
+            nor position.
     """
+    layer = _checked_layer(layer)
     _halves_of(model, layer, images, model_fn)
     return _Features(layer, model_fn), _Head(layer, model_fn)
 
@@ -118,14 +121,19 @@ def cut(model: ClosedJaxpr, layer: LayerName, grid: Grid) -> Cut:
     """The program from `(*arrays, images)` to logits, cut at a layer."""
     site = chosen(analysed(model), layer, grid)
     # Written out once more, with remat and custom derivatives kept but where the layer is inside.
-    program = straight_line(model, opened=lambda eqn, place: is_open(eqn, place, site.place))
-    (at,) = [var for eqn in program.equations for var in eqn.outvars if program.places[var] == site.place]
+    layer_place = place_of_result(model.jaxpr, site.place)
+    program = straight_line(model, opened=lambda eqn, place: is_open(eqn, place, layer_place))
+    (at,) = [var for eqn in program.equations for var in eqn.outvars if program.places[var] == layer_place]
     arrays = {*program.arguments[:-1], *program.constants}
     to_logits = needed(program.equations, program.outputs, {*arrays, at})
     from_images = _moved(to_logits, program.arguments[-1])
     from_layer = _moved(to_logits, at)
     # What depends on the images alone is computed before; what depends on neither, after, with the arrays.
-    after = [eqn for eqn in to_logits if from_images.isdisjoint(eqn.outvars) or not from_layer.isdisjoint(eqn.outvars)]
+    after = [
+        eqn
+        for eqn in to_logits
+        if from_images.isdisjoint(eqn.outvars) or any(isinstance(a, Var) and a in from_layer for a in eqn.invars)
+    ]
     wanted = {atom for eqn in after for atom in eqn.invars if isinstance(atom, Var)} | {
         out for out in program.outputs if isinstance(out, Var)
     }
@@ -182,6 +190,8 @@ class _Head:
 
     def __call__(self, model: Any, activations: Array, images: Images) -> Array:
         """The logits from the layer's activations."""
+        if not isinstance(activations, jax.Array | np.ndarray):
+            raise TypeError(f"activations must be an array, as features returns it, not {type(activations).__name__}")
         form, arrays = _halves_of(model, self.layer, images, self.model_fn)
         return _head(form, self.layer, arrays, activations, jnp.asarray(images))
 
@@ -209,6 +219,14 @@ def _head(form: Form, layer: LayerName, arrays: list[Any], activations: Array, i
 def _cut(form: Form, layer: LayerName, arrays: list[Any], images: Array) -> Cut:
     spec = jax.ShapeDtypeStruct(images.shape, images.dtype)
     return cut(program_of(form, arrays, spec), layer, grid_of(spec, -1))
+
+
+def _checked_layer(layer: Any) -> LayerName:
+    if isinstance(layer, np.integer):
+        return int(layer)
+    if isinstance(layer, bool) or not isinstance(layer, str | int | None):
+        raise TypeError(f"layer must be a name, the position of a convolution, or None for the default, not {layer!r}")
+    return layer
 
 
 def _check_activations(activations: Any, expected: Any) -> None:

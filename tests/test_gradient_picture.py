@@ -38,14 +38,14 @@ def test_mostly_zero_gradients_keep_their_few_values():
 def test_zero_gradient_is_grey_and_one_channel_is_repeated():
     assert np.abs(np.asarray(jaxcam.gradient_picture(jnp.zeros((2, 3, 3)))).astype(int) - 128).max() <= 1
     grey = normal(1, 4, 5, 1)
-    found = np.asarray(jaxcam.gradient_picture(grey))
-    np.testing.assert_array_equal(found, np.asarray(jaxcam.gradient_picture(jnp.repeat(grey, 3, -1))))
+    found = np.asarray(jaxcam.gradient_picture(grey, percentile=100))
+    np.testing.assert_array_equal(found, np.asarray(jaxcam.gradient_picture(jnp.repeat(grey, 3, -1), percentile=100)))
 
 
 @pytest.mark.parametrize(
     ("gradient", "percentile", "error", "message"),
     [
-        ([[1.0]], 99, TypeError, "must be a concrete array .* got list"),
+        ([[1.0]], 99, TypeError, "gradient must be a concrete array"),
         (np.zeros((2, 2, 3), int), 99, TypeError, "gradient must be floating point, got int64"),
         (np.zeros((1, 2, 2, 3)), 99, ValueError, r"got \[1, 2, 2, 3\]: pass one of the batch"),
         (np.zeros((3, 8, 8)), 99, ValueError, r"got \[3, 8, 8\]: move the channels last"),

@@ -54,6 +54,17 @@ class _Tagged:
 
     _jaxcam_name: str
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # The class cannot be found by its name, where pickle looks for it: that is the one it was made from.
+        reduced: Any = super().__reduce_ex__(protocol)
+        _, (kind, *arguments), *state = reduced
+        return _new, (kind.__mro__[1], *arguments), *state
+
+
+def _new(kind: Any, *arguments: Any) -> Any:
+    tagging: Any = _tagging(kind)
+    return tagging.__new__(tagging, *arguments)
+
 
 @cache
 def _tagging(kind: type[nnx.Module]) -> type[nnx.Module]:
