@@ -63,5 +63,5 @@ def test_documented_errors(gradient, percentile, error, message):
 
 @pytest.mark.usefixtures("unchecked")
 def test_traced_gradients_are_refused():
-    with pytest.raises(TypeError, match="a traced array: pass found.gradient"):
+    with pytest.raises(TypeError, match="a traced array: pass found"):
         jax.jit(lambda g: np.asarray(inspect.unwrap(jaxcam.gradient_picture)(g)))(jnp.zeros((2, 2, 3)))
