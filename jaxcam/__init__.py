@@ -4,10 +4,11 @@
                -> score Y(S) -> elementwise_derivatives d1, d2, d3 of Y by A -> alphas -> weights -> map
                -> heatmap in [0, 1] -> overlay, panel | table
 
-`explain` goes the whole way from a batch of images to heatmaps, compiled; the functions of `methods` do it for one
-image's activations and compose with jit, vmap and grad; `verify` checks the derivation of Grad-CAM++ on a head and says
-what holds. Public namespaces: `alphas`, `images`, `maps`, `methods`, `models`, `scenes` (generated pictures with known
-truth), `scores`.
+`explain` goes the whole way from a batch of images to heatmaps, compiled, for any JAX model; `split` and `layers` cut a
+model by its program, `named` gives NNX modules names, `guided` changes the derivative of a function's ReLUs; the
+functions of `methods` work on one image and compose with jit, vmap and grad; `verify` checks the derivation of
+Grad-CAM++ on a head and says what holds. Public namespaces: `alphas`, `images`, `maps`, `methods`, `models`, `scenes`
+(generated pictures with known truth), `scores`.
 """
 
 from jaxcam import alphas as alphas

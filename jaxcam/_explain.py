@@ -14,7 +14,6 @@ from jaxcam import _arguments, maps, scores
 from jaxcam._callable import ModelFn
 from jaxcam._explanation import PRIORITY, Explanation, Status
 from jaxcam._halves import (
-    Options,
     Sliced,
     Subject,
     check_model,
@@ -88,7 +87,8 @@ def explain(
         channel_axis: 1 for images `[n, 3, H, W]` and activations `[n, k, i, j]`.
         reshape: takes the layer's value to a grid `[n, i, j, k]`, for transformers: `lambda t: t[:, 1:].reshape(-1, 14,
             14, t.shape[-1])` drops the class token. It may only select and move. Where the head looks at the class
-            token alone, name a layer before the last attention: behind it no gradient reaches the other tokens.
+            token alone, name a layer before the last attention: behind it no gradient reaches the other tokens. Define
+            it once: unlike `model_fn`, a new lambda on every call is compiled on every call.
         key: for methods that draw random numbers, as `jax.random.key(0)`.
         **options: of the method's function, such as `alphas` and `normalize_alphas` of `methods.grad_cam_pp`.
 
@@ -111,7 +111,7 @@ def explain(
     elif class_idx is not None:
         class_idx = _arguments.checked_classes(class_idx, images.shape[0])
     layout = Layout(_arguments.checked_channel_axis(channel_axis), reshape)
-    subject, arrays = subject_of(model, layers, _image(images), Options(model_fn, layout))
+    subject, arrays = subject_of(model, layers, _image(images), model_fn, layout)
     request = _Request(choice, layers, isinstance(layer, list | tuple), fusion, num_classes)
     explanation, num_logits = _compiled(subject, request, arrays, images, class_idx, key)
     if class_idx is not None and not isinstance(class_idx, Tracer):
@@ -137,20 +137,20 @@ def _explained(
         apart = len(request.layers) > 1
         parts = [sliced(subject, arrays, layer, spec, apart=apart) for layer in request.layers]
     cut_images = [part.features(images) for part in parts]
-    size = images.shape[2:] if subject.options.layout.channel_axis == 1 else images.shape[1:3]
+    size = images.shape[2:] if subject.layout.channel_axis == 1 else images.shape[1:3]
 
     def one(image: Array, cut_image: list[Any], class_idx: Array | None, key: Array | None) -> tuple[Any, ...]:
         heads = [part.head(beside) for part, (_, beside) in zip(parts, cut_image, strict=True)]
         # XLA merges this forward pass with the one inside the method, and those of several layers.
         logits = heads[0](cut_image[0][0]) if heads else network(image)
         seen = [
-            Seen(image, a, head, halves_of(part, network, subject.options.layout.channel_axis), cam_kernel, key)
+            Seen(image, a, head, halves_of(part, network, subject.layout.channel_axis), cam_kernel, key)
             for part, head, (a, _) in zip(parts, heads, cut_image, strict=True)
         ]
         values = (image, logits, *(a for a, _ in cut_image))
 
         def for_class(class_idx: Array) -> tuple[Any, ...]:
-            return _for_class(request, network, seen, image, class_idx, values, logits, size, subject.options.layout)
+            return _for_class(request, network, seen, image, class_idx, values, logits, size, subject.layout)
 
         if request.num_classes is None:
             chosen = logits.argmax().astype(jnp.int32) if class_idx is None else class_idx

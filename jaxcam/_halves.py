@@ -37,13 +37,6 @@ class Halves(NamedTuple):
         return image.shape[1:] if self.channel_axis == 0 else image.shape[:-1]
 
 
-class Options(NamedTuple):
-    """How a model is called and cut; hashable."""
-
-    model_fn: ModelFn | None = None
-    layout: Layout = Layout()
-
-
 @runtime_checkable
 class Sliced(Protocol):
     """A model cut at one layer, for batches."""
@@ -63,17 +56,22 @@ class Subject(NamedTuple):
     form: Form | None
     """Of a model that is cut by its program; None where it has features and head."""
     static: Static
-    options: Options
+    layout: Layout
 
 
-def subject_of(model: Any, layer: Any, image: jax.ShapeDtypeStruct, options: Options) -> tuple[Subject, list[Any]]:
-    """The static part of a model, for batches of such images, and its arrays."""
-    if _has_halves(model) and options.model_fn is None and not _by_position(layer):
+def subject_of(
+    model: Any, layer: Any, image: jax.ShapeDtypeStruct, model_fn: ModelFn | None, layout: Layout
+) -> tuple[Subject, list[Any]]:
+    """The static part of a model, for batches of such images, and its arrays.
+
+    `model_fn` is not part of it but by its program: a new lambda on every call is compiled once.
+    """
+    if _has_halves(model) and model_fn is None and not _by_position(layer):
         static, arrays = partitioned(model)
-        return Subject(None, static, options), arrays
+        return Subject(None, static, layout), arrays
     one = jax.ShapeDtypeStruct((1, *image.shape), image.dtype)
-    form, arrays = formed(model, options.model_fn, one)
-    return Subject(form, form.static, options), arrays
+    form, arrays = formed(model, model_fn, one)
+    return Subject(form, form.static, layout), arrays
 
 
 def model_of(subject: Subject, arrays: list[Any]) -> Any:
@@ -101,8 +99,8 @@ def sliced(
     """
     if subject.form is None:
         cut_at = {} if layer is None else {"layer": layer}
-        return _Own(merged(subject.static, arrays), cut_at, subject.options.layout, apart=apart)
-    return _Foreign(subject.form, arrays, layer, subject.options.layout, image)
+        return _Own(merged(subject.static, arrays), cut_at, subject.layout, apart=apart)
+    return _Foreign(subject.form, arrays, layer, subject.layout, image)
 
 
 def halves(
@@ -119,7 +117,7 @@ def halves(
         return model
     check_model(model, model_fn)
     spec = jax.ShapeDtypeStruct(image.shape, image.dtype)
-    subject, arrays = subject_of(model, layer, spec, Options(model_fn, Layout(channel_axis, reshape)))
+    subject, arrays = subject_of(model, layer, spec, model_fn, Layout(channel_axis, reshape))
     network = network_of(subject, arrays, spec)
     return halves_of(sliced(subject, arrays, layer, spec), network, channel_axis)
 

@@ -103,6 +103,18 @@ def test_what_a_function_captures_is_never_stale(images):
     assert np.abs(first - second).max() > 1e-3
 
 
+def test_a_new_lambda_on_every_call_is_compiled_once(images):
+    kernels = [normal(seed, 3, 4) for seed in (1, 2)]
+    explain = lambda kernel: jaxcam.explain(
+        kernel, images, model_fn=lambda k, x: jax.nn.relu(x).mean((1, 2)) @ k, method="guided_backprop", class_idx=1
+    )
+    first = explain(kernels[0])
+    before = _compiled._cache_size()
+    second = explain(kernels[1])
+    assert _compiled._cache_size() == before
+    assert np.abs(first.confidence - second.confidence).max() > 1e-3
+
+
 def test_two_inputs_by_model_fn(model, images):
     question = normal(5, 5)
     variables = model.args[0]
