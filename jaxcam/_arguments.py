@@ -1,5 +1,7 @@
 """The checks of `explain`'s arguments: static facts only, and what to do about them."""
 
+import difflib
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +12,15 @@ from jaxtyping import Array
 
 from jaxcam import methods, scores
 from jaxcam._raw_maps import Choice, takes
+
+_EXPLAIN = [
+    "class_idx", "top", "method", "layer", "fusion", "score", "model_fn", "channel_axis", "reshape", "key",
+]  # fmt: skip
+
+
+def _options_of(method: str) -> list[str]:
+    parameters = inspect.signature(inspect.unwrap(methods.METHODS[method].function)).parameters.values()
+    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in _EXPLAIN]
 
 
 def checked_images(images: Any) -> Array:
@@ -47,9 +58,14 @@ def checked_choice(method: Any, score: str | scores.Score | None, key: Any, opti
     for name, value in options.items():
         if name in ("layer", "head", "model", "activations") or not takes(method, name):
             owners = [repr(m) for m in methods.METHODS if takes(m, name)]
-            hint = f"; it belongs to {', '.join(owners)}" if owners else ""
-            raise (ValueError if owners else TypeError)(
-                f"{name} is not an option of method={method!r}{hint}: leave it out"
+            if owners:
+                raise ValueError(
+                    f"{name} is not an option of method={method!r}; it belongs to {', '.join(owners)}: leave it out"
+                )
+            near = difflib.get_close_matches(name, _EXPLAIN + _options_of(method), 1)
+            hint = f": did you mean {near[0]}?" if near else ""
+            raise TypeError(
+                f"{name} is not an option of method={method!r}{hint}; it has {', '.join(_options_of(method)) or 'none'}"
             )
         try:
             hash(value)
@@ -59,6 +75,8 @@ def checked_choice(method: Any, score: str | scores.Score | None, key: Any, opti
             ) from None
     if takes(method, "key") and key is None:
         raise ValueError(f"method={method!r} draws random numbers: pass key=jax.random.key(0)")
+    if key is not None and not (hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
+        raise TypeError(f"key must be a jax.random.key, as jax.random.key(0), not {key!r}")
     if not takes(method, "key") and key is not None:
         raise ValueError(f"method={method!r} draws no random numbers: leave key out")
     if not takes(method, "score") and score is not None:

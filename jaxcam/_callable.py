@@ -70,6 +70,7 @@ def formed(model: Any, model_fn: ModelFn | None, images: jax.ShapeDtypeStruct) -
     if model_fn is not None:
         if not callable(model_fn):
             raise TypeError(f"model_fn must be a function (model, images) -> logits, not {type(model_fn).__name__}")
+        name = "model_fn"
         static, arrays = partitioned((model,))  # in a tuple anything goes, also an object that is no pytree
         return _traced(name, model_fn, static, arrays, images)
     if isinstance(model, type):
@@ -241,6 +242,6 @@ def _check_logits(name: str, outputs: list[Any], images: jax.ShapeDtypeStruct) -
     if len(shape) != 2 or shape[0] != images.shape[0]:
         raise ValueError(
             f"{name} must return logits [n, c] for images {list(images.shape)}, but returned {list(shape)}: keep the "
-            "batch axis (jax.vmap(model) for a model of one image), and pick or pool with model_fn= where there are "
-            "other axes"
+            "batch axis, also of a single image (jax.vmap(model) for a model of one image), and pick or pool with "
+            "model_fn= where there are other axes"
         )

@@ -27,6 +27,7 @@ from jaxcam._halves import (
 from jaxcam._layout import Layout
 from jaxcam._methods.guided import guided_gradient
 from jaxcam._raw_maps import Choice, Found, Seen, is_cheap, raw_map
+from jaxcam.models._training import in_training
 
 _GUIDED = ("guided_backprop", "guided_grad_cam")
 _CLASS_BYTES = 2**28
@@ -83,8 +84,11 @@ def explain(
         fusion: of several layers, "max" or "mean" at every pixel, divided by the maximum again.
         score: the score that is differentiated; None for the method's own ("exp" for Grad-CAM++, "logit" for Grad-CAM).
         model_fn: `(model, images) -> logits`, for models that are not called as `model(images)`: parameters and a
-            function of them, several inputs or outputs. What it closes over are arguments of the compiled program too.
-        channel_axis: 1 for images `[n, 3, H, W]` and activations `[n, k, i, j]`.
+            function of them, several inputs or outputs. The arrays that it closes over are arguments of the compiled
+            program too. It is called on one image at a time, `[1, H, W, 3]`: vmap `explain` over a second input that
+            differs from image to image.
+        channel_axis: 1 for images `[n, 3, H, W]` and activations `[n, k, i, j]`. Where only the activations are
+            channels first, `reshape=lambda t: t.transpose(0, 2, 3, 1)`.
         reshape: takes the layer's value to a grid `[n, i, j, k]`, for transformers: `lambda t: t[:, 1:].reshape(-1, 14,
             14, t.shape[-1])` drops the class token. It may only select and move. Where the head looks at the class
             token alone, name a layer before the last attention: behind it no gradient reaches the other tokens. Define
@@ -101,6 +105,8 @@ def explain(
     """
     images = _arguments.checked_images(images)
     check_model(model, model_fn)
+    if in_training(model) or getattr(model, "training", None) is True:
+        raise ValueError("model is in training mode, where images depend on each other: call model.eval() first")
     choice = _arguments.checked_choice(method, score, key, options)
     layers = _arguments.checked_layers(layer, fusion, method)
     num_classes: int | str | None = None
@@ -124,8 +130,6 @@ def _explained(
 ) -> tuple[Explanation, Array]:
     spec = _image(images)
     model = model_of(subject, arrays)
-    if getattr(model, "training", None) is True:
-        raise ValueError("model is in training mode, where images depend on each other: call model.eval() first")
     network = network_of(subject, arrays, spec)
     choice = request.choice
     parts, cam_kernel = [], None

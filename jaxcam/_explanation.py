@@ -48,7 +48,8 @@ class Explanation(NamedTuple):
         heatmap: `[n, H, W]` in [0, 1], of the images' size. The map is divided by its maximum on the feature grid and
             then resized, so that its own maximum may be a little below 1. For guided backpropagation and guided
             Grad-CAM it is the largest magnitude of the channels of `gradient`, divided by its maximum.
-        cam_map: `[n, *spatial]`, the method's raw map on the feature grid; a tuple of them for a list of layers. For
+        cam_map: `[n, *spatial]`, the method's raw map on the feature grid, for score="exp" divided by exp(S_c), which
+            would overflow; a tuple of them for a list of layers. For
             guided Grad-CAM that of Grad-CAM; for guided backpropagation the magnitude, `[n, H, W]`.
         class_idx: `[n]`, the class that was explained.
         confidence: `[n]`, its softmax probability on the image.

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from jaxcam._callable import Form, ModelFn, formed, name_of, program_of
 from jaxcam._layout import Layout
+from jaxcam._model_checks import check_channels, check_images_layout, check_is_logits
 from jaxcam._partition import Static, merged, partitioned
 from jaxcam._score_derivatives import Head
 from jaxcam._split import LayerName, cut, grid_of
@@ -69,6 +70,7 @@ def subject_of(
     if _has_halves(model) and model_fn is None and not _by_position(layer):
         static, arrays = partitioned(model)
         return Subject(None, static, layout), arrays
+    check_images_layout(image, layout)
     one = jax.ShapeDtypeStruct((1, *image.shape), image.dtype)
     form, arrays = formed(model, model_fn, one)
     return Subject(form, form.static, layout), arrays
@@ -116,6 +118,11 @@ def halves(
     if isinstance(model, Halves):
         return model
     check_model(model, model_fn)
+    if image.ndim != 3 or not jnp.issubdtype(image.dtype, jnp.floating):
+        raise (ValueError if image.ndim != 3 else TypeError)(
+            f"image must be one image [H, W, 3], floating point and normalised for the model, but came as "
+            f"{image.dtype}{list(image.shape)}: use images[0], and jaxcam.explain for a batch"
+        )
     spec = jax.ShapeDtypeStruct(image.shape, image.dtype)
     subject, arrays = subject_of(model, layer, spec, model_fn, Layout(channel_axis, reshape))
     network = network_of(subject, arrays, spec)
@@ -222,6 +229,8 @@ class _Foreign:
         one = jax.ShapeDtypeStruct((1, *image.shape), image.dtype)
         grid = grid_of(one, layout.channel_axis if layout.reshape is None else -1, layout.reshape)
         self._cut = cut(program_of(form, arrays, one), layer, grid)
+        check_channels(self._cut, layout)
+        check_is_logits(self._cut, form.name)
 
     def features(self, images: Array) -> tuple[Array, Any]:
         def one(image: Array) -> tuple[Array, Any]:

@@ -42,7 +42,7 @@ class Layers(tuple[Layer, ...]):
         header = ("layer", "kind", "shape", "dtype", "everything flows through")
         rows = [
             (
-                repr(row.layer) + ("  (default)" if row.default and row.layer is not None else ""),
+                repr(row.layer) + ("  (default)" if row.default else ""),
                 row.kind,
                 "x".join(map(str, row.shape)),
                 str(row.dtype),

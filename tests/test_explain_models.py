@@ -284,6 +284,46 @@ def test_submodules_called_features_and_head_are_no_halves():
     np.testing.assert_allclose(found.cam_map, expected, rtol=1e-4, atol=1e-6)
 
 
+def test_channels_first_inside_of_a_channels_last_model(model, images):
+    kernel, last = normal(0, 6, 3, 3, 3), normal(1, 6, 5)
+
+    def network(weights, x):
+        a = jax.nn.relu(jax.lax.conv(x.transpose(0, 3, 1, 2), weights, (1, 1), "SAME"))
+        return a.mean((2, 3)) @ last
+
+    with pytest.raises(ValueError, match=r"the layer's channels are on axis 1 of \[1, 6, 12, 10\], not on axis 3"):
+        jaxcam.explain(kernel, images, model_fn=network, class_idx=2)
+    found = jaxcam.explain(
+        kernel, images, model_fn=network, class_idx=2, method="grad_cam", reshape=lambda t: t.transpose(0, 2, 3, 1)
+    )
+    a = jax.nn.relu(jax.lax.conv(images.transpose(0, 3, 1, 2), kernel, (1, 1), "SAME"))
+    expected = np.maximum(np.einsum("nkij,k->nij", a, last[:, 2]) / 120, 0)
+    assert expected.max() > 0
+    np.testing.assert_allclose(found.cam_map, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_the_logarithm_of_probabilities_is_explained_with_their_confidence(model, images):
+    logs = lambda m, x: jnp.log(jax.nn.softmax(m(x)))
+    found = jaxcam.explain(model, images, model_fn=logs, class_idx=2, method="guided_backprop")
+    np.testing.assert_allclose(found.confidence, jax.nn.softmax(model(images))[:, 2], rtol=1e-9)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_nnx_models_of_others_in_training_mode_are_refused(images):
+    class Own(nnx.Module):
+        def __init__(self, rngs):
+            self.conv, self.norm = nnx.Conv(3, 4, (3, 3), rngs=rngs), nnx.BatchNorm(4, rngs=rngs)
+
+        def __call__(self, x):
+            return nnx.relu(self.norm(self.conv(x))).mean((1, 2))
+
+    own = Own(nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"model is in training mode.*call model.eval\(\) first"):
+        jaxcam.explain(own, images.astype(np.float32))
+    own.eval()
+    assert jaxcam.explain(own, images.astype(np.float32), method="grad_cam").heatmap.max() > 0.5
+
+
 def test_maps_are_differentiable_by_the_parameters_of_any_model(model, images):
     direction = jax.tree.map(lambda v: normal(v.size, *v.shape), model.args[0])
 
@@ -367,6 +407,15 @@ def test_every_method_on_a_batch_equals_its_function_on_an_image(model, images, 
         ({"method": "eigen_cam", "score": "exp"}, ValueError, r"has no score: leave score out"),
         ({"method": "grad_cam", "chunk_size": 2}, ValueError, r"chunk_size is not an option of method='grad_cam'; it"),
         ({"alpha": "exact"}, TypeError, r"alpha is not an option of method='grad_cam_pp'"),
+        ({"alfas": "exact"}, TypeError, r"alfas is not an option .* did you mean alphas\?"),
+        ({"method": "smooth_grad_cam_pp", "key": 0}, TypeError, r"key must be a jax.random.key"),
+        (
+            {"model_fn": lambda m, x: jax.nn.softmax(m(x))},
+            ValueError,
+            r"model_fn must return logits, but ends in a soft",
+        ),
+        ({"images": jnp.zeros((1, 3, 12, 10))}, ValueError, r"seem to be channels first.*pass channel_axis=1"),
+        ({"channel_axis": 1}, ValueError, r"seem to be channels last.*reshape=lambda t: t.transpose\(0, 2, 3, 1\)"),
         ({"model_fn": 3}, TypeError, r"model_fn must be a function"),
         ({"model": {"w": np.ones(3)}}, TypeError, r"model of type dict can neither be called nor"),
         ({"model": lambda x: (x.mean((1, 2)), x)}, TypeError, r"must return one array of logits \[n, c\]"),

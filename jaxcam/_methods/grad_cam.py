@@ -60,7 +60,7 @@ def grad_cam(
         score: Y: "logit", "exp", "softmax", "log_softmax", or a callable (logits, class_idx) -> scalar.
 
     Returns:
-        The raw map `[*spatial]`, after the ReLU, not normalised.
+        The raw map `[*spatial]`, after the ReLU, not normalised; for score="exp" divided by exp(S_c).
 
     Raises:
         ValueError: the head does not return `[c]`, class_idx is out of range, or the score's name is not known.
@@ -113,7 +113,8 @@ def grad_cam_pp(
             authors' released code does and the paper does not.
 
     Returns:
-        The raw map `[*spatial]`, after the ReLU, not normalised.
+        The raw map `[*spatial]`, after the ReLU, not normalised; for score="exp" divided by exp(S_c), which cancels
+        from the alphas and would overflow. (A callable `(logits, c) -> exp(logits[c])` is not divided.)
 
     Raises:
         ValueError: alphas="closed_form" with a head not proven piecewise linear or a score that has none; a score that

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxcam.images import Preprocessing
 from jaxcam.models._layers import Dropout, GlobalAveragePool, Random
+from jaxcam.models._training import in_training
 
 Images = Float[Array, "n H W d"] | Float[np.ndarray, "n H W d"]
 
@@ -114,10 +115,7 @@ class Network(nnx.Module):
     @property
     def training(self) -> bool:
         """Whether batch norm or dropout is in training mode (`train()`, undone by `eval()`)."""
-        modules = [module for _, module in nnx.iter_modules(self)]
-        return any(isinstance(m, nnx.BatchNorm) and not m.use_running_average for m in modules) or any(
-            isinstance(m, nnx.Dropout) and not m.deterministic for m in modules
-        )
+        return in_training(self)
 
     def resolved(self, layer: str) -> str:
         """The name of the stage that `layer` means: the last one that it is the beginning of."""
