@@ -8,9 +8,8 @@ loop or a branch is not one value, and is only listed as `hidden`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Var
@@ -24,11 +23,11 @@ from jaxcam._program import (
     called,
     closed,
     holds,
-    inner_programs,
     shape,
     size,
     straight_line,
 )
+from jaxcam._scopes import hidden, numbered, scope_results
 
 __all__ = ["Analysis", "Site", "analysed", "is_open", "place_of_result"]
 
@@ -38,6 +37,8 @@ _AFFINE = frozenset({
 })  # fmt: skip
 """What keeps a convolution's output its own where the other operands do not depend on the images: bias, batch norm.
 Not a transposition: the channels would be elsewhere."""
+_LONGEST_ACTIVATION = 16
+"""In equations; GELU by tanh has 8."""
 
 
 @dataclass(frozen=True)
@@ -81,15 +82,15 @@ def analysed(model: ClosedJaxpr) -> Analysis:
         return var in moving and holds(var, jnp.floating) and len(shape(var)) > 2
 
     tags = [(eqn.params["name"], eqn.outvars[0]) for eqn in program.equations if eqn.primitive.name == "name"]
-    sites = [site("tag", name, var) for name, var in _numbered([(n, v) for n, v in tags if is_layer(v)])]
-    scopes = [(name, var) for name, var in _scope_results(program) if is_layer(var)]
-    sites += [site("scope", name, var) for name, var in _numbered(scopes)]
+    sites = [site("tag", name, var) for name, var in numbered([(n, v) for n, v in tags if is_layer(v)])]
+    scopes = [(name, var) for name, var in scope_results(program) if is_layer(var)]
+    sites += [site("scope", name, var) for name, var in numbered(scopes)]
     convolutions = [var for var in _convolutions(program, moving) if is_layer(var)]
     sites += [site("convolution", None, var, i) for i, var in enumerate(convolutions)]
     order = {var: i for i, eqn in enumerate(program.equations) for var in eqn.outvars}
     sites.sort(key=lambda s: order[s.var])
     values = [site("value", None, var) for var in order if var in complete and is_layer(var)]
-    return Analysis(program, sites, values, dict(_hidden(program.equations)))
+    return Analysis(program, sites, values, dict(hidden(program.equations)))
 
 
 def is_open(eqn: JaxprEqn, place: Place, on_the_way: Place | None) -> ClosedJaxpr | None:
@@ -170,61 +171,6 @@ def _complete(program: Program, moving: set[Var]) -> set[Var]:
     return complete
 
 
-def _scope_results(program: Program) -> list[tuple[str, Var]]:
-    """The names of all scopes with the value that comes out of each run through it."""
-    paths = [_scopes(eqn) for eqn in program.equations]
-    users: dict[Atom, list[int]] = {}
-    for i, eqn in enumerate(program.equations):
-        for atom in eqn.invars:
-            if isinstance(atom, Var):
-                users.setdefault(atom, []).append(i)
-    for out in program.outputs:
-        if isinstance(out, Var):
-            users.setdefault(out, []).append(len(program.equations))
-    found: list[tuple[str, Var]] = []
-    for start, stop, path in _runs(paths):
-        results = [
-            var
-            for eqn in program.equations[start:stop]
-            for var in eqn.outvars
-            if any(user >= stop for user in users.get(var, []))
-        ]
-        # The last of several: what a layer returns is made after what it hands out on the way.
-        if results:
-            found.append(("/".join(path), results[-1]))
-    return found
-
-
-def _runs(paths: Sequence[tuple[str, ...]]) -> Iterator[tuple[int, int, tuple[str, ...]]]:
-    """First and last equation of each run through each scope, scopes around others after them."""
-    open_: list[tuple[int, str]] = []
-    for i, path in enumerate([*paths, ()]):
-        common = 0
-        while common < min(len(open_), len(path)) and open_[common][1] == path[common]:
-            common += 1
-        while len(open_) > common:
-            names = tuple(name for _, name in open_)
-            yield open_.pop()[0], i, names
-        open_.extend((i, name) for name in path[common:])
-
-
-def _scopes(eqn: JaxprEqn) -> tuple[str, ...]:
-    # Transformations (vmap, jvp) stand among the scopes, and are no layers.
-    stack: Any = eqn.source_info.name_stack
-    return tuple(part.name for part in stack.stack if type(part).__name__ == "Scope")
-
-
-def _numbered(named: Sequence[tuple[str, Var]]) -> list[tuple[str, Var]]:
-    """Names that occur several times get `:0`, `:1` ... in their order."""
-    names = [name for name, _ in named]
-    seen: dict[str, int] = {}
-    numbered: list[tuple[str, Var]] = []
-    for name, var in named:
-        i = seen[name] = seen.get(name, -1) + 1
-        numbered.append((name if names.count(name) == 1 else f"{name}:{i}", var))
-    return numbered
-
-
 def _convolutions(program: Program, moving: set[Var]) -> Iterator[Var]:
     """Each convolution's output, with bias and batch norm, and after its activation where that follows directly."""
     users: dict[Var, list[JaxprEqn]] = {}
@@ -238,21 +184,46 @@ def _convolutions(program: Program, moving: set[Var]) -> Iterator[Var]:
 
 def _followed(start: Var, users: Mapping[Var, list[JaxprEqn]], moving: set[Var], outputs: set[Atom]) -> Var:
     found = here = start
-    while here not in outputs and len(users.get(here, [])) == 1:
-        eqn = users[here][0]
-        if [atom for atom in eqn.invars if isinstance(atom, Var) and atom in moving] != [here]:
-            break
-        is_affine = eqn.primitive.name in _AFFINE and size(eqn.outvars[0]) == size(here)
-        if not is_affine and not (_is_elementwise(eqn) and shape(eqn.outvars[0]) == shape(here)):
-            break
-        if not holds(eqn.outvars[0], jnp.floating):
-            break
-        here = eqn.outvars[0]
+    while here not in outputs:
+        after = users.get(here, [])
+        if len(after) != 1 or not _is_affine(after[0], here, moving):
+            end = _activated(here, users, moving, outputs)
+            return end if end is not None and shape(here) == shape(start) else found
+        here = after[0].outvars[0]
         if shape(here) == shape(start):
             found = here
-        if not is_affine:
-            break
     return found
+
+
+def _is_affine(eqn: JaxprEqn, here: Var, moving: set[Var]) -> bool:
+    out = eqn.outvars[0]
+    return (
+        eqn.primitive.name in _AFFINE
+        and [atom for atom in eqn.invars if isinstance(atom, Var) and atom in moving] == [here]
+        and size(out) == size(here)
+        and holds(out, jnp.floating)
+    )
+
+
+def _activated(start: Var, users: Mapping[Var, list[JaxprEqn]], moving: set[Var], outputs: set[Atom]) -> Var | None:
+    """What an elementwise function of one value gives, written as one equation or as several: x * sigmoid(x)."""
+    inside, waiting, steps = {start}, list(users.get(start, [])), 0
+    while waiting and steps < _LONGEST_ACTIVATION:
+        # The first whose operands are all there; the others wait for theirs.
+        ready = [eqn for eqn in waiting if {a for a in eqn.invars if isinstance(a, Var) and a in moving} <= inside]
+        if not ready or not outputs.isdisjoint(inside):
+            return None
+        eqn, steps = ready[0], steps + 1
+        out = eqn.outvars[0]
+        is_step = _is_elementwise(eqn) or eqn.primitive.name in _AFFINE & ELEMENTWISE
+        if not is_step or len(eqn.outvars) > 1 or shape(out) != shape(start):
+            return None
+        inside.add(out)
+        waiting = [other for other in waiting if other is not eqn]
+        if not waiting and holds(out, jnp.floating):
+            return out
+        waiting += [other for other in users.get(out, []) if other not in waiting]
+    return None
 
 
 def _is_elementwise(eqn: JaxprEqn) -> bool:
@@ -260,15 +231,4 @@ def _is_elementwise(eqn: JaxprEqn) -> bool:
     inner = program_of_call(eqn)
     if inner is None:
         return eqn.primitive.name in ELEMENTWISE - _AFFINE
-    return is_elementwise(eqn) and not any(True for _ in _hidden(inner.eqns, "call"))
-
-
-def _hidden(equations: Sequence[JaxprEqn], holder: str | None = None) -> Iterator[tuple[str, str]]:
-    for eqn in equations:
-        if holder is not None:
-            if eqn.primitive.name == "name":
-                yield eqn.params["name"], holder
-            if scopes := _scopes(eqn):
-                yield "/".join(scopes), holder
-        for inner in inner_programs(eqn):
-            yield from _hidden(inner.jaxpr.eqns, holder or eqn.primitive.name)
+    return is_elementwise(eqn) and not any(True for _ in hidden(inner.eqns, "call"))

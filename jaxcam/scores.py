@@ -57,11 +57,11 @@ def softmax(logits: Float[Array, " c"], class_idx: ClassIdx) -> Float[Array, ""]
 class Negated:
     """-Y for a score Y: what speaks against the class. Equal for equal scores, so that compiled programs are found."""
 
-    score: str | Score
+    score: Score
 
     def __call__(self, logits: Float[Array, " c"], class_idx: ClassIdx) -> Float[Array, ""]:
         """-Y(logits, class_idx)."""
-        return -resolve(self.score)(logits, class_idx)
+        return -self.score(logits, class_idx)
 
 
 def negated(score: str | Score = "logit") -> Negated:
@@ -72,8 +72,7 @@ def negated(score: str | Score = "logit") -> Negated:
 
     **Source**: Selvaraju et al. 2017 (Grad-CAM), section 3.3.
     """
-    resolve(score)
-    return Negated(score)
+    return Negated(resolve(score))
 
 
 _NAMED: dict[str, Score] = {"logit": logit, "exp": exp, "softmax": softmax, "log_softmax": log_softmax}

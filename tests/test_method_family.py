@@ -10,6 +10,7 @@ from support import brute_force_derivatives, gap_head, normal, relu_head, smooth
 
 import jaxcam
 from jaxcam import maps, methods, scores
+from jaxcam._halves import Halves
 
 # Two channels on a 1 x 2 grid. S_0 = 3 a - 2 b + c d with A = [[a, b], [c, d]], positions by channels.
 A = jnp.array([[[1.0, 2.0], [4.0, 0.5]]])
@@ -324,3 +325,248 @@ def test_guided_grad_cam_is_the_product():
     found = jaxcam.guided_grad_cam(network, image, 3)
     assert np.abs(expected).max() > 0
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+
+
+# What follows holds for numbers that float32, dead channels and other images bring.
+
+
+def image_identity(head):
+    """The image itself is the activations: masks need no resizing, and what is expected can be written down."""
+    return Halves(head, lambda image: image, lambda a, image: head(a))
+
+
+def test_eigen_cam_by_hand():
+    # A'A = [[9, 0], [0, 16]]: the first right singular vector is the second channel, whose sum is positive.
+    found = methods.eigen_cam(jnp.array([[[0.0, 4.0], [3.0, 0.0]]]))
+    np.testing.assert_allclose(found, [[4, 0]], atol=1e-12)
+    # A = s u v' with v = (3, 4) / 5 and u = (1, -3): projected on it 5 and -15; the sum is made positive.
+    found = methods.eigen_cam(jnp.array([[[3.0, 4.0], [-9.0, -12.0]]]))
+    np.testing.assert_allclose(found, [[0, 15]], atol=1e-12)
+
+
+def test_score_cam_by_hand():
+    # Channels [[1, 3]] and [[4, 2]] become masks [[0, 1]] and [[1, 0]]. Y = p_1 + 2 q_0 of the masked image is 3 and 8.
+    image = jnp.array([[[1.0, 4.0], [3.0, 2.0]]])
+    model = image_identity(lambda a: jnp.stack([a[0, 1, 0] + 2 * a[0, 0, 1], a.sum()]))
+    w = 1 / (1 + np.exp(5.0))
+    np.testing.assert_allclose(methods.score_cam(model, image, 0), [[w + 4 * (1 - w), 3 * w + 2 * (1 - w)]], rtol=1e-12)
+
+
+def test_smooth_grad_cam_pp_by_hand():
+    # Without noise Grad-CAM++'s: S_0 = 2 a - b with A = (1, 3), S_k = 4, alpha_0 = 1 / (2 + 4 * 2), w = 0.2.
+    model = image_identity(lambda a: jnp.stack([2 * a[0, 0, 0] - a[0, 1, 0], a.sum()]))
+    image = jnp.array([[[1.0], [3.0]]])
+    found = methods.smooth_grad_cam_pp(model, image, 0, key=jax.random.key(0), num_samples=3, noise=0.0)
+    np.testing.assert_allclose(found, [[0.2, 0.6]], rtol=1e-12)
+
+
+def test_heads_see_the_noisy_image_they_belong_to(image):
+    """A skip connection: the head of each sample takes that sample's image, not the one that is explained."""
+    f = relu_head((6, 8), 2, 4)
+    features = lambda x: jax.nn.relu(x[..., :2])
+    past = lambda a, x: jnp.tanh(f(a)) * (1 + x.mean() ** 2)
+    key = jax.random.key(2)
+    model = Halves(lambda x: past(features(x), x), features, past)
+    found = methods.smooth_grad_cam_pp(model, image, 1, key=key, num_samples=2, noise=0.5, score="logit")
+    spread = 0.5 * (image.max() - image.min())
+    samples = [image + spread * jax.random.normal(one, image.shape) for one in jax.random.split(key, 2)]
+    by_sample = [brute_force_derivatives(lambda a, x=x: past(a, x)[1], features(x)) for x in samples]
+    d1, d2, d3 = (sum(d) / 2 for d in zip(*by_sample, strict=True))
+    a = np.asarray(features(image))
+    alphas = d2 / (2 * d2 + a.sum((0, 1)) * d3)
+    expected = np.maximum(a @ (alphas * np.maximum(d1, 0)).sum((0, 1)), 0)
+    assert expected.max() > 0
+    np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-10 * expected.max())
+
+
+@pytest.mark.parametrize("shift", [0, 300, -300])
+def test_samples_weigh_as_in_the_mean_of_exp_whatever_the_logits(image, shift):
+    """exp(300) overflows float32: a constant added to all logits is a factor of the mean, and is divided out."""
+    f = relu_head((3, 4), 5, 4)
+    features = lambda x: jax.nn.relu(x[::2, ::2] @ normal(0, 3, 5).astype(x.dtype))
+    shifted = Halves(lambda x: f(features(x)), features, lambda a, x: f(a) + jnp.asarray(shift, a.dtype))
+    plain = shifted._replace(head=lambda a, x: f(a))
+    of = lambda model, x: methods.smooth_grad_cam_pp(model, x, 2, key=jax.random.key(5), num_samples=1, noise=0.0)
+    np.testing.assert_allclose(of(shifted, image.astype(jnp.float32)), of(plain, image), rtol=1e-3, atol=1e-5)
+    # Several samples, whose noise depends on the precision: both in float32.
+    arguments = {"key": jax.random.key(5), "num_samples": 4, "noise": 0.3}
+    narrow = image.astype(jnp.float32)
+    found, expected = (methods.smooth_grad_cam_pp(m, narrow, 2, **arguments) for m in (shifted, plain))
+    assert expected.max() > 0
+    np.testing.assert_allclose(found / found.max(), expected / expected.max(), atol=1e-3)
+
+
+def test_smooth_grad_cam_pp_in_half_precision():
+    # The gradient is 1e-3 or less: its cube is 0 in float16, and alpha would be 1/2 instead of 1 / (2 + S_k g).
+    kernel = jnp.abs(normal(1, 2 * 3 * 40, 4)) * 2e-3
+    head = lambda a: a.reshape(-1) @ kernel.astype(a.dtype)
+    image = jnp.abs(normal(0, 2, 3, 40)) * 400
+    arguments = {"key": jax.random.key(0), "num_samples": 1, "noise": 0.0}
+    expected = methods.smooth_grad_cam_pp(image_identity(head), image, 0, **arguments)
+    found = methods.smooth_grad_cam_pp(image_identity(head), image.astype(jnp.float16), 0, **arguments)
+    halves_of_ones = np.asarray(image @ (jax.grad(lambda a: head(a)[0])(image) / 2).sum((0, 1)))
+    assert found.dtype == jnp.float16
+    assert np.abs(halves_of_ones / expected - 1).min() > 0.05
+    np.testing.assert_allclose(found, expected, rtol=0.01)
+
+
+def test_exp_of_large_logits_in_float32():
+    # (Y - Y_k) / Y = 1 - exp(S_k - S) whatever is added to all logits, and exp(200) overflows.
+    f, a = relu_head((3, 4), 5, 4), jnp.abs(normal(1, 3, 4, 5, dtype=np.float32))
+    large = lambda a: f(a) + np.float32(200)
+    wide = a.astype(float)
+    drops = jnp.stack([f(wide)[1] - f(wide.at[..., k].set(0))[1] for k in range(5)])
+    expected = np.maximum(wide @ (1 - jnp.exp(-drops)), 0)
+    assert expected.max() > 0
+    np.testing.assert_allclose(methods.ablation_cam(large, a, 1, score="exp"), expected, rtol=1e-3, atol=1e-3)
+    weights = jax.grad(lambda a: f(a)[1])(wide).mean((0, 1))
+    for sign in (1, -1):
+        found = methods.counterfactual(lambda a, s=sign: s * f(a) + np.float32(200), a, 1, score="exp")
+        np.testing.assert_allclose(found, np.maximum(-sign * (wide @ weights), 0), rtol=1e-3, atol=1e-5)
+    assert np.abs(wide @ weights).max() > 0.01
+
+
+@pytest.mark.parametrize("score", ["logit", "softmax", "log_softmax", scores.logit])
+def test_counterfactual_is_grad_cam_with_the_score_negated(score):
+    f, a = relu_head((3, 4), 5, 4), jnp.abs(normal(1, 3, 4, 5))
+    found = [methods.counterfactual(f, a, c, score=score) for c in range(4)]
+    expected = [methods.grad_cam(f, a, c, score=scores.negated(score)) for c in range(4)]
+    assert np.max(expected) > 0
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("shape", [(6, 3), (2, 2, 6), (3, 4, 5)])
+@pytest.mark.parametrize("dead", [0, 2])
+def test_gradient_through_eigen_cam(shape, dead):
+    """Also where channels are zero, whose singular values are equal: there the derivative of a whole SVD is NaN."""
+    a = normal(2, *shape) + 1
+    a = a.at[..., :dead].set(0)
+    spread, direction = normal(5, *shape[:-1]), normal(6, *shape)
+    total = lambda x: (methods.eigen_cam(x) * spread).sum()
+    slope = (total(a + 1e-6 * direction) - total(a - 1e-6 * direction)) / 2e-6
+    assert np.abs(slope) > 1e-2
+    np.testing.assert_allclose((jax.grad(total)(a) * direction).sum(), slope, rtol=1e-5)
+    np.testing.assert_allclose(jax.jvp(total, (a,), (direction,))[1], slope, rtol=1e-5)
+
+
+def methods_of_an_image():
+    """Every method but the guided ones as a function of one image and a class, on one model."""
+    f, kernel, key = relu_head((3, 4), 5, 4), normal(9, 5, 4), jax.random.key(1)
+    features = lambda x: jax.nn.relu(x[::2, ::2] @ normal(0, 3, 5))
+    parts = Halves(lambda x: f(features(x)), features, lambda a, x: f(a))
+    calls = {
+        name: lambda x, c, function=method.function: function(f, features(x), c)
+        for name, method in methods.METHODS.items()
+        if method.needs == "activations"
+    }
+    return calls | {
+        "cam": lambda x, c: methods.cam(kernel, features(x), c),
+        "eigen_cam": lambda x, c: methods.eigen_cam(features(x)),
+        "score_cam": lambda x, c: methods.score_cam(parts, x, c, chunk_size=2),
+        "smooth_grad_cam_pp": lambda x, c: methods.smooth_grad_cam_pp(parts, x, c, key=key, num_samples=3),
+    }
+
+
+@pytest.mark.parametrize("name", methods_of_an_image())
+def test_jit_equals_eager_and_vmap_equals_a_loop(name):
+    function, images, classes = methods_of_an_image()[name], normal(3, 3, 6, 8, 3), jnp.array([1, 3, 2])
+    loop = np.stack([function(image, int(c)) for image, c in zip(images, classes, strict=True)])
+    assert np.abs(loop).max() > 0
+    for i in range(3):
+        np.testing.assert_allclose(jax.jit(function)(images[i], classes[i]), loop[i], rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(jax.jit(jax.vmap(function))(images, classes), loop, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", methods_of_an_image())
+def test_gradients_are_those_of_finite_differences_and_finite_at_zero(name):
+    function = methods_of_an_image()[name]
+    image, direction, spread = normal(3, 6, 8, 3), normal(4, 6, 8, 3), jnp.abs(normal(5, 3, 4))
+    total = jax.jit(lambda image, c: (function(image, c) * spread).sum())
+    gradient = jax.jit(jax.grad(total))
+    slopes, found = [], []
+    for c in range(4):
+        ends = [total(image + s * 1e-6 * direction, c) for s in (1, -1)]
+        slopes.append((ends[0] - ends[1]) / 2e-6)
+        found.append((gradient(image, c) * direction).sum())
+    assert np.abs(slopes).max() > 1e-4
+    np.testing.assert_allclose(found, slopes, rtol=1e-4, atol=1e-6)
+    zero = jnp.zeros_like(image)
+    assert np.isfinite(total(zero, 1))
+    assert np.isfinite(gradient(zero, 1)).all()
+
+
+def test_gradient_through_score_cam_with_a_constant_channel(image):
+    """Its mask is 0/0 before it is zero; no ReLU stands behind it that would hide a NaN."""
+    f, spread, direction = relu_head((6, 8), 2, 4), jnp.abs(normal(5, 6, 8)), normal(4, 6, 8, 3)
+    features = lambda x: jnp.concatenate([x[..., :1] ** 2, jnp.full((6, 8, 1), 1 + x[0, 0, 1] ** 2)], -1)
+    model = Halves(lambda x: f(features(x)), features, lambda a, x: f(a))
+    total = lambda x: (methods.score_cam(model, x, 1) * spread).sum()
+    slope = (total(image + 1e-6 * direction) - total(image - 1e-6 * direction)) / 2e-6
+    assert np.abs(slope) > 1e-2
+    np.testing.assert_allclose((jax.grad(total)(image) * direction).sum(), slope, rtol=1e-5)
+
+
+def test_memory_of_score_cam_is_that_of_one_chunk():
+    image = jnp.abs(normal(0, 32, 32, 64))
+    f = relu_head((32, 32), 64, 4)
+    used = {
+        chunk: jax.jit(lambda x, chunk=chunk: methods.score_cam(image_identity(f), x, 1, chunk_size=chunk))
+        .lower(image)
+        .compile()
+        .memory_analysis()
+        .temp_size_in_bytes
+        for chunk in (4, 64)
+    }
+    assert used[4] < used[64] / 4
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        # A model that casts for itself would take it, and a mask of integers is 0 nearly everywhere.
+        (lambda m, x: methods.score_cam(m, (x * 9).astype(int), 0), TypeError, "image must be floating point"),
+        (
+            lambda m, x: methods.smooth_grad_cam_pp(m, (x * 9).astype(int), 0, key=jax.random.key(0)),
+            TypeError,
+            "image must be floating point and normalised for the model, but its dtype is int",
+        ),
+        (lambda m, x: methods.score_cam(m, x.tolist(), 0), TypeError, "image must be an array .*not list"),
+        (lambda m, x: methods.score_cam(m, x, 0, score="p"), ValueError, "score='p' is not known"),
+        (lambda m, x: methods.score_cam(m, x, 0, chunk_size=True), TypeError, "chunk_size must be an integer"),
+        (
+            lambda m, x: methods.smooth_grad_cam_pp(m, x, 0, key=jax.random.key(0), num_samples=2.0),
+            TypeError,
+            "num_samples must be an integer",
+        ),
+        (
+            lambda m, x: methods.smooth_grad_cam_pp(m, x, 0, key=jax.random.key(0), score="logit"),
+            ValueError,
+            'Use score="exp"',
+        ),
+        (
+            lambda m, x: methods.smooth_grad_cam_pp(m, x, 0, key=jax.random.key(0), noise=np.float32(-1)),
+            ValueError,
+            "noise must not be negative",
+        ),
+        (
+            lambda m, x: methods.smooth_grad_cam_pp(m, x, 0, key=jax.random.key(0), noise=float("nan")),
+            ValueError,
+            "noise must not be negative, and finite, but is nan",
+        ),
+        (
+            lambda m, x: methods.smooth_grad_cam_pp(m, x, 0, key=jax.random.key(0), noise="much"),
+            TypeError,
+            "noise must be a number, not 'much'",
+        ),
+        (lambda m, x: methods.smooth_grad_cam_pp(m, x, 0, key=0), TypeError, "key must be one random key.*not 0"),
+        (
+            lambda m, x: methods.smooth_grad_cam_pp(m, x, 0, key=jax.random.split(jax.random.key(0), 2)),
+            TypeError,
+            "key must be one random key",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_documented_errors_of_methods_on_images(model, image, call, error, message):
+    with pytest.raises(error, match=message):
+        call(model, image)

@@ -60,3 +60,27 @@ def test_class_that_is_no_scalar_is_refused():
 
 def test_traced_class_is_not_checked():
     jax.jit(lambda c: scores.check_class_idx(c, 3))(jnp.int32(9))
+
+
+def test_negated_scores_hit_the_compiled_program():
+    traces = []
+
+    def value(score, logits):
+        traces.append(score)
+        return scores.resolve(score)(logits, 2)
+
+    compiled = jax.jit(value, static_argnums=0)
+    for score in ("exp", scores.exp, "exp"):
+        assert compiled(scores.negated(score), LOGITS) == pytest.approx(-np.exp(2.0), rel=1e-12)
+    assert len(traces) == 1
+    assert compiled(scores.negated("logit"), LOGITS) == pytest.approx(-2.0)
+    assert len(traces) == 2
+    assert scores.negated(scores.negated("logit"))(LOGITS, jnp.int32(1)) == pytest.approx(-1.0)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_negated_refuses_what_resolve_refuses():
+    with pytest.raises(ValueError, match=r"score='logits' is not known: use one of 'logit', 'exp'"):
+        scores.negated("logits")
+    with pytest.raises(TypeError, match="score must be a name or a callable"):
+        scores.negated(3)

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcam._closed_forms import widened
-from jaxcam._methods.grad_cam import grad_cam
+from jaxcam._methods.grad_cam import grad_cam_weights
 from jaxcam._score_derivatives import Head, gradient_of_score
 from jaxcam.maps import weighted_map
-from jaxcam.scores import ClassIdx, Score, negated
+from jaxcam.scores import ClassIdx, Score
 
 
 def hires_cam(
@@ -86,11 +86,13 @@ def counterfactual(
     """Counterfactual explanation: Grad-CAM of the negated score, the regions that speak against the class.
 
     Returns:
-        The raw map `[*spatial]`, not normalised.
+        The raw map `[*spatial]`, ReLU(-sum_k w_k A_k) with `grad_cam_weights`, not normalised. It is the map that
+        `grad_cam` gives for `scores.negated(score)`, but for score="exp" divided by exp(S_c), so that it does not
+        overflow.
 
     **Source**: Selvaraju et al. 2017 (Grad-CAM), section 3.3.
     """
-    return grad_cam(head, activations, class_idx, score=negated(score))
+    return weighted_map(-grad_cam_weights(head, activations, class_idx, score=score), activations)
 
 
 def eigen_cam(activations: Float[Array, "*spatial k"]) -> Float[Array, "*spatial"]:
@@ -116,6 +118,24 @@ def eigen_cam(activations: Float[Array, "*spatial k"]) -> Float[Array, "*spatial
     if activations.ndim < 2:
         raise ValueError(f"activations must be [*spatial, k], but their shape is {activations.shape}")
     (wide,) = widened(activations)  # no SVD in half precision
-    _, _, right = jnp.linalg.svd(wide.reshape(-1, activations.shape[-1]), full_matrices=False)
-    projection = jnp.tensordot(wide, right[0], axes=1)
+    projection = _first_projection(wide.reshape(-1, activations.shape[-1])).reshape(activations.shape[:-1])
     return jax.nn.relu(jnp.where(projection.sum() < 0, -projection, projection)).astype(activations.dtype)
+
+
+@jax.custom_jvp
+def _first_projection(matrix: Float[Array, "n k"]) -> Float[Array, " n"]:
+    """A v_1, with the first right singular vector v_1."""
+    return matrix @ jnp.linalg.svd(matrix, full_matrices=False)[2][0]
+
+
+@_first_projection.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    # The derivative of the whole SVD is NaN where any two singular values are equal, as the zeros of dead channels
+    # are. For v_1 only the gaps to s_1 count: dv_1 = sum_j v_j (v_j' dC v_1) / (s_1^2 - s_j^2), with C = A'A. What
+    # dv_1 has outside of the v_j is lost in A dv_1. A gap of zero, as in a map of zeros, gives zero.
+    (matrix,), (tangent,) = primals, tangents
+    _, s, right = jnp.linalg.svd(matrix, full_matrices=False)
+    v, gaps = right[0], s[0] ** 2 - s**2
+    parts = right @ (tangent.T @ (matrix @ v) + matrix.T @ (tangent @ v))
+    change = right.T @ jnp.where(gaps > 0, parts / jnp.where(gaps > 0, gaps, 1), 0)
+    return matrix @ v, tangent @ v + matrix @ change

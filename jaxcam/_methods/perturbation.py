@@ -12,7 +12,8 @@ from jaxtyping import Array, Float
 
 from jaxcam import scores
 from jaxcam._halves import halves
-from jaxcam._score_derivatives import Head, check_head
+from jaxcam._methods.image import checked_image
+from jaxcam._score_derivatives import Head, check_head, scaled_score
 from jaxcam._split import LayerName
 from jaxcam.maps import resized, weighted_map
 
@@ -46,13 +47,14 @@ def ablation_cam(
     **Source**: Desai and Ramaswamy 2020 (Ablation-CAM), Eq. 3 and 4.
     """
     check_head(head, activations, class_idx)
-    function, num_channels = scores.resolve(score), activations.shape[-1]
+    # For score="exp" divided by exp(S_c), which cancels: no logit, however large, overflows.
+    function, num_channels = scaled_score(head, activations, class_idx, score=score), activations.shape[-1]
 
     def without(channel: Array) -> Array:
         kept = jnp.arange(num_channels, dtype=channel.dtype) != channel
-        return function(head(jnp.where(kept, activations, jnp.zeros((), activations.dtype))), class_idx)
+        return function(jnp.where(kept, activations, jnp.zeros((), activations.dtype)))
 
-    whole = function(head(activations), class_idx)
+    whole = function(activations)
     size = jnp.where(whole != 0, jnp.abs(whole), 1)
     weights = (whole - _over_channels(without, num_channels, chunk_size)) / size
     return weighted_map(weights.astype(activations.dtype), activations)
@@ -70,8 +72,11 @@ def score_cam(
     """Score-CAM: weights softmax_k(Y(I ∘ H_k) - Y(0)), with H_k the channel enlarged to the image and scaled to [0, 1].
 
     What is masked becomes 0 in the normalised image, the mean colour of the training pictures. The score of the empty
-    image, Y(0), is the same for all channels and cancels in the softmax. (The authors' code leaves the softmax over the
-    channels out and takes probabilities: score="softmax" gives the latter.)
+    image, Y(0), is the same for all channels and cancels in the softmax.
+
+    The authors' released code does something else: its weights are the probabilities of the masked images themselves,
+    without a softmax over the channels, and it adds the enlarged channels. The grad-cam package follows the paper, with
+    channels enlarged corner to corner, and 1e-8 added to the range that they are divided by.
 
     Args:
         model: as for `jaxcam.explain`.
@@ -85,11 +90,12 @@ def score_cam(
         The raw map `[*spatial]`, ReLU(sum_k w_k A_k), not normalised. A constant channel masks everything: H_k = 0.
 
     Raises:
+        TypeError: the image is not floating point.
         ValueError, TypeError: as `jaxcam.explain`, and for a chunk_size that is not an integer from 1.
 
     **Source**: Wang et al. 2020 (Score-CAM), Eq. 4 to 8 and Algorithm 1.
     """
-    image = jnp.asarray(image)
+    image = checked_image(image)
     parts = halves(model, image, layer=layer)
     activations = parts.features(image)
     logits = jax.eval_shape(parts.network, image)

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, Key
 
 from jaxcam import scores
 from jaxcam._halves import halves
+from jaxcam._methods.image import checked_image
 from jaxcam._score_derivatives import derivatives_of_score
 from jaxcam._split import LayerName
 from jaxcam.alphas import exact_alphas
@@ -45,10 +46,12 @@ def smooth_grad_cam_pp(
         alphas: which way the derivatives are taken, as for `grad_cam_pp`.
 
     Returns:
-        The raw map `[*spatial]`, ReLU(sum_k w_k A_k), not normalised, divided by the largest Y of the samples.
+        The raw map `[*spatial]`, ReLU(sum_k w_k A_k), not normalised; for the scores "exp" and "softmax" divided by
+        the largest Y of the samples.
 
     Raises:
-        ValueError, TypeError: as `grad_cam_pp`, and for a num_samples that is not an integer from 1, or negative noise.
+        TypeError: the image is not floating point, num_samples no integer, noise no number, or key no random key.
+        ValueError: num_samples is less than 1, or noise negative or not finite; and as `grad_cam_pp`.
 
     **Source**: Omeiza et al. 2019 (Smooth Grad-CAM++), Eq. 7 to 9; Smilkov et al. 2017 (SmoothGrad) for the noise.
     """
@@ -56,9 +59,13 @@ def smooth_grad_cam_pp(
         raise TypeError(f"num_samples must be an integer, not {num_samples!r}")
     if num_samples < 1:
         raise ValueError(f"num_samples must be at least 1, but is {num_samples}")
-    if isinstance(noise, int | float) and noise < 0:
-        raise ValueError(f"noise must not be negative, but is {noise}")
-    image = jnp.asarray(image)
+    if isinstance(noise, bool | str) or not jnp.issubdtype(jnp.result_type(noise), jnp.number):
+        raise TypeError(f"noise must be a number, not {noise!r}")
+    if isinstance(noise, int | float | np.number) and not 0 <= noise < float("inf"):
+        raise ValueError(f"noise must not be negative, and finite, but is {noise}")
+    if not (hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()):
+        raise TypeError(f"key must be one random key, as jax.random.key(0) makes it, not {key!r}")
+    image = checked_image(image)
     parts = halves(model, image, layer=layer)
     spread = jnp.asarray(noise, image.dtype) * (image.max() - image.min())
 
