@@ -1,0 +1,484 @@
+"""split: the halves make the model again, are what the network written by hand says, and cost what they must."""
+
+import re
+from functools import partial
+
+import foreign
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.ad_checkpoint import checkpoint_name as tag
+from support import normal
+
+import jaxcam
+from jaxcam import _split
+
+P, X = foreign.parameters(), foreign.example()
+W = normal(1, 3, 4)
+HAND = foreign.by_hand(P, X)
+# What the position of a convolution means: with its batch norm, after its activation where that follows directly.
+POSITIONS = ["stem_relu", "first.relu", "first.norm2", "down_relu", "second.relu", "second.norm2"]
+
+
+def by_linen():
+    net, variables = foreign.linen_model(P)
+    return jax.tree_util.Partial(net.apply, variables)
+
+
+MODELS = {
+    "plain": lambda: jax.tree_util.Partial(foreign.plain, {name: jnp.asarray(value) for name, value in P.items()}),
+    "nnx": lambda: foreign.nnx_model(P),
+    "named": lambda: jaxcam.named(foreign.nnx_model(P)),
+    "linen": by_linen,
+}
+
+
+def recomposed(model, layer, x, **options):
+    features, head = jaxcam.split(model, layer, x, **options)
+    return head(model, features(model, x), x)
+
+
+def over_floats(function, model):
+    return jax.tree.map(lambda a: function(a) if jnp.issubdtype(a.dtype, jnp.floating) else a, model)
+
+
+def convolutions(function, *arguments):
+    return len(re.findall(r"= \S+ convolution\(", jax.jit(function).lower(*arguments).compile().as_text()))
+
+
+def hand_value(layer):
+    """The name in `foreign.by_hand` of what a row of the table should be."""
+    if isinstance(layer, int):
+        return POSITIONS[layer]
+    name = str(layer).removeprefix("Net/").replace("/", ".")
+    return {"None": "second", "dropout": "second"}.get(name, name)
+
+
+def close(ours, theirs, rtol=1e-11):
+    np.testing.assert_allclose(ours, theirs, rtol=rtol, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=[] if k == "plain" else pytest.mark.slow) for k in MODELS])
+def test_every_layer_of_every_model(kind):
+    model = MODELS[kind]()
+    table = jaxcam.layers(model, X)
+    assert len(table) >= 7
+    grad_by_hand = jax.grad(lambda moved: foreign.by_hand(P, X, moved)["logits"][:, 2].sum())
+    expected = grad_by_hand({name: jnp.zeros_like(value) for name, value in HAND.items() if name != "logits"})
+    complete = {"stem", "stem_norm", "stem_relu", "first", "down", "down_relu", "second"}
+    with jax.disable_jit():  # operation by operation: nothing to compile at each layer
+        logits = model(X)
+        for row in table:
+            features, head = jaxcam.split(model, row.layer, X)
+            a, name = features(model, X), hand_value(row.layer)
+            assert (a.shape, a.dtype) == (row.shape, row.dtype)
+            close(a, HAND[name])
+            close(head(model, a, X), logits, rtol=1e-12)
+            g = jax.grad(lambda a, head=head: head(model, a, X)[:, 2].sum())(a)
+            close(g, expected[name])
+            assert row.complete == (name in complete), row
+
+
+def test_compiled_halves_add_up_exactly():
+    """One compiled program computes the same as the model's, to the last bit."""
+    model = jaxcam.named(foreign.nnx_model(P))
+    whole = jax.jit(lambda m, x: m(x))(model, X)
+    for layer in ("first.norm1", "down"):
+        features, head = jaxcam.split(model, layer, X)
+        both = jax.jit(lambda m, x, f=features, h=head: h(m, f(m, x), x))(model, X)
+        np.testing.assert_array_equal(both, whole)
+
+
+@pytest.mark.parametrize(
+    ("layer", "before", "after"),
+    # A complete layer leaves nothing of what comes before it. first.conv1 starts from the stem, which the skip
+    # connection needs: that alone is computed again.
+    [("first", 3, 3), ("second", 6, 0), ("first.conv1", 2, 5), ("second.norm2", 6, 4)],
+)
+def test_compiled_head_holds_what_it_needs_and_no_more(layer, before, after):
+    model = MODELS["named"]()
+    assert convolutions(lambda m, x: m(x), model, X) == 6
+    features, head = jaxcam.split(model, layer, X)
+    assert convolutions(features, model, X) == before
+    assert convolutions(head, model, features(model, X), X) == after
+
+
+def test_a_complete_head_does_not_look_at_the_images():
+    model = MODELS["named"]()
+    features, head = jaxcam.split(model, "first", X)
+    a = features(model, X)
+    np.testing.assert_array_equal(head(model, a, X), head(model, a, X + jnp.nan))
+    features, head = jaxcam.split(model, "first.norm2", X)
+    assert np.isnan(head(model, features(model, X), X + jnp.nan)).any()
+
+
+class TestOtherArguments:
+    """The halves are functions of the model and the images, not of those that split was called with."""
+
+    @pytest.mark.parametrize("kind", [pytest.param("linen", marks=pytest.mark.slow), "nnx"])
+    def test_other_parameters_and_batch_size(self, kind):
+        model = MODELS[kind]()
+        features, head = jaxcam.split(model, 1, X)
+        other = over_floats(lambda a: 1.1 * jnp.abs(a), model)
+        x = foreign.example(3, 5)
+        with jax.disable_jit():
+            close(head(other, features(other, x), x), other(x), rtol=1e-12)
+            assert np.abs(other(x) - model(x)).max() > 1e-2
+
+    def test_vmap(self):
+        model = MODELS["linen"]()
+        features, head = jaxcam.split(model, "first/norm2", X)
+        stacked = jnp.stack([X, 2 * X, -X])
+        a = jax.vmap(features, (None, 0))(model, stacked)
+        logits = jax.vmap(head, (None, 0, 0))(model, a, stacked)
+        for i in range(3):
+            close(a[i], features(model, stacked[i]))
+            close(logits[i], model(stacked[i]))
+
+    @pytest.mark.parametrize("kind", ["plain", "named"])
+    def test_gradients_by_the_arrays_of_the_model(self, kind):
+        model = MODELS[kind]()
+        features, head = jaxcam.split(model, 4, X)
+
+        def moved(step):  # all arrays at once, in one direction
+            return over_floats(lambda a: a + step * normal(a.size, *a.shape), model)
+
+        with jax.disable_jit():
+            expected = jax.grad(lambda step: (moved(step)(X) ** 2).sum())(0.0)
+            found = jax.grad(lambda step: (head(moved(step), features(moved(step), X), X) ** 2).sum())(0.0)
+        assert abs(expected) > 1e-3
+        close(found, expected, 1e-9)
+
+    @pytest.mark.parametrize("kind", ["plain", "named", "linen"])
+    def test_one_compilation(self, kind):
+        model = MODELS[kind]()
+        features, head = jaxcam.split(model, 2, X)
+        head(model, features(model, X), X)
+        counts = _split._features._cache_size(), _split._head._cache_size()
+        again = over_floats(lambda a: a + 1, model)
+        features, head = jaxcam.split(again, 2, X + 1)
+        head(again, features(again, X), X)
+        assert (_split._features._cache_size(), _split._head._cache_size()) == counts
+
+
+class TestFunctions:
+    """Functions that close over their arrays."""
+
+    @staticmethod
+    def closures(arrays):
+        """Functions of all kinds that look up `arrays["w"]` when they are called."""
+
+        def plain(x):
+            return x @ arrays["w"]
+
+        def custom_jvp(x):
+            call = jax.custom_jvp(lambda v: v @ arrays["w"])
+            call.defjvp(lambda p, t: (call(*p), t[0] @ arrays["w"]))
+            return call(x)
+
+        def custom_vjp(x):
+            call = jax.custom_vjp(lambda v: v @ arrays["w"])
+            call.defvjp(lambda v: (call(v), None), lambda _, t: (t @ arrays["w"].T,))
+            return call(x)
+
+        def numpy(x):
+            return x @ np.asarray(arrays["w"])
+
+        def scan(x):
+            return jax.lax.scan(
+                lambda c, _: (c + jax.jit(lambda v: v @ arrays["w"])(x), None), jnp.zeros((2, 6, 5, 4)), length=2
+            )[0]
+
+        def cond(x):
+            return jax.lax.cond(x.sum() > 0, lambda v: v @ arrays["w"], lambda v: 2 * (v @ arrays["w"]), x)
+
+        return {
+            "plain": plain,
+            "jit": lambda x: jax.jit(lambda v: v @ arrays["w"])(x),
+            "nested jit": lambda x: jax.jit(lambda v: jax.jit(lambda u: jax.nn.relu(u @ arrays["w"]))(2 * v))(x),
+            "remat": lambda x: jax.checkpoint(lambda v: jnp.sin(v @ arrays["w"]))(x),
+            "numpy": numpy,
+            "custom_jvp": custom_jvp,
+            "custom_vjp": custom_vjp,
+            "scan": scan,
+            "cond": cond,
+        }
+
+    @pytest.mark.parametrize("kind", closures({}))
+    def test_never_stale(self, kind):
+        arrays, x = {"w": W}, normal(0, 2, 6, 5, 3)
+        function = self.closures(arrays)[kind]
+        # As the function of the issue: everything is new at each call but the code.
+        model = lambda x: function(x).mean((1, 2))
+        features, head = jaxcam.split(model, None, x)
+        before = features(model, x)
+        close(before, function(x))
+        arrays["w"] = normal(2, 3, 4)
+        close(features(model, x), function(x))
+        close(head(model, features(model, x), x), model(x))
+        assert np.abs(before - features(model, x)).max() > 1e-2
+
+    def test_captured_arrays_are_arguments_of_the_program(self):
+        big = normal(3, 60, 70)  # larger than anything else
+        x = normal(0, 2, 2, 2, 60)
+        for model in (lambda x: jnp.tanh(x @ big).mean((1, 2)), lambda x: jax.jit(lambda v: v @ big)(x).mean((1, 2))):
+            form, arrays = _split.formed(model, None, jax.ShapeDtypeStruct(x.shape, x.dtype))
+            assert [a.shape for a in arrays] == [(60, 70)]
+            text = _split._features.lower(form, None, arrays, x).as_text()
+            assert re.search(r"func.func public @main\(.*tensor<60x70xf64>", text)
+            assert not re.search(r"constant dense.*tensor<60x70xf64>", text)
+
+    def test_no_new_compilation_for_a_function_made_anew(self):
+        x = normal(0, 2, 6, 5, 3)
+        counts = []
+        for i in range(3):
+            w = normal(i, 3, 4)
+            model = lambda x, w=w: jax.nn.relu(x @ w).mean((1, 2))
+            inner = lambda x, w=w: jax.nn.relu(x @ w).mean((1, 2))
+            outer = lambda x, inner=inner: 2 * inner(x)  # captures a function
+            for function in (model, outer, partial(lambda w, x: jnp.tanh(x @ w).mean((1, 2)), w)):
+                features, head = jaxcam.split(function, None, x)
+                close(head(function, features(function, x), x), function(x))
+            counts.append((_split._features._cache_size(), _split._head._cache_size()))
+        assert counts[0] == counts[1] == counts[2]
+
+    def test_gradients_by_captured_parameters(self):
+        x = normal(0, 2, 6, 5, 3)
+
+        def loss(w, halves):
+            model = lambda x: jnp.sin(jax.jit(lambda v: v @ w)(x)).mean((1, 2))
+            if not halves:
+                return (model(x) ** 2).sum()
+            return (recomposed(model, None, x) ** 2).sum()
+
+        expected = jax.grad(loss)(W, False)
+        assert np.abs(expected).max() > 1e-3
+        close(jax.grad(loss)(W, True), expected)
+        close(jax.jit(jax.grad(loss), static_argnums=1)(W, True), expected)
+
+    def test_rules_of_the_same_code_are_told_apart(self):
+        """A custom derivative is no part of the program that JAX shows."""
+        x = normal(0, 2, 6, 5, 3)
+
+        def made(factor):
+            @jax.custom_vjp
+            def smooth(v):
+                return jnp.cumsum(v, 1)
+
+            smooth.defvjp(lambda v: (smooth(v), None), lambda _, t: (factor * t,))
+            return lambda x: smooth(jax.nn.relu(x @ W)).mean((1, 2))
+
+        for factor in (2.0, 5.0):
+            model = made(factor)
+            grad = jax.grad(lambda x, m=model: recomposed(m, None, x).sum())(x)
+            close(grad, jax.grad(lambda x, m=model: m(x).sum())(x))
+
+    def test_scopes_of_the_same_code_are_told_apart(self):
+        x = normal(0, 2, 6, 5, 3)
+
+        def made(first, second):
+            def model(x):
+                with jax.named_scope(first):
+                    x = jnp.tanh(x)
+                with jax.named_scope(second):
+                    x = jnp.cos(x)
+                return x.mean((1, 2))
+
+            return model
+
+        for names, expected in ((("a", "b"), jnp.tanh(x)), (("b", "a"), jnp.cos(jnp.tanh(x)))):
+            model = made(*names)
+            close(jaxcam.split(model, "a", x)[0](model, x), expected)
+
+    def test_methods_and_jitted_functions(self):
+        x = normal(0, 2, 6, 5, 3)
+
+        class Holder:  # no pytree
+            def __init__(self, w):
+                self.w = w
+
+            def __call__(self, x):
+                return jnp.tanh(x @ self.w).mean((1, 2))
+
+            __hash__ = None
+
+        for w in (W, 2 * W):
+            for model in (Holder(w), Holder(w).__call__, jax.jit(Holder(w).__call__)):
+                close(recomposed(model, None, x), model(x))
+
+    def test_several_inputs(self):
+        question, x = normal(3, 5), X
+        network = lambda inputs, x: foreign.plain(inputs[0], x) * inputs[1][None]
+        features, head = jaxcam.split((P, question), "second", x, model_fn=network)
+        close(head((P, 2 * question), features((P, question), x), x), 2 * foreign.plain(P, x) * question[None])
+
+
+@jax.custom_jvp
+def smooth(v):
+    v = tag(jnp.cumsum(v, 1), "inside")
+    return v + v.mean((1, 2), keepdims=True)
+
+
+@smooth.defjvp
+def _(primals, tangents):
+    return smooth(*primals), 3 * tangents[0]
+
+
+@jax.custom_vjp
+def smoothed(v):
+    v = tag(jnp.cumsum(v, 1), "inside")
+    return v + v.mean((1, 2), keepdims=True)
+
+
+smoothed.defvjp(lambda v: (smoothed(v), None), lambda _, t: (3 * t,))
+
+
+class TestNestedCalls:
+    x = normal(0, 2, 6, 5, 3)
+
+    @pytest.mark.parametrize(
+        "call",
+        [
+            jax.jit,
+            lambda f: jax.jit(jax.jit(f)),
+            jax.checkpoint,
+            lambda f: jax.checkpoint(jax.jit(f)),
+            lambda f: jax.vmap(f),
+            lambda f: jax.jit(jax.vmap(jax.checkpoint(f))),
+            lambda f: lambda x: jax.linearize(f, x)[0],
+            lambda f: lambda x: nnx.jit(lambda m, x: f(x))(nnx.Dict(), x),
+            lambda f: lambda x: nnx.remat(lambda m, x: f(x))(nnx.Dict(), x),
+        ],
+    )
+    def test_layer_inside(self, call):
+        inner = call(lambda v: jnp.sin(tag(jnp.cos(v @ W), "here")) + 0.1 * (v @ W))
+        model = lambda x: jnp.tanh(inner(jnp.exp(x))).mean((1, 2))
+        features, head = jaxcam.split(model, "here", self.x)
+        a, direct = jnp.cos(jnp.exp(self.x) @ W), 0.1 * (jnp.exp(self.x) @ W)
+        close(features(model, self.x), a)
+        rest = lambda a: jnp.tanh(jnp.sin(a) + direct).mean((1, 2))
+        close(head(model, a + 1, self.x), rest(a + 1))
+        grad = jax.grad(lambda a: head(model, a, self.x)[0, 1])(a)
+        close(grad, jax.grad(lambda a: rest(a)[0, 1])(a))
+        (row,) = [row for row in jaxcam.layers(model, self.x) if row.layer == "here"]
+        assert not row.complete
+
+    @pytest.mark.parametrize("rule", [smooth, smoothed])
+    def test_custom_derivatives(self, rule):
+        """The rule holds where the layer is elsewhere, or is what the call returns; not for a part of the call."""
+        model = lambda x: jnp.sin(rule(tag(x @ W, "before"))).mean((1, 2))
+        features, head = jaxcam.split(model, "before", self.x)
+        a = features(model, self.x)
+        tail = lambda v: jnp.sin(v).mean((1, 2))[0, 1]
+        expected = 3 * jax.grad(tail)(rule(a))
+        close(jax.grad(lambda a: head(model, a, self.x)[0, 1])(a), expected)
+        # The default is what the call returns.
+        last = lambda x: rule(x @ W).mean((1, 2))
+        features, head = jaxcam.split(last, None, self.x)
+        close(features(last, self.x), rule(a))
+        close(jax.grad(lambda x: features(last, x).sum())(self.x), jnp.full_like(a, 3) @ W.T)
+        # Inside.
+        features, head = jaxcam.split(model, "inside", self.x)
+        b = features(model, self.x)
+        close(b, jnp.cumsum(a, 1))
+        rest = lambda b: tail(b + b.mean((1, 2), keepdims=True))
+        close(jax.grad(lambda b: head(model, b, self.x)[0, 1])(b), jax.grad(rest)(b))
+
+    def test_rematerialisation_is_kept_elsewhere(self):
+        block = jax.checkpoint(lambda v: jnp.sin(tag(jnp.sin(v @ W), "inside")))
+        model = lambda x: tag(block(x), "out").mean((1, 2))
+        for layer, count in (("out", 1), ("inside", 0)):
+            features, _ = jaxcam.split(model, layer, self.x)
+            program = str(jax.make_jaxpr(lambda x, f=features: f(model, x))(self.x))
+            assert len(re.findall(r"= (checkpoint|remat2)\[", program)) == count
+
+    def test_one_of_several_results(self):
+        def model(x):
+            with jax.named_scope("loop"):
+                carry, each = jax.lax.scan(lambda c, _: (jnp.sin(c), c), x @ W, length=3)
+            return tag(carry, "carry").mean((1, 2)) + jnp.cos(each).sum((0, 2, 3))
+
+        for layer in ("loop", "carry"):
+            features, head = jaxcam.split(model, layer, self.x)
+            a = features(model, self.x)
+            close(head(model, a, self.x), model(self.x))
+            # What comes in is what is used, not what the loop gives again.
+            assert np.abs(head(model, a + 1, self.x) - model(self.x)).min() > 1e-3
+
+    @pytest.mark.parametrize(
+        ("holder", "loop"),
+        [
+            ("scan", lambda f, x: jax.lax.scan(lambda c, _: (f(c), None), x, length=2)[0]),
+            ("while", lambda f, x: jax.lax.while_loop(lambda c: c.sum() < -1e9, f, x)),
+            ("cond", lambda f, x: jax.lax.cond(x.sum() > 0, f, lambda x: x, x)),
+        ],
+    )
+    def test_loops_and_branches(self, holder, loop):
+        def body(x):
+            with jax.named_scope("block"):
+                return tag(jnp.sin(x), "here")
+
+        model = lambda x: tag(loop(body, jnp.cos(x)), "after").mean((1, 2))
+        for layer in ("here", "block"):
+            with pytest.raises(ValueError, match=rf"layer='{layer}' is inside a {holder}, .*\n(.|\n)*'after'"):
+                jaxcam.split(model, layer, self.x)
+        close(jaxcam.split(model, "after", self.x)[0](model, self.x), loop(jnp.sin, jnp.cos(self.x)))
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("change", "error", "message"),
+        [
+            ({"layer": 1.5}, TypeError, r"layer must be a name, the position of a convolution, or None .* not 1.5"),
+            ({"layer": True}, TypeError, r"layer must be a name.* not True"),
+            ({"layer": b"second"}, TypeError, r"layer must be a name.* not b'second'"),
+            ({"layer": ["second"]}, TypeError, r"layer must be a name.* not \['second'\]"),
+            ({"layer": jnp.int32(1)}, TypeError, r"layer must be a name.* not Array"),
+            (
+                {"layer": "third"},
+                ValueError,
+                r"layer='third' is not in this model. Its layers are:\nlayer .*\n.*'stem'",
+            ),
+            ({"layer": ""}, ValueError, r"layer='' is not in this model"),
+            ({"layer": 6}, ValueError, r"layer=6 is not in this model"),
+            ({"layer": -7}, ValueError, r"layer=-7 is not in this model"),
+            ({"images": X[0, 0]}, ValueError, r"images must be \[n, \*spatial, d\].* came as \[11, 3\]"),
+            ({"images": X[:0]}, ValueError, r"at least one image, but came as \[0, 12, 11, 3\]"),
+            ({"images": [[1.0]]}, TypeError, r"images must be an array .* not list"),
+            ({"model": nnx.Linear}, TypeError, r"model must be an instance, but is the class Linear itself"),
+            ({"model": {"w": W}}, TypeError, r"model of type dict can neither be called nor .* pass model_fn="),
+            ({"model_fn": 3}, TypeError, r"model_fn must be a function \(model, images\) -> logits, not int"),
+            (
+                {"model": lambda x: (x.mean((1, 2)), x)},
+                TypeError,
+                r"one array of logits \[n, c\], but returned float64",
+            ),
+            ({"model": lambda x: None}, TypeError, r"but returned nothing"),
+            ({"model": lambda x: x.mean((1, 2)).argmax(1)}, TypeError, r"returned int64\[2\]"),
+            ({"model": lambda x: x.mean(1)}, ValueError, r"must return logits \[n, c\] .* returned \[2, 11, 3\]"),
+            ({"model": lambda x: x.mean((0, 1))}, ValueError, r"returned \[11, 3\]: keep the batch axis"),
+        ],
+    )
+    @pytest.mark.usefixtures("unchecked")
+    def test_documented_errors(self, change, error, message):
+        model = MODELS["named"]()
+        jaxcam.split(model, 1, X)  # True must not be taken for 1
+        arguments = {"model": model, "layer": None, "images": X} | change
+        with pytest.raises(error, match=message):
+            jaxcam.split(arguments.pop("model"), arguments.pop("layer"), arguments.pop("images"), **arguments)
+
+    @pytest.mark.usefixtures("unchecked")
+    def test_a_position_from_numpy(self):
+        model = MODELS["nnx"]()
+        close(jaxcam.split(model, np.int64(-1), X)[0](model, X), HAND["second.norm2"])
+
+    @pytest.mark.usefixtures("unchecked")
+    def test_activations_of_other_images(self):
+        model = MODELS["nnx"]()
+        features, head = jaxcam.split(model, 1, X)
+        with pytest.raises(ValueError, match=r"activations must be \[2, 6, 6, 8\] .* came as \[1, 6, 6, 8\]"):
+            head(model, features(model, X)[:1], X)
+        with pytest.raises(TypeError, match=r"activations must be"):
+            head(model, "second", X)
