@@ -82,6 +82,8 @@ def test_the_default_is_the_last_complete_grid():
     assert not any(row.default for row in rows(past).values())
     with pytest.raises(ValueError, match=r"there is no default: name one of its layers(.|\n)*'second' +tag +2x6x5x4 +"):
         jaxcam.split(past, None, X)
+    with pytest.raises(ValueError, match="there is no default"):  # but for the picture itself
+        jaxcam.split(lambda x: ((x - 0.5) / 2).mean((1, 2)), None, X)
     with pytest.raises(ValueError, match="no layers: no value with positions depends on the images"):
         jaxcam.split(lambda x: x.reshape(2, -1) @ jnp.ones((90, 5)), None, X)
 
@@ -269,7 +271,8 @@ class TestPositions:
         ],
     )
     def test_not_followed(self, after):
-        equal(self.value(after), conv(X @ W))
+        square = normal(5, 2, 4, 4, 3)  # with as many channels: a transposition does not show in the shape
+        equal(self.value(after, x=square), conv(square @ W))
 
     def test_one_image_at_a_time(self):
         one = lambda x: jax.nn.relu(conv((x @ W)[None])[0] + self.bias[0]).mean((0, 1))
