@@ -7,17 +7,23 @@
 `explain` goes the whole way from a batch of images to heatmaps, compiled, for any JAX model; `split` and `layers` cut a
 model by its program, `named` gives NNX modules names, `guided` changes the derivative of a function's ReLUs; the
 functions of `methods` work on one image and compose with jit, vmap and grad; `verify` checks the derivation of
-Grad-CAM++ on a head and says what holds. Public namespaces: `alphas`, `images`, `maps`, `methods`, `models`, `scenes`
-(generated pictures with known truth), `scores`.
+Grad-CAM++ on a head and says what holds; `evaluate` says what the maps are worth on a data set, by the measures in
+`metrics`. Public namespaces: `alphas`, `images`, `maps`, `methods`, `metrics`, `models`, `scenes` (generated pictures
+with known truth), `scores`.
 """
 
 from jaxcam import alphas as alphas
 from jaxcam import images as images
 from jaxcam import maps as maps
 from jaxcam import methods as methods
+from jaxcam import metrics as metrics
 from jaxcam import models as models
 from jaxcam import scenes as scenes
 from jaxcam import scores as scores
+from jaxcam._evaluate import evaluate as evaluate
+from jaxcam._evaluation.evaluation import Evaluation as Evaluation
+from jaxcam._evaluation.examples import Example as Example
+from jaxcam._evaluation.protocol import Protocol as Protocol
 from jaxcam._explain import explain as explain
 from jaxcam._explanation import Explanation as Explanation
 from jaxcam._explanation import Status as Status

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
 from jaxcam._scenes.arguments import checked_classes, checked_int, checked_key, checked_num, checked_size
+from jaxcam._scenes.dataset import Dataset as Dataset
 from jaxcam._scenes.figures import CLASS_NAMES as CLASS_NAMES
 from jaxcam._scenes.layout import layout
 from jaxcam._scenes.paint import paint, tight_boxes

@@ -215,7 +215,7 @@ def test_all_classes_and_the_likeliest(model, images, method):
 @pytest.mark.slow
 def test_classes_in_chunks_give_the_same(model, images, monkeypatch):
     expected = jaxcam.explain(model, images[:2], class_idx="all")
-    monkeypatch.setattr("jaxcam._explain._CLASS_BYTES", 1)  # one class at a time
+    monkeypatch.setattr("jaxcam._explained._CLASS_BYTES", 1)  # one class at a time
     _compiled.clear_cache()
     found = jaxcam.explain(model, images[:2], class_idx="all")
     _compiled.clear_cache()

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 
+from jaxcam._commands.networks import MODELS_HELP, WEIGHTS_HELP, network
 from jaxcam._commands.parser import Parser, UsageError, one_line, printable, report
 from jaxcam._commands.report import explained, panel_of, table_of
 from jaxcam._overlay import save
@@ -15,11 +16,6 @@ from jaxcam.models import EMBEDDED_MODELS, MODELS, Network
 
 _DEFAULT_METHODS = ("grad_cam", "grad_cam_pp", "cam", "guided_grad_cam")
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-_MODELS = (
-    "mini_resnet, mini_vgg, squeezenet1_0|1, vgg11|13|16|19[_bn], resnet18|34|50|101|152, resnext50_32x4d, "
-    "wide_resnet50_2, efficientnet_b0 to b7; for CIFAR-10: resnet20|32|44|56|110"
-)
-_WEIGHTS = 'a .safetensors or .pth file, a Hugging Face repo, or "imagenet"; the mini networks have theirs built in'
 _METHODS = "comma-separated: grad_cam, grad_cam_pp, cam, guided_grad_cam (these), layer_cam, score_cam ..."
 _EPILOG = """\
 Without IMAGE a bundled picture is explained. The mini networks know ten drawn
@@ -30,7 +26,7 @@ read; 2 for a wrong option or weights file.
   python -m jaxcam cat.jpg dog.png --model resnet50 --weights imagenet
   python -m jaxcam both.png --class "tiger cat" --model resnet18 --weights FILE
 
-Other commands: python -m jaxcam train --help, python -m jaxcam verify --help"""
+Other commands: python -m jaxcam evaluate --help, train --help, verify --help"""
 
 
 def run(arguments: list[str]) -> int:
@@ -38,7 +34,7 @@ def run(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     try:
         name = options.model or EMBEDDED_MODELS[0]
-        model = _model(name, options.weights)
+        model = network(name, options.weights)
         class_idx = None if options.class_name is None else _class_idx(options.class_name, model.class_names)
         methods = _methods(options.method, model)
         places = _places(options.images, Path(options.out))
@@ -77,8 +73,8 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="JPEG, PNG, WebP, BMP or GIF files")
-    parser.add_argument("--model", choices=MODELS, metavar="NAME", help=_MODELS)
-    parser.add_argument("--weights", metavar="FROM", help=_WEIGHTS)
+    parser.add_argument("--model", choices=MODELS, metavar="NAME", help=MODELS_HELP)
+    parser.add_argument("--weights", metavar="FROM", help=WEIGHTS_HELP)
     parser.add_argument("--method", metavar="LIST", help=_METHODS)
     parser.add_argument(
         "--top", type=_top, default=3, metavar="K", help="explain the K likeliest classes, up to 20 (3)"
@@ -111,17 +107,6 @@ def _size(text: str) -> int:
     if not 96 <= value <= 2048:
         raise argparse.ArgumentTypeError(f"must be from 96 to 2048 pixels, not {value}")
     return value
-
-
-def _model(name: str, weights: str | None) -> Network:
-    if weights is None and name not in EMBEDDED_MODELS:
-        raise UsageError(
-            f"--model {name} needs --weights: a .safetensors or .pth file, a Hugging Face repo, or imagenet"
-        )
-    try:
-        return MODELS[name]() if weights is None else MODELS[name](weights)
-    except (ValueError, OSError) as error:
-        raise UsageError(f"--weights: {one_line(error).removeprefix('weights: ')}") from None
 
 
 def _methods(listed: str | None, model: Network) -> tuple[str, ...]:

@@ -1,0 +1,205 @@
+"""`python -m jaxcam evaluate FOLDER|scenes`: what the methods' maps are worth on a data set, as a table."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxcam import scenes
+from jaxcam._commands.networks import MODELS_HELP, WEIGHTS_HELP, network
+from jaxcam._commands.parser import Parser, UsageError, one_line, printable, report
+from jaxcam._evaluate import DEFAULT_METHODS, DEFAULT_METRICS, evaluate
+from jaxcam._evaluation.evaluation import Evaluation
+from jaxcam._evaluation.masks import GROUPS
+from jaxcam._evaluation.protocol import Protocol
+from jaxcam._pictures.atomic import replace_file
+from jaxcam.models import EMBEDDED_MODELS, MODELS
+
+_FORMATS: Mapping[str, Callable[[Evaluation], str]] = {
+    ".txt": str,
+    ".md": Evaluation.markdown,
+    ".csv": Evaluation.csv,
+    ".json": Evaluation.json,
+}
+_SHOWN_BAD = 10
+_EPILOG = """\
+With --results a run that was ended goes on where it stopped when the same
+command is given again. Several processes share one run: give the same command
+to each with --coordinator HOST:PORT --num-processes N --process-id 0 to N-1.
+Exit codes: 0; 1 if a picture could not be read or a process was lost; 2 for a
+wrong option, file or annotation.
+
+  python -m jaxcam evaluate scenes --num 2000
+  python -m jaxcam evaluate photos --model resnet50 --weights FILE \\
+      --methods cam,grad_cam,grad_cam_pp --annotations boxes.json --class true
+  python -m jaxcam evaluate photos --model resnet50 --weights imagenet \\
+      --mask input --results resnet50.jsonl --out resnet50.md"""
+
+
+def run(arguments: list[str]) -> int:
+    """Runs the command; returns its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        out = _out(options.out)
+        _start_processes(options)
+        name = options.model or EMBEDDED_MODELS[0]
+        model = network(name, options.weights)
+        found = evaluate(
+            model,
+            _dataset(options),
+            methods=[method.strip() for method in options.methods.split(",")],
+            metrics="all" if options.metrics == "all" else [group.strip() for group in options.metrics.split(",")],
+            protocol=_protocol(options),
+            annotations=options.annotations,
+            classes=_classes(options.classes),
+            layer=options.layer,
+            results=options.results,
+            batch_size=options.batch_size,
+            num_workers=options.workers,
+            num_resamples=options.resamples,
+            seed=options.seed,
+        )
+    except (UsageError, ValueError, TypeError, OSError) as error:
+        report(one_line(error))
+        return 2
+    except RuntimeError as error:
+        report(one_line(error))
+        if jax.process_count() > 1:
+            # JAX would wait for the lost process at the end, and then abort.
+            sys.stderr.flush()
+            os._exit(1)
+        return 1
+    if jax.process_index():
+        return 0
+    print(found)
+    if out is not None:
+        replace_file(out, _FORMATS[out.suffix.lower()](found).encode())
+    for _, image, reason in found.bad_images[:_SHOWN_BAD]:
+        report(f"{printable(image)}: {printable(reason)}")
+    if len(found.bad_images) > _SHOWN_BAD:
+        report(f"and {len(found.bad_images) - _SHOWN_BAD} more; --results keeps the list")
+    return 1 if found.bad_images else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="python -m jaxcam evaluate",
+        description="What class activation maps are worth on a data set: average drop, increase, localisation ...",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("dataset", metavar="FOLDER|scenes", help='a folder of pictures, or "scenes" for generated ones')
+    add("--model", choices=MODELS, metavar="NAME", help=MODELS_HELP)
+    add("--weights", metavar="FROM", help=WEIGHTS_HELP)
+    add("--methods", default=",".join(DEFAULT_METHODS), metavar="LIST", help="as cam,grad_cam,grad_cam_pp:alphas=exact")
+    add("--metrics", default=",".join(DEFAULT_METRICS), metavar="LIST", help=f"all, or some of {', '.join(GROUPS)}")
+    add("--layer", metavar="NAME", help="where the network is cut; its last layer with positions by default")
+    add("--annotations", metavar="FILE", help="classes and boxes: JSON, COCO JSON, or a folder of PASCAL VOC XML")
+    add(
+        "--classes",
+        metavar="FILE",
+        help="JSON object: class names of the annotations to names or numbers of the network",
+    )
+    protocol = parser.add_argument_group("protocol")
+    add = protocol.add_argument
+    add("--confidence", choices=("probability", "logit"), default="probability")
+    add("--mask", choices=("pixels", "input"), default="pixels", help="mask before or after normalising (pixels)")
+    add("--baseline", choices=("black", "mean", "blur"), help="what a mask shows (black on pixels, mean on the input)")
+    add("--class", dest="class_idx", choices=("predicted", "true"), default="predicted")
+    add("--normalisation", choices=("max", "min_max"), default="max")
+    add("--resize", choices=("linear", "nearest", "cubic"), default="linear")
+    generated = parser.add_argument_group("scenes")
+    add = generated.add_argument
+    add("--num", type=_whole(1), default=1000, metavar="N", help="how many (1000)")
+    add(
+        "--instances",
+        type=_whole(1),
+        metavar="N",
+        help=f"figures in each, 1 to {scenes.MAX_INSTANCES}; random by default",
+    )
+    add("--pairs", action="store_true", help="two classes in each")
+    running = parser.add_argument_group("running")
+    add = running.add_argument
+    add("--results", metavar="FILE", help="a line of JSON for every picture as it comes; a run goes on from it")
+    add("--out", metavar="FILE", help="the table as .md, .csv, .json or .txt")
+    add("--batch-size", type=_whole(1), default=8, metavar="N", help="pictures at a time on each device (8)")
+    add("--workers", type=_whole(0), metavar="N", help="processes that decode; by default one a core, at most 4")
+    add("--resamples", type=_whole(0), default=1000, metavar="N", help="of the bootstrap (1000); 0 for no intervals")
+    add("--seed", type=_whole(0), default=0, metavar="N", help="of scenes, random methods and the bootstrap (0)")
+    add("--coordinator", metavar="HOST:PORT", help="of process 0, for runs of several processes")
+    add("--num-processes", type=_whole(1), metavar="N")
+    add("--process-id", type=_whole(0), metavar="N")
+    return parser
+
+
+def _whole(low: int) -> Callable[[str], int]:
+    def whole(text: str) -> int:
+        if not text.isdecimal() or int(text) < low:
+            raise argparse.ArgumentTypeError(f"must be a whole number from {low}, not {text!r}")
+        return int(text)
+
+    return whole
+
+
+def _out(file: str | None) -> Path | None:
+    if file is None:
+        return None
+    path = Path(file)
+    if path.suffix.lower() not in _FORMATS:
+        raise UsageError(f"--out must end in one of {', '.join(_FORMATS)}, not {file!r}")
+    if not path.parent.is_dir() or path.is_dir():
+        raise UsageError(f"--out must be a file in an existing folder, not {file!r}")
+    return path
+
+
+def _start_processes(options: argparse.Namespace) -> None:
+    given = [options.coordinator, options.num_processes, options.process_id]
+    if all(value is None for value in given):
+        return
+    if any(value is None for value in given):
+        raise UsageError("--coordinator, --num-processes and --process-id belong together: give all three")
+    if options.process_id >= options.num_processes:
+        raise UsageError(
+            f"--process-id must be below --num-processes {options.num_processes}, not {options.process_id}"
+        )
+    try:
+        jax.distributed.initialize(options.coordinator, options.num_processes, options.process_id)
+    except (RuntimeError, ValueError) as error:
+        raise UsageError(f"--coordinator: the processes did not find each other ({one_line(error)})") from None
+
+
+def _dataset(options: argparse.Namespace) -> Any:
+    if options.dataset != "scenes":
+        return options.dataset
+    if options.annotations or options.classes:
+        raise UsageError("--annotations and --classes are for folders: what is in a scene is known")
+    if options.pairs and options.instances:
+        raise UsageError("--instances is for scenes of one class: leave --pairs out")
+    kind = "pair" if options.pairs else "scene"
+    return scenes.Dataset(options.num, seed=options.seed, num_instances=options.instances, kind=kind)
+
+
+def _protocol(options: argparse.Namespace) -> Protocol:
+    baseline = options.baseline or ("black" if options.mask == "pixels" else "mean")
+    names = ("confidence", "mask", "class_idx", "normalisation", "resize")
+    return Protocol(baseline=baseline, **{name: getattr(options, name) for name in names})
+
+
+def _classes(file: str | None) -> dict[str, int | str] | None:
+    if file is None:
+        return None
+    try:
+        found = json.loads(Path(file).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"--classes: {file!r} cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise UsageError(f"--classes: {file!r} is not JSON ({one_line(error)})") from None
+    if not isinstance(found, dict):
+        raise UsageError(f'--classes: {file!r} must hold an object, as {{"dog": 207}}')
+    return found

@@ -1,0 +1,22 @@
+"""The network that --model and --weights name, for every command that takes them."""
+
+from jaxcam._commands.parser import UsageError, one_line
+from jaxcam.models import EMBEDDED_MODELS, MODELS, Network
+
+MODELS_HELP = (
+    "mini_resnet, mini_vgg, squeezenet1_0|1, vgg11|13|16|19[_bn], resnet18|34|50|101|152, resnext50_32x4d, "
+    "wide_resnet50_2, efficientnet_b0 to b7; for CIFAR-10: resnet20|32|44|56|110"
+)
+WEIGHTS_HELP = 'a .safetensors or .pth file, a Hugging Face repo, or "imagenet"; the mini networks have theirs built in'
+
+
+def network(name: str, weights: str | None) -> Network:
+    """The network of --model and --weights."""
+    if weights is None and name not in EMBEDDED_MODELS:
+        raise UsageError(
+            f"--model {name} needs --weights: a .safetensors or .pth file, a Hugging Face repo, or imagenet"
+        )
+    try:
+        return MODELS[name]() if weights is None else MODELS[name](weights)
+    except (ValueError, OSError) as error:
+        raise UsageError(f"--weights: {one_line(error).removeprefix('weights: ')}") from None

@@ -1,0 +1,311 @@
+"""A model and a data set in, a table of what each method's maps are worth out."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array
+
+import jaxcam
+from jaxcam import _arguments
+from jaxcam._callable import ModelFn, name_of
+from jaxcam._evaluation import hosts
+from jaxcam._evaluation.columns import columns_of
+from jaxcam._evaluation.evaluation import Evaluation, table_of
+from jaxcam._evaluation.journal import Journal
+from jaxcam._evaluation.masks import GROUPS, Plan
+from jaxcam._evaluation.protocol import Protocol, differences
+from jaxcam._evaluation.requests import Methods, requests_of
+from jaxcam._evaluation.run import Job, steps
+from jaxcam._evaluation.sources import Source, source_of
+from jaxcam._evaluation.table import Column, Table
+from jaxcam._evaluation.totals import Totals
+from jaxcam._explain import check_evaluates
+from jaxcam._halves import check_model, subject_of
+from jaxcam._layout import Layout
+from jaxcam._progress import Progress
+from jaxcam._raw_maps import Choice
+from jaxcam.images import Preprocessing
+
+DEFAULT_METHODS = ("grad_cam", "grad_cam_pp")
+DEFAULT_METRICS = ("confidence", "localisation", "shape")
+
+
+def evaluate(
+    model: Any,
+    dataset: str | os.PathLike[str] | Iterable[Any],
+    *,
+    methods: Methods = DEFAULT_METHODS,
+    metrics: str | Sequence[str] = DEFAULT_METRICS,
+    protocol: Protocol | None = None,
+    annotations: str | os.PathLike[str] | None = None,
+    classes: Mapping[str, int | str] | None = None,
+    preprocessing: Preprocessing | None = None,
+    layer: str | int | None = None,
+    model_fn: ModelFn | None = None,
+    channel_axis: int = -1,
+    reshape: Callable[[Array], Array] | None = None,
+    results: str | os.PathLike[str] | None = None,
+    batch_size: int = 8,
+    num_workers: int | None = None,
+    mesh: Mesh | None = None,
+    num_resamples: int = 1000,
+    seed: int = 0,
+    show_progress: bool = True,
+) -> Evaluation:
+    """What the maps of each method are worth on a data set of any size.
+
+    Every picture is forwarded once for all methods, and their explanation maps in one more batch. Pictures are shared
+    out among the devices of the mesh, each of which works on one block of `batch_size` at a time: the figures are the
+    same on one device, on eight, and on several hosts (`jax.distributed.initialize` first, then the same call in every
+    process). Image files are decoded by worker processes meanwhile. Memory does not grow with the number of pictures.
+
+    Args:
+        model: as for `explain`: an image network in evaluation mode, or anything with `model_fn`.
+        dataset: a folder of pictures; a sequence or any iterable of pictures `[H, W, 3]` in [0, 1], paths, pairs
+            (picture or path, label) or `jaxcam.Example`s; or generated ones, `jaxcam.scenes.Dataset(1000)`.
+        methods: names from `jaxcam.methods.METHODS`, with options as "grad_cam_pp:alphas=exact"; or a dictionary from
+            the names of the rows to these, or to dictionaries as `{"method": "grad_cam_pp", "alphas": "exact"}`.
+        metrics: groups of metrics, or "all". "confidence" (average drop, increase, win; one forward pass for each
+            method), "localisation" (where boxes or masks are known), "shape" (complexity, sparsity), "deletion" (one
+            more pass each), "coherency" (with ADCC), "curves" (insertion and deletion: 2 (num_steps + 1) passes each),
+            "sanity" (correlation with the maps when the weights behind the layer are shuffled).
+            See `jaxcam.metrics`. Those of "confidence" are always there.
+        protocol: what is measured in detail; by default that of the Grad-CAM++ paper.
+        annotations: classes and boxes of a folder's pictures: JSON of our own (a list of `{"file", "label",
+            "boxes"}`), COCO JSON, or a folder of PASCAL VOC XML. Pictures that it does not name are left out.
+        classes: what the annotations' class names are in the model: indices or names of it. Names that are the same in
+            `model.class_names` need not be given.
+        preprocessing: of the pictures; by default `model.preprocessing`.
+        layer: as for `explain`.
+        model_fn: as for `explain`.
+        channel_axis: as for `explain`; the pictures are channels last all the same.
+        reshape: as for `explain`.
+        results: a file to which a line of JSON for every picture is written as it comes. A run that was ended goes on
+            there when it is called again in the same way, and a complete one is only read.
+        batch_size: pictures that a device works on at a time.
+        num_workers: processes that decode; by default one for each core up to four, 0 for none.
+        mesh: the devices; all of them by default, those of all hosts.
+        num_resamples: of the paired bootstrap for the 95 % intervals; 0 for none.
+        seed: of the bootstrap, and of methods that draw random numbers.
+        show_progress: a progress bar on standard error, where that is a terminal.
+
+    Returns:
+        An `Evaluation`; `print` it. A picture that cannot be read is counted and listed, and does not stop the run.
+
+    Raises:
+        ValueError: an unknown method, metric, layer or annotation; no pictures; a results file of another evaluation.
+        TypeError: an argument of the wrong kind, or preprocessing is missing.
+        RuntimeError: a process of several was lost (start them all again, with the same `results`), a device is out of
+            memory, or the decoding processes cannot be kept alive.
+
+    **Source**: the metrics' papers are in `jaxcam.metrics`; the bootstrap: Hanley and MacGibbon 2006.
+    """
+    check_model(model, model_fn)
+    check_evaluates(model)
+    protocol = _checked_protocol(protocol)
+    groups = _checked_groups(metrics)
+    requests = requests_of(methods, layer)
+    preprocessing = _checked_preprocessing(preprocessing, model)
+    for name, value, low in (("batch_size", batch_size, 1), ("num_resamples", num_resamples, 0), ("seed", seed, 0)):
+        _check_int(name, value, low)
+    layout = Layout(_arguments.checked_channel_axis(channel_axis), reshape)
+    class_names = tuple(getattr(model, "class_names", ()))
+    source = source_of(dataset, annotations=annotations, classes=classes, class_names=class_names)
+    mesh = hosts.mesh_of(mesh)
+    size = _size(preprocessing, source)
+    image = (3, *size) if layout.channel_axis == 1 else (*size, 3)
+    spec = jax.ShapeDtypeStruct(image, jnp.float32)
+    subject, arrays = subject_of(model, (layer,), spec, model_fn, layout)
+    has_boxes, has_masks = source.knows
+    columns = columns_of(groups, protocol, has_boxes=has_boxes, has_masks=has_masks)
+    plan = Plan(tuple(requests.values()), protocol, preprocessing, groups)
+    header = {
+        "jaxcam_evaluation": 1,
+        "version": jaxcam.__version__,
+        "model": {"name": name_of(model) if model_fn is None else "model_fn", "sha256": _fingerprint(arrays)},
+        "layer": layer,
+        "methods": list(requests),
+        "requests": [_described(request.choice) for request in requests.values()],
+        "metrics": [column.key for column in columns],
+        "protocol": protocol.to_dict(),
+        "preprocessing": {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(preprocessing).items()},
+        "dataset": {name: value for name, value in source.description.items() if name != "path"},
+        "batch_size": batch_size,
+        "seed": seed,
+    }
+    job = Job(mesh, subject, plan, hosts.replicated(mesh, arrays), columns, source, size, batch_size, num_workers, seed)
+    journal = _journal(results, header)
+    done = set(hosts.from_first(lambda: sorted(journal.done) if journal else []))
+    is_complete = hosts.from_first(lambda: bool(journal and journal.is_complete))
+    try:
+        if not is_complete:
+            _run(job, journal, done, show_progress=show_progress)
+        facts = _facts(header, protocol, requests, source)
+        options = {"num_resamples": num_resamples, "seed": seed}
+        return _result(header, journal, tuple(requests), columns, facts, options)
+    except BaseException:
+        if journal:
+            journal.close()
+        raise
+
+
+def _run(job: Job, journal: Journal | None, done: set[int], *, show_progress: bool) -> None:
+    """Everything that is not done yet, into the journal of the first process."""
+    length = job.source.length
+    finished = len(done)
+
+    def kept() -> str:
+        if journal is None:
+            return "Start all processes again in the same way: with results= they go on where they stopped."
+        return f"{len(journal.done)} pictures are in the results file: start all processes again in the same way."
+
+    with hosts.lost_processes_told(kept):
+        bar = Progress(total=length, done=finished, label="evaluate", shown=show_progress and journal is not None)
+        with bar:
+            for records in steps(job, done):
+                if journal is not None:
+                    journal.append(records)
+                finished += len(records)
+                bar.update(finished)
+    if finished == 0:
+        raise ValueError("dataset: there is no picture in it")
+    if journal is not None:
+        journal.finish()
+
+
+def _result(
+    header: dict[str, Any],
+    journal: Journal | None,
+    names: tuple[str, ...],
+    columns: tuple[Column, ...],
+    facts: dict[str, str],
+    options: dict[str, int],
+) -> Evaluation:
+    """The table, made from the results file in the first process and told to the others."""
+
+    def made() -> dict[str, Any]:
+        assert journal is not None
+        table, bad = table_of(journal, names, columns, facts, **options)
+        return {"totals": {k: v.tolist() for k, v in table.totals._asdict().items()}, "bad": bad}
+
+    if jax.process_count() == 1:
+        assert journal is not None
+        table, bad = table_of(journal, names, columns, facts, **options)
+    else:
+        told = hosts.from_first(made)
+        totals = Totals(**{name: np.asarray(value, np.int64) for name, value in told["totals"].items()})
+        bad = [(int(i), name, error) for i, name, error in told["bad"]]
+        table = Table(names, columns, totals, facts, len(bad))
+    return Evaluation(header, table, bad, journal)
+
+
+def _journal(results: str | os.PathLike[str] | None, header: dict[str, Any]) -> Journal | None:
+    """The results file, in the first process only."""
+    told = hosts.from_first(lambda: header)
+    unlike = differences(told, header)
+    if unlike:
+        raise ValueError(f"process {jax.process_index()} was given something else than process 0: {unlike}")
+    journal: list[Journal] = []
+
+    def opened() -> bool:
+        path = None if results is None else Path(results)
+        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+            raise ValueError(f"results must be a file in an existing folder, not {os.fspath(path)!r}")
+        journal.append(Journal(path, header))
+        return True
+
+    hosts.from_first(opened)
+    return journal[0] if journal else None
+
+
+def _facts(header: dict[str, Any], protocol: Protocol, requests: Mapping[str, Any], source: Source) -> dict[str, str]:
+    """What stands above the table."""
+    del requests
+    data = header["dataset"]
+    where = source.description.get("path") or data["kind"]
+    settings = {
+        k: v for k, v in data.items() if k not in ("kind", "number", "fingerprint") and not isinstance(v, dict | list)
+    }
+    told = ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
+    return {
+        "model": header["model"]["name"] + ("" if header["layer"] is None else f" at layer {header['layer']}"),
+        "data": f"{where}" + (f" ({told})" if told else ""),
+        "protocol": protocol.summary,
+    }
+
+
+def _checked_protocol(protocol: Any) -> Protocol:
+    if protocol is None:
+        return Protocol()
+    if not isinstance(protocol, Protocol):
+        raise TypeError(f"protocol must be a jaxcam.Protocol, not {protocol!r}")
+    return protocol
+
+
+def _checked_groups(metrics: Any) -> tuple[str, ...]:
+    if isinstance(metrics, str) and metrics == "all":
+        return GROUPS
+    listed = [metrics] if isinstance(metrics, str) else metrics
+    if not isinstance(listed, Sequence):
+        raise TypeError(f'metrics must be "all" or a list of groups, not {metrics!r}')
+    for name in listed:
+        if name not in GROUPS:
+            raise ValueError(f'metrics: {name!r} is not known: use "all", or some of {", ".join(map(repr, GROUPS))}')
+    return tuple(group for group in GROUPS if group in listed or group == "confidence")
+
+
+def _checked_preprocessing(preprocessing: Any, model: Any) -> Preprocessing:
+    found = getattr(model, "preprocessing", None) if preprocessing is None else preprocessing
+    if not isinstance(found, Preprocessing):
+        raise TypeError(
+            "preprocessing must say what the model expects of its input, as jaxcam.images.Preprocessing(resize=256, "
+            f"crop=224, mean=..., std=...), but is {found!r}"
+        )
+    return found
+
+
+def _check_int(name: str, value: Any, low: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, not {value!r}")
+    if value < low:
+        raise ValueError(f"{name} must be at least {low}, but is {value}")
+
+
+def _size(preprocessing: Preprocessing, source: Source) -> tuple[int, int]:
+    """Of all views."""
+    if preprocessing.crop is not None:
+        return preprocessing.crop, preprocessing.crop
+    if source.length is None:
+        raise ValueError("preprocessing must have a crop= for a data set without a length: all pictures need one size")
+    with closing(source.views(range(source.length), preprocessing=preprocessing, num_workers=0, prefetch=1)) as views:
+        for view in views:
+            if view.image is not None:
+                height, width = view.image.shape[:2]
+                return height, width
+    raise ValueError("dataset: none of its pictures can be read")
+
+
+def _described(choice: Choice) -> dict[str, Any]:
+    """A method with its options, for JSON."""
+    options = {name: str(value) if callable(value) else value for name, value in choice.options}
+    score = choice.score if isinstance(choice.score, str) else getattr(choice.score, "__name__", "own score")
+    return {"method": choice.method, "score": score, **options}
+
+
+def _fingerprint(arrays: list[Any]) -> str:
+    """Of the parameters: a run does not go on with others."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        plain = jax.random.key_data(array) if jnp.issubdtype(array.dtype, jax.dtypes.prng_key) else array
+        values = np.ascontiguousarray(np.asarray(plain))
+        digest.update(f"{values.dtype}{values.shape}".encode() + values.tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""What `jaxcam.evaluate` is made of: reading and decoding a data set, the protocol, the program, the table."""

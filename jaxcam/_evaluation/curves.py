@@ -1,0 +1,92 @@
+"""Insertion and deletion for a block: the curves of `jaxcam.metrics`, for all pictures and methods at once.
+
+A call of the compiled step makes one point of the curves, the same program for all of them; a loop inside the program
+would be slower, since XLA for CPUs runs convolutions in loops on one thread.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array
+
+from jaxcam import metrics
+from jaxcam._evaluation.masks import AXIS, Plan, background_of, confidence_of, network_input
+from jaxcam._halves import Subject
+from jaxcam._metrics.curves import ranks
+
+_SPLIT = PartitionSpec(AXIS)
+
+
+def curves_of(
+    mesh: Mesh, subject: Subject, plan: Plan, arrays: list[Any], pictures: Array, heatmaps: Array, class_idx: Array
+) -> dict[str, Array]:
+    """The areas under both curves, `[n, m]`; NaN where the heatmap ranks nothing."""
+    order = _ranked(mesh, heatmaps)
+    num_pixels, num_steps = heatmaps.shape[-2] * heatmaps.shape[-1], plan.protocol.num_steps
+    counts = [np.int32(step * num_pixels // num_steps) for step in range(num_steps + 1)]
+    areas: dict[str, Array] = {}
+    for name, appears in (("insertion", True), ("deletion", False)):
+        points = [_point(mesh, subject, plan, appears, arrays, pictures, order, class_idx, count) for count in counts]
+        areas[name] = _area(mesh, points, heatmaps)
+    return areas
+
+
+@partial(jax.jit, static_argnums=0)
+def _ranked(mesh: Mesh, heatmaps: Array) -> Array:
+    over_methods = jax.vmap(jax.vmap(ranks))
+    return jax.shard_map(over_methods, mesh=mesh, in_specs=_SPLIT, out_specs=_SPLIT, check_vma=False)(heatmaps)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _point(
+    mesh: Mesh,
+    subject: Subject,
+    plan: Plan,
+    appears: bool,
+    arrays: list[Any],
+    pictures: Array,
+    order: Array,
+    class_idx: Array,
+    count: Array | np.int32,
+) -> Array:
+    """The confidence when the first `count` pixels have appeared on the background, or disappeared into it."""
+    whole = PartitionSpec()
+    over_devices = jax.shard_map(
+        partial(_point_of_block, subject, plan, appears),
+        mesh=mesh,
+        in_specs=(whole, _SPLIT, _SPLIT, _SPLIT, whole),
+        out_specs=_SPLIT,
+        check_vma=False,
+    )
+    return over_devices(arrays, pictures, order, class_idx, jnp.asarray(count))
+
+
+def _point_of_block(
+    subject: Subject,
+    plan: Plan,
+    appears: bool,
+    arrays: list[Any],
+    pictures: Array,
+    order: Array,
+    class_idx: Array,
+    count: Array,
+) -> Array:
+    background = background_of(plan, pictures)
+    shown, hidden = (pictures, background) if appears else (background, pictures)
+    changed = jnp.where((order < count)[..., None], shown[:, None], hidden[:, None])  # [n, m, H, W, 3]
+    n, m = changed.shape[:2]
+    images = network_input(subject, plan.preprocessing.normalise(changed.reshape(n * m, *changed.shape[2:])))
+    return confidence_of(subject, plan, arrays, images, jnp.repeat(class_idx, m)).reshape(n, m)
+
+
+@partial(jax.jit, static_argnums=0)
+def _area(mesh: Mesh, points: list[Array], heatmaps: Array) -> Array:
+    def of_block(points: list[Array], heatmaps: Array) -> Array:
+        areas = jax.vmap(jax.vmap(metrics.area_under_curve))(jnp.stack(points, -1))
+        return jnp.where((heatmaps > 0).any((2, 3)), areas, jnp.nan)
+
+    return jax.shard_map(of_block, mesh=mesh, in_specs=_SPLIT, out_specs=_SPLIT, check_vma=False)(points, heatmaps)

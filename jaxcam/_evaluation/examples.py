@@ -1,0 +1,214 @@
+"""What one item of a data set is, on its way from the user to the network.
+
+Contract: an `Example` is what the user gives, checked by `truth_of`; a `Truth` is its checked truth in pixels of the
+whole picture; a `View` is what the network sees, with the truth in its coordinates, or one line that says why there
+is nothing to see. Boxes are x0, y0, x1, y1 in pixels, half-open: the pixel in column x and row y covers
+[x, x + 1) by [y, y + 1). The class -1 is one that is not known.
+"""
+
+import os
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxcam._evaluation.regions import Region
+
+UNKNOWN = -1
+
+
+class Example(NamedTuple):
+    """A picture, or the path of one, and what is known about it.
+
+    Attributes:
+        image: `[H, W, 3]`, floating, in [0, 1]; or a path.
+        label: the true class, or None.
+        boxes: `[m, 4]`: x0, y0, x1, y1 of each instance in pixels of the picture, half-open; or None.
+        box_classes: `[m]`: the class of each box; the label for all of them by default; -1: a class that the model
+            does not know.
+        masks: bool `[m, H, W]`: the pixels of each instance, in the order of the boxes; or None.
+        name: for tables and messages; by default the path or the number.
+    """
+
+    image: Any
+    label: int | None = None
+    boxes: Any = None
+    box_classes: Any = None
+    masks: Any = None
+    name: str | None = None
+
+
+class Truth(NamedTuple):
+    """What is known about a picture, checked.
+
+    Attributes:
+        label: the true class, -1 if unknown.
+        boxes: float64 `[m, 4]`.
+        box_classes: int32 `[m]`.
+        masks: bool `[m, H, W]`, regions that are drawn when the picture is there, or None.
+        size: the height and width that the annotation gives, or None.
+    """
+
+    label: int
+    boxes: np.ndarray
+    box_classes: np.ndarray
+    masks: np.ndarray | tuple[Region, ...] | None = None
+    size: tuple[int, int] | None = None
+
+
+class View(NamedTuple):
+    """What the network sees, and the truth in its coordinates; or what went wrong.
+
+    Attributes:
+        index: of the item in the data set.
+        name: of the item.
+        image: float32 `[h, w, 3]` in [0, 1], after `Preprocessing.view`; None if there is none.
+        label: the true class, -1 if unknown.
+        boxes: float32 `[m, 4]`, moved with resize and crop and clipped to the view; empty ones are dropped.
+        box_classes: int32 `[m]`.
+        masks: bool `[m, h, w]`, or None.
+        num_boxes_lost: how many boxes were dropped: outside of the crop, or without any area from the start.
+        error: one line: why there is no image.
+    """
+
+    index: int  # pyright: ignore[reportIncompatibleMethodOverride]
+    name: str
+    image: np.ndarray | None
+    label: int
+    boxes: np.ndarray
+    box_classes: np.ndarray
+    masks: np.ndarray | None
+    num_boxes_lost: int
+    error: str | None
+
+
+NO_TRUTH = Truth(UNKNOWN, np.zeros((0, 4)), np.zeros(0, np.int32))
+
+
+def bad_view(index: int, name: str, error: str, truth: Truth | None = None) -> View:
+    """A `View` without an image."""
+    label = UNKNOWN if truth is None else truth.label
+    return View(index, name, None, label, np.zeros((0, 4), np.float32), np.zeros(0, np.int32), None, 0, error)
+
+
+def one_line(error: BaseException) -> str:
+    """What an exception says, on one line; its kind as well if it is not one that was raised for the user to read."""
+    text = " ".join(str(error).split())
+    kind = type(error).__name__
+    if isinstance(error, MemoryError):
+        return f"not enough memory ({text or kind})"
+    return text if text and isinstance(error, ValueError | TypeError | OSError) else f"{kind}: {text}".rstrip(": ")
+
+
+def printable(name: str) -> str:
+    """The name on one line of valid Unicode: bytes that are not UTF-8 and control characters become escapes."""
+    decoded = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in decoded)
+
+
+def as_example(item: Any) -> Example:
+    """An item of a data set: an Example as it is, a pair (picture or path, label), a path or a picture.
+
+    Raises:
+        TypeError: a tuple that is neither an Example nor a pair.
+    """
+    if isinstance(item, Example):
+        return item
+    if isinstance(item, tuple):
+        pair: tuple[Any, ...] = item
+        if len(pair) != 2 or hasattr(pair, "_fields"):
+            raise TypeError(
+                f"an item of the data set must be a picture, a path, a pair (picture or path, label) or a "
+                f"jaxcam.Example, got a {type(pair).__name__} of {len(pair)}; name its parts: "
+                "jaxcam.Example(image=.., label=.., boxes=..)"
+            )
+        return Example(*pair)
+    return Example(item)
+
+
+def is_path(image: Any) -> bool:
+    """Whether an item's image is a path rather than a picture."""
+    return isinstance(image, str | os.PathLike)
+
+
+def truth_of(example: Example, *, num_classes: int | None) -> Truth:
+    """The checked truth of an Example; its image is not looked at.
+
+    Args:
+        example: an Example.
+        num_classes: labels must be below it; None: not checked.
+
+    Raises:
+        TypeError: a field is of the wrong kind.
+        ValueError: a field has the wrong shape or range.
+    """
+    if example.name is not None and not isinstance(example.name, str):
+        raise TypeError(f"name must be a str or None, got {type(example.name).__name__}")
+    label = UNKNOWN if example.label is None else checked_label(example.label, "label", num_classes)
+    if example.boxes is None:
+        for name, value in (("box_classes", example.box_classes), ("masks", example.masks)):
+            if value is not None:
+                raise ValueError(f"{name} belong to boxes, and boxes is None; give the boxes too")
+        return NO_TRUTH._replace(label=label)
+    boxes = checked_boxes(example.boxes)
+    classes = np.full(len(boxes), label, np.int32)
+    if example.box_classes is not None:
+        given = np.asarray(example.box_classes)
+        if given.shape != (len(boxes),):
+            raise ValueError(f"box_classes must have shape [{len(boxes)}], one a box, got {list(given.shape)}")
+        classes = np.array([checked_label(c, "box_classes", num_classes) for c in given], np.int32)
+    return Truth(label, boxes, classes, None if example.masks is None else _checked_masks(example.masks, len(boxes)))
+
+
+def checked_label(label: Any, name: str, num_classes: int | None) -> int:
+    """The class index as an int, at least -1.
+
+    Raises:
+        TypeError: not an integer.
+        ValueError: below -1, or not below num_classes.
+    """
+    if isinstance(label, np.ndarray | np.generic | jax.Array) and label.ndim == 0:
+        label = np.asarray(label).item()
+    if isinstance(label, bool) or not isinstance(label, int):
+        raise TypeError(f"{name} must be a class index (an int), got {label!r}")
+    if not -1 <= label < (2**31 if num_classes is None else num_classes):
+        below = "2**31" if num_classes is None else f"{num_classes}, the number of the model's classes"
+        raise ValueError(f"{name} must be from 0 to below {below} (-1: not known), got {label}")
+    return label
+
+
+def checked_boxes(boxes: Any) -> np.ndarray:
+    """The boxes as float64 `[m, 4]`.
+
+    Raises:
+        ValueError: of another shape, not numbers, not finite, or with corners in the wrong order.
+    """
+    try:
+        values = np.asarray(boxes)
+    except ValueError as error:
+        raise ValueError("boxes must be [m, 4]: x0, y0, x1, y1 for each; got rows of different lengths") from error
+    if values.size == 0 and values.shape in ((0,), (0, 4)):
+        return np.zeros((0, 4))
+    if values.ndim != 2 or values.shape[1] != 4:
+        raise ValueError(f"boxes must be [m, 4]: x0, y0, x1, y1 for each; got shape {list(values.shape)}")
+    if values.dtype.kind not in "iuf":
+        raise ValueError(f"boxes must be numbers, got {values.dtype}")
+    checked = values.astype(np.float64)
+    for box in checked:
+        if not np.all(np.isfinite(box)):
+            raise ValueError(f"boxes must be finite, got {box.tolist()}")
+        if box[2] < box[0] or box[3] < box[1]:
+            raise ValueError(
+                f"boxes must be x0, y0, x1, y1 with x0 <= x1 and y0 <= y1, got {box.tolist()}; "
+                "if these are x, y, width, height, add the first two to the last two"
+            )
+    return checked
+
+
+def _checked_masks(masks: Any, num: int) -> np.ndarray:
+    values = np.asarray(masks)
+    if values.dtype != np.bool_:
+        raise TypeError(f"masks must be bool [m, H, W], got {values.dtype}; compare them: masks > 0")
+    if values.ndim != 3 or values.shape[0] != num:
+        raise ValueError(f"masks must have shape [{num}, H, W], one a box, got {list(values.shape)}")
+    return values

@@ -1,0 +1,54 @@
+"""What tells two data sets apart: a hash of names and truth, and what a data set says of itself."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxcam._evaluation.examples import Truth
+from jaxcam._evaluation.regions import Region, Runs
+
+
+def fingerprint(items: Iterable[tuple[str, Truth | str]]) -> str:
+    """SHA-256 over the names and truths (or errors) of the items, in their order."""
+    digest = hashlib.sha256()
+    for name, truth in items:
+        if isinstance(truth, str):
+            _add(digest, name, truth)
+            continue
+        size = None if truth.size is None else list(truth.size)
+        _add(digest, name, truth.label, truth.boxes.tolist(), truth.box_classes.tolist(), size)
+        for mask in () if truth.masks is None else truth.masks:
+            digest.update(_mask_bytes(mask))
+    return digest.hexdigest()
+
+
+def checked_description(dataset: Any) -> dict[str, Any]:
+    """The data set's own `description`, if it has one.
+
+    Raises:
+        TypeError: it is not a mapping that JSON can hold.
+    """
+    own = getattr(dataset, "description", None)
+    if not isinstance(own, Mapping):
+        return {}
+    try:
+        return json.loads(json.dumps(dict(own), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"the data set's description must hold only what JSON can hold ({error}); results are stored with it"
+        ) from error
+
+
+def _add(digest: Any, *values: Any) -> None:
+    digest.update(json.dumps(values).encode() + b"\n")
+
+
+def _mask_bytes(mask: np.ndarray | Region) -> bytes:
+    if isinstance(mask, np.ndarray):
+        return np.packbits(mask).tobytes()
+    if isinstance(mask, Runs):
+        return mask.lengths.tobytes()
+    return b"".join(outline.tobytes() for outline in mask.outlines)

@@ -1,0 +1,215 @@
+"""The results file: a line of JSON for every picture, written as they come, from which a killed run goes on.
+
+    results.jsonl.part   while the run lasts: a header line, and a line for each picture so far
+    results.jsonl        when it is complete; the .part is renamed
+
+Contract: what was written is whole lines; a line that a killed run left half written is cut off when the run goes on.
+The header says what was measured with what, and a file with another header is refused. Figures are written with nine
+digits, which give the float32 back that was computed. Tables are made from the lines, also in a run that was never
+killed, so that a resumed run makes the same one.
+"""
+
+import contextlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from jaxcam._evaluation.protocol import differences
+from jaxcam._evaluation.totals import Rows
+
+_CHUNK = 256
+
+
+class Record(NamedTuple):
+    """What was found on one picture."""
+
+    index: int  # pyright: ignore[reportIncompatibleMethodOverride]
+    name: str
+    class_idx: int = -1
+    label: int = -1
+    y: float = math.nan
+    o: Sequence[float] = ()
+    status: Sequence[int] = ()
+    values: Sequence[Sequence[float]] = ()
+    """For each method, for each metric."""
+    error: str | None = None
+    """Why there is nothing."""
+
+
+class Journal:
+    """Records on disk; without a path in a nameless temporary file, so that memory does not grow with them."""
+
+    def __init__(self, path: Path | None, header: dict[str, Any]) -> None:
+        """Opens the file of a run that goes on, or of a new one.
+
+        Raises:
+            ValueError: the file holds another evaluation, is damaged, or another run is writing it.
+        """
+        self._path, self._header = path, json.loads(json.dumps(header))
+        self.is_complete = path is not None and path.exists()
+        self.done: set[int] = set()
+        if path is None:
+            self._stream: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115
+        else:
+            self._stream = (path if self.is_complete else self._part).open("rb" if self.is_complete else "a+b")
+        try:
+            if not self.is_complete:
+                self._lock()
+            self._begin()
+        except BaseException:
+            self._stream.close()
+            raise
+
+    @property
+    def _part(self) -> Path:
+        assert self._path is not None
+        return self._path.with_name(self._path.name + ".part")
+
+    def append(self, records: Sequence[Record]) -> None:
+        """Writes them, for anyone to see."""
+        lines = "".join(_line(record) for record in records)
+        self._stream.seek(0, os.SEEK_END)
+        self._stream.write(lines.encode())
+        self._stream.flush()
+        self.done.update(record.index for record in records)
+
+    def finish(self) -> None:
+        """Gives the complete file its name."""
+        if self._path is None or self.is_complete:
+            return
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+        self._part.replace(self._path)
+        self.is_complete = True
+
+    def close(self) -> None:
+        """Lets go of the file; one in which there is nothing yet is removed."""
+        self._stream.close()
+        if self._path is not None and not self.is_complete and not self.done:
+            self._part.unlink(missing_ok=True)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_stream"):
+            self._stream.close()
+
+    def records(self) -> Iterator[Record]:
+        """All of them, in the order of the file."""
+        self._stream.seek(0)
+        for number, line in enumerate(self._stream):
+            if number:
+                yield self._record(line, number)
+
+    def rows(self) -> Iterator[tuple[Rows, list[Record]]]:
+        """What was measured, in chunks, and the pictures of which there is nothing."""
+        good: list[Record] = []
+        bad: list[Record] = []
+        for record in self.records():
+            (bad if record.error is not None else good).append(record)
+            if len(good) + len(bad) == _CHUNK:
+                yield self._rows(good), bad
+                good, bad = [], []
+        if good or bad:
+            yield self._rows(good), bad
+
+    def _rows(self, records: Sequence[Record]) -> Rows:
+        n, m, k = len(records), len(self._header["methods"]), len(self._header["metrics"])
+
+        def floats(values: list[Any], *shape: int) -> np.ndarray:
+            return np.asarray(values, np.float32).astype(np.float64).reshape(n, *shape)
+
+        return Rows(
+            np.asarray([r.index for r in records], np.int64),
+            floats([r.y for r in records]),
+            floats([r.o for r in records], m),
+            floats([r.values for r in records], m, k),
+            np.asarray([r.status for r in records], np.int32).reshape(n, m),
+        )
+
+    def _lock(self) -> None:
+        with contextlib.suppress(ImportError):  # no such module on Windows
+            import fcntl
+
+            try:
+                fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise ValueError(
+                    f"results: another run is writing {os.fspath(self._part)!r}: wait for it, or choose another file"
+                ) from None
+
+    def _begin(self) -> None:
+        """Reads what is there, cuts off half a line, and writes the header where there is nothing."""
+        self._stream.seek(0, os.SEEK_END)
+        size, whole = self._stream.tell(), 0
+        self._stream.seek(0)
+        first = True
+        for line in self._stream:
+            if not line.endswith(b"\n"):
+                break
+            if first:
+                self._check_header(line)
+            else:
+                self.done.add(self._record(line, 1).index)
+            first, whole = False, whole + len(line)
+        if whole < size and not self.is_complete:
+            self._stream.truncate(whole)
+        if first:
+            self._stream.seek(0, os.SEEK_END)
+            self._stream.write(json.dumps(self._header).encode() + b"\n")
+            self._stream.flush()
+
+    def _check_header(self, line: bytes) -> None:
+        where = f"results: {os.fspath(self._path or '')!r}"
+        try:
+            header = json.loads(line)
+            is_ours = isinstance(header, dict) and "jaxcam_evaluation" in header
+        except ValueError:
+            is_ours, header = False, {}
+        if not is_ours:
+            raise ValueError(f"{where} is not a file that evaluate has written: choose another name")
+        unlike = differences(header, self._header)
+        if unlike:
+            raise ValueError(
+                f"{where} holds another evaluation, there and here: {unlike}. Choose another file, or remove this one"
+            )
+
+    def _record(self, line: bytes, number: int) -> Record:
+        try:
+            fields = json.loads(line)
+            if "error" in fields:
+                return Record(fields["index"], fields["name"], label=fields["label"], error=fields["error"])
+            return Record(**{name: _with_nan(value) for name, value in fields.items()})
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"results: line {number + 1} of {os.fspath(self._path or '')!r} is damaged ({error}): remove the file"
+            ) from None
+
+
+def _line(record: Record) -> str:
+    if record.error is not None:
+        fields: dict[str, Any] = {
+            "index": record.index, "name": record.name, "label": record.label, "error": record.error,
+        }  # fmt: skip
+    else:
+        fields = {name: _without_nan(value) for name, value in record._asdict().items() if name != "error"}
+    return json.dumps(fields, allow_nan=False) + "\n"
+
+
+def _without_nan(value: Any) -> Any:
+    """NaN and infinity as null, which all readers of JSON understand; nine digits hold a float32."""
+    if isinstance(value, list | tuple):
+        return [_without_nan(each) for each in value]
+    if isinstance(value, float):
+        return float(f"{value:.9g}") if math.isfinite(value) else None
+    return value
+
+
+def _with_nan(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_with_nan(each) for each in value]
+    return math.nan if value is None else value

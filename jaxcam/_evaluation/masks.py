@@ -1,0 +1,72 @@
+"""What an evaluation asks of the network: its confidence on pictures that are partly masked."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from jaxcam import metrics, scores
+from jaxcam._evaluation.protocol import Protocol
+from jaxcam._explained import Request, image_of
+from jaxcam._halves import Subject, model_of, network_of
+from jaxcam.images import Preprocessing
+
+AXIS = "images"
+"""Of the mesh."""
+GROUPS = ("confidence", "localisation", "shape", "deletion", "coherency", "curves", "sanity")
+"""Of metrics: what they cost and need differs."""
+_BLUR = 5 / 224
+
+
+class Plan(NamedTuple):
+    """Everything static about an evaluation, hashable."""
+
+    requests: tuple[Request, ...]
+    """One for each method."""
+    protocol: Protocol
+    preprocessing: Preprocessing
+    groups: tuple[str, ...]
+
+
+def network_input(subject: Subject, normalised: Array) -> Array:
+    """Normalised pictures with their channels where the model has them."""
+    return jnp.moveaxis(normalised, -1, 1) if subject.layout.channel_axis == 1 else normalised
+
+
+def background_of(plan: Plan, pictures: Array) -> Array:
+    """What is seen where the heatmap is 0, in pixels."""
+    if plan.protocol.baseline == "black":
+        return jnp.zeros_like(pictures)
+    if plan.protocol.baseline == "mean":
+        return jnp.broadcast_to(
+            jnp.asarray(plan.preprocessing.mean, pictures.dtype).reshape(1, 1, 1, -1), pictures.shape
+        )
+    sigma = _BLUR * min(pictures.shape[1:3])
+    return jax.vmap(partial(metrics.blurred, sigma=sigma))(pictures)
+
+
+def masked_input(subject: Subject, plan: Plan, pictures: Array, heatmaps: Array, background: Array) -> Array:
+    """The network's input for E = L ∘ I + (1 - L) ∘ background."""
+    blended, normalise = jax.vmap(metrics.blended), plan.preprocessing.normalise
+    if plan.protocol.mask == "pixels":
+        return network_input(subject, normalise(blended(pictures, heatmaps, background)))
+    return network_input(subject, blended(normalise(pictures), heatmaps, normalise(background)))
+
+
+def confidence_of(subject: Subject, plan: Plan, arrays: list[Any], images: Array, class_idx: Array) -> Array:
+    """The confidence in one class for each of a batch of inputs, `[n]`."""
+    model = model_of(subject, arrays)
+    if model is None:
+        logits = jax.vmap(network_of(subject, arrays, image_of(images)))(images)
+    else:
+        logits = model.head(model.features(images))
+    return of_class(plan.protocol, logits, class_idx)
+
+
+def of_class(protocol: Protocol, logits: Array, class_idx: Array) -> Array:
+    """`[n]`; NaN where there is no such class."""
+    score = scores.softmax if protocol.confidence == "probability" else scores.logit
+    known = (class_idx >= 0) & (class_idx < logits.shape[-1])
+    return jnp.where(known, jax.vmap(score)(logits, jnp.where(known, class_idx, 0)), jnp.nan)

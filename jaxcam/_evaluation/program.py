@@ -1,0 +1,206 @@
+"""The compiled part of `evaluate`: a block of pictures in, heatmaps and what the methods are worth out.
+
+A block is a fixed number of pictures, and every device of the mesh works on one block at a time. So a picture's figures
+do not depend on how many devices there are: it is always computed in the same place of the same block.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxcam import maps, metrics
+from jaxcam._evaluation.masks import AXIS, Plan, background_of, confidence_of, masked_input, network_input, of_class
+from jaxcam._evaluation.protocol import Protocol
+from jaxcam._evaluation.shuffled import shuffled
+from jaxcam._explained import Request, explained, image_of
+from jaxcam._explanation import Explanation, Status
+from jaxcam._halves import Subject
+from jaxcam._raw_maps import takes
+
+
+class Block(NamedTuple):
+    """What the methods made of the pictures of a block."""
+
+    class_idx: Int[Array, " n"]
+    """The class that was explained."""
+    y: Float[Array, " n"]
+    """The confidence on the picture."""
+    o: Float[Array, "n m"]
+    """The confidence on the explanation map of each method; NaN where there is no map."""
+    status: Int[Array, "n m"]
+    heatmaps: Float[Array, "n m H W"]
+    values: dict[str, Float[Array, "n m"]]
+    """By metric; NaN where it is undefined."""
+
+
+class Truth(NamedTuple):
+    """Where the explained class is."""
+
+    boxes: Bool[Array, "n H W"]
+    """The union of its boxes."""
+    masks: Bool[Array, "n H W"]
+    """The union of its masks."""
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def explained_blocks(
+    mesh: Mesh, subject: Subject, plan: Plan, arrays: list[Any], pictures: Array, labels: Array, keys: Array
+) -> Block:
+    """Program 1: the pictures `[n, H, W, 3]` of a block for every device of the mesh; a key for every block."""
+    over_devices = jax.shard_map(
+        partial(_explained_block, subject, plan),
+        mesh=mesh,
+        in_specs=(PartitionSpec(), PartitionSpec(AXIS), PartitionSpec(AXIS), PartitionSpec(AXIS)),
+        out_specs=PartitionSpec(AXIS),
+        check_vma=False,
+    )
+    return over_devices(arrays, pictures, labels, keys)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def compared_blocks(mesh: Mesh, protocol: Protocol, heatmaps: Array, truth: Truth) -> dict[str, Array]:
+    """Program 2: the heatmaps against what is known to be there, `[n, m]` for each metric."""
+    over_devices = jax.shard_map(
+        partial(_compared_block, protocol),
+        mesh=mesh,
+        in_specs=PartitionSpec(AXIS),
+        out_specs=PartitionSpec(AXIS),
+        check_vma=False,
+    )
+    return over_devices(heatmaps, truth)
+
+
+def _explained_block(
+    subject: Subject, plan: Plan, arrays: list[Any], pictures: Array, labels: Array, keys: Array
+) -> Block:
+    protocol = plan.protocol
+    confidence = partial(confidence_of, subject, plan, arrays)
+    images = network_input(subject, plan.preprocessing.normalise(pictures))
+    class_idx = labels if protocol.class_idx == "true" else None
+    found: list[Explanation] = []
+    logits: Array | None = None
+    for request in plan.requests:
+        # Each begins with the same forward pass, of which XLA keeps one.
+        explanation, own_logits = explained(subject, request, arrays, images, class_idx, _key(request, keys))
+        class_idx = explanation.class_idx
+        logits = own_logits if logits is None else logits
+        found.append(explanation)
+    assert logits is not None
+    assert class_idx is not None
+    y = of_class(protocol, logits, class_idx)
+    heatmaps = [_heatmap(protocol, explanation, pictures.shape[1:3]) for explanation in found]
+    background = background_of(plan, pictures)
+    masked = [masked_input(subject, plan, pictures, heatmap, background) for heatmap in heatmaps]
+    values: dict[str, list[Array]] = {}
+    if "coherency" in plan.groups:
+        o, again = [], []
+        for request, images_e in zip(plan.requests, masked, strict=True):
+            explanation, logits_e = explained(subject, request, arrays, images_e, class_idx, _key(request, keys))
+            o.append(of_class(protocol, logits_e, class_idx))
+            again.append(_heatmap(protocol, explanation, pictures.shape[1:3]))
+        values["coherency"] = [jax.vmap(metrics.coherency)(a, b) for a, b in zip(heatmaps, again, strict=True)]
+    else:
+        o = _in_one_batch(confidence, masked, class_idx)
+    drops = [metrics.relative_drop(y, each) for each in o]
+    values["average_drop"] = drops
+    values["absolute_drop"] = [jax.nn.relu(y - each) for each in o]
+    values["increase"] = [_counted(each > y, each + y) for each in o]
+    if "deletion" in plan.groups:
+        inverse = [masked_input(subject, plan, pictures, 1 - heatmap, background) for heatmap in heatmaps]
+        o_inverse = _in_one_batch(confidence, inverse, class_idx)
+        values["drop_in_deletion"] = [metrics.relative_drop(y, each) for each in o_inverse]
+    if "shape" in plan.groups or "coherency" in plan.groups:
+        values["complexity"] = [jax.vmap(metrics.complexity)(heatmap) for heatmap in heatmaps]
+    if "shape" in plan.groups:
+        values["sparsity"] = [jax.vmap(metrics.sparsity)(heatmap) for heatmap in heatmaps]
+    if "coherency" in plan.groups:
+        values["adcc"] = [
+            jax.vmap(metrics.adcc)(*three)
+            for three in zip(drops, values["coherency"], values["complexity"], strict=True)
+        ]
+    if "sanity" in plan.groups:
+        values["sanity"] = _sanity(subject, plan, arrays, images, found, keys)
+    status = jnp.stack([explanation.status for explanation in found], 1)
+    has_map = (status != Status.NOT_FINITE) & (status != Status.NO_SUCH_CLASS)
+    return Block(
+        class_idx,
+        y,
+        jnp.where(has_map, jnp.stack(o, 1), jnp.nan),
+        status,
+        jnp.stack(heatmaps, 1),
+        {name: jnp.where(has_map, jnp.stack(each, 1), jnp.nan) for name, each in values.items()},
+    )
+
+
+def _compared_block(protocol: Protocol, heatmaps: Array, truth: Truth) -> dict[str, Array]:
+    tolerance = protocol.tolerance * min(heatmaps.shape[-2:])
+
+    def one(heatmap: Array, boxes: Array, masks: Array) -> dict[str, Array]:
+        return {
+            **{loc_key(delta): metrics.localisation(heatmap, boxes, delta=delta) for delta in protocol.deltas},
+            "pointing": metrics.pointing_game(heatmap, boxes, tolerance=tolerance),
+            "energy": metrics.energy_pointing_game(heatmap, boxes),
+            "iou": metrics.iou(heatmap, masks, threshold=protocol.mask_threshold),
+        }
+
+    over_methods = jax.vmap(one, in_axes=(0, None, None))
+    return jax.vmap(over_methods)(heatmaps, truth.boxes, truth.masks)
+
+
+def loc_key(delta: float) -> str:
+    """The name of Loc(δ) among the values."""
+    return f"loc_{100 * delta:g}"
+
+
+def _heatmap(protocol: Protocol, explanation: Explanation, size: tuple[int, ...]) -> Array:
+    """`[n, H, W]` as the protocol says; guided methods have a gradient of the picture's size instead of a map."""
+    if explanation.gradient is not None or (protocol.normalisation, protocol.resize) == ("max", "linear"):
+        return explanation.heatmap
+    cam_map = explanation.cam_map
+    assert isinstance(cam_map, jax.Array)
+
+    def one(raw: Array) -> Array:
+        shown = maps.normalised(raw if protocol.normalisation == "max" else raw - raw.min())
+        return jnp.clip(jax.image.resize(shown, size, method=protocol.resize), 0, 1)
+
+    finite = jnp.isfinite(cam_map).all((1, 2), keepdims=True)
+    return jax.vmap(one)(jnp.where(finite, cam_map, 0))
+
+
+def _in_one_batch(confidence: Any, masked: list[Array], class_idx: Array) -> list[Array]:
+    """The confidence on the explanation maps of all methods, in one forward pass."""
+    together = confidence(jnp.concatenate(masked), jnp.tile(class_idx, len(masked)))
+    return list(together.reshape(len(masked), -1))
+
+
+def _counted(is_so: Array, where_finite: Array) -> Array:
+    return jnp.where(jnp.isfinite(where_finite), is_so.astype(where_finite.dtype), jnp.nan)
+
+
+def _sanity(
+    subject: Subject, plan: Plan, arrays: list[Any], images: Array, found: list[Explanation], keys: Array
+) -> list[Array]:
+    """Rank correlation with the map for the same class when the weights behind the layer are shuffled."""
+    values = []
+    for request, explanation in zip(plan.requests, found, strict=True):
+        others = shuffled(subject, request, arrays, image_of(images))
+        again, _ = explained(subject, request, others, images, explanation.class_idx, _key(request, keys))
+        values.append(jax.vmap(metrics.rank_correlation)(_raw(explanation), _raw(again)))
+    return values
+
+
+def _raw(explanation: Explanation) -> Array:
+    """The map before resizing; only what speaks for the class, which is all that some methods give."""
+    if explanation.gradient is not None:
+        return explanation.heatmap
+    assert isinstance(explanation.cam_map, jax.Array)
+    return jax.nn.relu(explanation.cam_map)
+
+
+def _key(request: Request, keys: Array) -> Array | None:
+    """Of the block, for methods that draw."""
+    return keys[0] if takes(request.choice.method, "key") else None

@@ -1,0 +1,111 @@
+"""What was measured: everything that changes the figures of a table without changing the network or the pictures."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+_CHOICES = {
+    "confidence": ("probability", "logit"),
+    "mask": ("pixels", "input"),
+    "baseline": ("black", "mean", "blur"),
+    "normalisation": ("max", "min_max"),
+    "resize": ("linear", "nearest", "cubic"),
+    "class_idx": ("predicted", "true"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """What `evaluate` measures; stored with every result, and two results with different protocols do not compare.
+
+    Attributes:
+        confidence: Y and O, the network's confidence on the image and on the explanation map: the softmax
+            "probability" of the explained class, or its "logit".
+        mask: where E = L ∘ I + (1 - L) ∘ baseline is made: on "pixels" in [0, 1], which are normalised afterwards, or
+            on the normalised "input". Both blend in the same way, so they differ in what zero means: on pixels black,
+            on the input the mean colour. mask="input" therefore needs the baseline "mean" or "blur".
+        baseline: what is seen where the heatmap is 0: "black", the "mean" colour of the preprocessing, or a "blur" of
+            the picture (Gaussian, sigma 5/224 of the shorter side).
+        normalisation: of the raw map: divided by its "max" (negative values are zero), or "min_max".
+        resize: from the feature grid to the picture: "linear", "nearest" or "cubic" (cut off at 0 and 1).
+        class_idx: the class that is explained: "predicted" by the network, or "true" (images without a label then do
+            not count).
+        deltas: the thresholds of the localisation metric Loc(δ).
+        box_fraction: the box of a heatmap holds the largest component above this share of its maximum.
+        mask_threshold: above this share of the maximum a pixel belongs to the heatmap's mask, for the IoU with masks.
+        tolerance: of the pointing game, as a share of the shorter side (15 pixels of 224).
+        num_steps: of the insertion and deletion curves.
+
+    Raises:
+        ValueError: a value is not one of those named, or a number is out of range.
+        TypeError: a number is none.
+
+    **Source**: the defaults are Chattopadhay et al. 2018, sections 4 and 5; box_fraction Selvaraju et al. 2017, section
+    4.1; tolerance Zhang et al. 2018.
+    """
+
+    confidence: Literal["probability", "logit"] = "probability"
+    mask: Literal["pixels", "input"] = "pixels"
+    baseline: Literal["black", "mean", "blur"] = "black"
+    normalisation: Literal["max", "min_max"] = "max"
+    resize: Literal["linear", "nearest", "cubic"] = "linear"
+    class_idx: Literal["predicted", "true"] = "predicted"
+    deltas: tuple[float, ...] = (0.0, 0.25, 0.5)
+    box_fraction: float = 0.15
+    mask_threshold: float = 0.5
+    tolerance: float = 15 / 224
+    num_steps: int = 32
+
+    def __post_init__(self) -> None:
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {getattr(self, name)!r}")
+        if self.mask == "input" and self.baseline == "black":
+            raise ValueError(
+                'baseline="black" belongs to mask="pixels": on the normalised input zero is the mean colour, so pass '
+                'baseline="mean" with mask="input"'
+            )
+        deltas: Any = self.deltas
+        if not isinstance(deltas, tuple | list) or not deltas:
+            raise TypeError(f"deltas must be a tuple of numbers from 0 to below 1, not {deltas!r}")
+        # A list would make the value unhashable, and 0 and 0.0 the same protocol under two names.
+        object.__setattr__(self, "deltas", tuple(_number(delta, "deltas") for delta in deltas))
+        if len(set(self.deltas)) != len(self.deltas):
+            raise ValueError(f"deltas must differ from each other, but are {self.deltas}")
+        for name in ("box_fraction", "mask_threshold", "tolerance"):
+            object.__setattr__(self, name, _number(getattr(self, name), name))
+        if not self.box_fraction:
+            raise ValueError("box_fraction must be above 0: every pixel reaches 0")
+        if isinstance(self.num_steps, bool) or not isinstance(self.num_steps, int):
+            raise TypeError(f"num_steps must be an int, not {self.num_steps!r}")
+        if self.num_steps < 1:
+            raise ValueError(f"num_steps must be at least 1, but is {self.num_steps}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
+
+    @property
+    def summary(self) -> str:
+        """In one line."""
+        zero = {"black": "black", "mean": "the mean colour", "blur": "a blur"}[self.baseline]
+        range_ = {"max": "divided by their maximum", "min_max": "from minimum to maximum"}[self.normalisation]
+        where = {"pixels": "on the pixels", "input": "on the normalised input"}[self.mask]
+        return (
+            f"{self.confidence} of the {self.class_idx} class; mask {where}, {zero} where the map is 0; maps {range_}, "
+            f"resized {self.resize}"
+        )
+
+
+def differences(a: dict[str, Any], b: dict[str, Any]) -> str:
+    """What differs between two dictionaries, in words; empty where nothing does."""
+    keys = dict.fromkeys([*a, *b])
+    return "; ".join(f"{key}: {a.get(key)!r} and {b.get(key)!r}" for key in keys if a.get(key) != b.get(key))
+
+
+def _number(value: Any, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number, not {value!r}")
+    if not 0 <= value < 1:
+        raise ValueError(f"{name} must be from 0 to below 1, but is {value}")
+    return float(value)

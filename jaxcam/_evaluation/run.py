@@ -1,0 +1,224 @@
+"""The loop of `evaluate`: blocks of pictures to the devices, records to the results file.
+
+While the devices work on one step, the next one is decoded by the workers, and the step before is compared with the
+truth and written. A step is one block for every device; a block that is done already is not begun.
+"""
+
+from collections.abc import Iterator
+from itertools import count, islice
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxcam._evaluation import hosts
+from jaxcam._evaluation.curves import curves_of
+from jaxcam._evaluation.examples import View
+from jaxcam._evaluation.journal import Record
+from jaxcam._evaluation.masks import Plan
+from jaxcam._evaluation.program import Block, explained_blocks
+from jaxcam._evaluation.sources import Source
+from jaxcam._evaluation.table import Column
+from jaxcam._evaluation.truths import against_truth
+from jaxcam._halves import Subject
+
+_NOTE_BYTES = 1024
+_ABSENT, _GOOD, _BAD = 0, 1, 2
+
+
+class Job(NamedTuple):
+    """All that the loop needs to know."""
+
+    mesh: Mesh
+    subject: Subject
+    plan: Plan
+    arrays: list[Any]
+    columns: tuple[Column, ...]
+    source: Source
+    size: tuple[int, int]
+    batch_size: int
+    num_workers: int | None
+    seed: int
+
+
+class _Step(NamedTuple):
+    blocks: list[int | None]
+    """Of all devices."""
+    views: list[View | None]
+    """Of this process, in their places."""
+    block: Block
+
+
+def steps(job: Job, done: set[int]) -> Iterator[list[Record]]:
+    """The records of each step as soon as it is done; of a step that was half done already, those that are missing.
+
+    The same in every process: each decodes the pictures of its own devices, and all get the figures of all.
+    """
+    own = hosts.own_places(job.mesh)
+    indices = (i for blocks in _schedule(job, done) for place in own for i in _of_block(job, blocks[place]))
+    ahead = 2 * job.batch_size * len(own)
+    options = {"preprocessing": job.plan.preprocessing, "num_workers": job.num_workers, "prefetch": ahead}
+    views = job.source.views(indices, **options)
+    try:
+        line = _Line(views)
+        waiting: _Step | None = None
+        for blocks in _schedule(job, done):
+            step = _begun(job, blocks, [line.take(i) for place in own for i in _places(job, blocks[place])])
+            if waiting is not None:
+                records, is_last = _finished(job, waiting)
+                yield [record for record in records if record.index not in done]
+                if is_last:
+                    return
+            waiting = step
+        if waiting is not None:
+            records, _ = _finished(job, waiting)
+            yield [record for record in records if record.index not in done]
+    finally:
+        views.close()
+
+
+class _Line:
+    """Views in their order, some of which are missing: the data set has ended."""
+
+    def __init__(self, views: Iterator[View]) -> None:
+        self._views = views
+        self._next: View | None = None
+
+    def take(self, index: int | None) -> View | None:
+        if index is None:
+            return None
+        if self._next is None:
+            self._next = next(self._views, None)
+        if self._next is None or self._next.index != index:
+            return None
+        view, self._next = self._next, None
+        return view
+
+
+def _schedule(job: Job, done: set[int]) -> Iterator[list[int | None]]:
+    """Which block each device works on, step by step; without end where the length is unknown."""
+    length, size = job.source.length, job.batch_size
+    blocks = iter(count() if length is None else range(-(-length // size)))
+    todo = (b for b in blocks if not all(i in done for i in _of_block(job, b)))
+    num_devices = job.mesh.devices.size
+    while step := list(islice(todo, num_devices)):
+        yield [*step, *[None] * (num_devices - len(step))]
+
+
+def _of_block(job: Job, block: int | None) -> range:
+    """The pictures of a block."""
+    if block is None:
+        return range(0)
+    end = (block + 1) * job.batch_size
+    return range(block * job.batch_size, end if job.source.length is None else min(end, job.source.length))
+
+
+def _places(job: Job, block: int | None) -> list[int | None]:
+    """The same, and None for the places that are left over."""
+    indices = list(_of_block(job, block))
+    return [*indices, *[None] * (job.batch_size - len(indices))]
+
+
+def _begun(job: Job, blocks: list[int | None], views: list[View | None]) -> _Step:
+    checked = [None if view is None else _of_size(view, job.size) for view in views]
+    pictures = np.zeros((len(checked), *job.size, 3), np.float32)
+    labels = np.full(len(checked), -1, np.int32)
+    for i, view in enumerate(checked):
+        if view is not None and view.image is not None:
+            pictures[i], labels[i] = view.image, view.label
+    # A key for every block, whatever device it is on.
+    numbers = np.asarray([0 if blocks[p] is None else blocks[p] for p in hosts.own_places(job.mesh)], np.uint32)
+    base = jax.random.key(np.uint32(job.seed), impl="threefry2x32")
+    data = np.asarray(jax.random.key_data(jax.vmap(lambda b: jax.random.fold_in(base, b))(numbers)))
+    keys = jax.random.wrap_key_data(hosts.sharded(job.mesh, data), impl="threefry2x32")
+    inputs = [hosts.sharded(job.mesh, array) for array in (pictures, labels)]
+    block = explained_blocks(job.mesh, job.subject, job.plan, job.arrays, *inputs, keys)
+    if "curves" in job.plan.groups:
+        rest = (job.arrays, inputs[0], block.heatmaps, block.class_idx)
+        block = block._replace(values=block.values | curves_of(job.mesh, job.subject, job.plan, *rest))
+    return _Step(blocks, checked, block)
+
+
+def _of_size(view: View, size: tuple[int, int]) -> View:
+    if view.image is None or view.image.shape[:2] == size:
+        return view
+    return view._replace(
+        image=None,
+        error=f"the network would see {list(view.image.shape[:2])} pixels of it and {list(size)} of the others: give a "
+        "preprocessing with crop=",
+    )
+
+
+def _finished(job: Job, step: _Step) -> tuple[list[Record], bool]:
+    """The records of a step, and whether the data set ended in it."""
+    block, views = step.block, step.views
+    found: dict[str, Any] = {
+        "index": hosts.sharded(job.mesh, _indices(job, step)),
+        "state": hosts.sharded(job.mesh, np.asarray([_state(view) for view in views], np.int32)),
+        "class_idx": block.class_idx,
+        "label": hosts.sharded(job.mesh, np.asarray([-1 if v is None else v.label for v in views], np.int32)),
+        "y": block.y,
+        "o": block.o,
+        "status": block.status,
+        "values": dict(block.values),
+    }
+    keys = {column.key for column in job.columns}
+    if keys & {"pointing", "iou"}:
+        found["values"] |= against_truth(job.mesh, job.plan.protocol, step.views, block)
+    found["values"] = {key: value for key, value in found["values"].items() if key in keys}
+    if jax.process_count() > 1:
+        found["note"] = hosts.sharded(job.mesh, np.stack([_note(view) for view in views]))
+    whole = hosts.gathered(found)
+    notes = [_note_text(note) for note in whole["note"]] if "note" in whole else [_words(view) for view in views]
+    values = np.stack([whole["values"][column.key] for column in job.columns], -1)
+    records: list[Record] = []
+    for i, state in enumerate(whole["state"]):
+        name, error = notes[i]
+        index, label = int(whole["index"][i]), int(whole["label"][i])
+        if state == _BAD:
+            records.append(Record(index, name, label=label, error=error))
+        elif state == _GOOD:
+            has_map = np.isfinite(whole["o"][i])[:, None]
+            records.append(
+                Record(
+                    index,
+                    name,
+                    int(whole["class_idx"][i]),
+                    label,
+                    float(whole["y"][i]),
+                    whole["o"][i].tolist(),
+                    whole["status"][i].tolist(),
+                    np.where(has_map, values[i], np.nan).tolist(),
+                )
+            )
+    return records, job.source.length is None and bool((whole["state"] == _ABSENT).any())
+
+
+def _indices(job: Job, step: _Step) -> np.ndarray:
+    own = hosts.own_places(job.mesh)
+    places = [i for p in own for i in _places(job, step.blocks[p])]
+    return np.asarray([-1 if i is None else i for i in places], np.int32)
+
+
+def _state(view: View | None) -> int:
+    return _ABSENT if view is None else _BAD if view.error is not None else _GOOD
+
+
+def _words(view: View | None) -> tuple[str, str | None]:
+    return ("", None) if view is None else (view.name, view.error)
+
+
+def _note(view: View | None) -> np.ndarray:
+    """Name and error as bytes, for the other processes."""
+    name, error = _words(view)
+    note = np.zeros(_NOTE_BYTES, np.uint8)
+    encoded = f"{name}\0{error or ''}".encode()[:_NOTE_BYTES]
+    note[: len(encoded)] = np.frombuffer(encoded, np.uint8)
+    return note
+
+
+def _note_text(note: np.ndarray) -> tuple[str, str | None]:
+    name, _, error = note.tobytes().decode(errors="ignore").partition("\0")
+    error = error.rstrip("\0")
+    return name.rstrip("\0"), error or None

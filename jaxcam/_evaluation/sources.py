@@ -1,0 +1,254 @@
+"""What `evaluate` is given as a data set -> views by number.
+
+Contract: a `Source` says what it is (`description`, for the protocol and for resuming), how many items it has, and
+makes the views of any of them, in the order asked for. Image files are decoded ahead in worker processes; pictures in
+memory and generated ones are seen to in this process. What is wrong with one item becomes a bad view; what is wrong
+with the whole, an annotation file included, is an exception before the first view.
+
+Not in the fingerprint: pixels.
+"""
+
+import itertools
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+from typing import Any
+
+from jaxcam._evaluation.annotated import annotated_items
+from jaxcam._evaluation.class_index import ClassIndex
+from jaxcam._evaluation.examples import NO_TRUTH, Example, View, is_path, one_line, printable
+from jaxcam._evaluation.files import ImageFile, files_in, files_of
+from jaxcam._evaluation.fingerprint import checked_description, fingerprint
+from jaxcam._evaluation.items import Item, item_of, views_of
+from jaxcam._evaluation.workers import checked_num_workers
+from jaxcam._pictures.preprocess import Preprocessing
+
+
+class Source(ABC):
+    """A data set that can be read by number.
+
+    Attributes:
+        description: JSON-able: kind, number of items, and what else tells it from others.
+        length: the number of items; None if that is not known before the end.
+    """
+
+    description: dict[str, Any]
+    length: int | None
+
+    @property
+    def knows(self) -> tuple[bool, bool]:
+        """Whether there are boxes, and masks; of items that would have to be drawn or read first, as of the first."""
+        items = list(self._looked_at())
+        boxes = any(len(item.truth.boxes) for item in items)
+        return boxes, any(item.truth.masks is not None and len(item.truth.boxes) for item in items)
+
+    def _looked_at(self) -> Iterable[Item]:
+        return self._items(iter([0]))
+
+    def views(
+        self,
+        indices: Iterable[int],
+        *,
+        preprocessing: Preprocessing,
+        num_workers: int | None = None,
+        prefetch: int | None = None,
+    ) -> Generator[View]:
+        """The views of some of the items, in the order of the indices.
+
+        Close the generator, or go to its end, to end the worker processes (`contextlib.closing`).
+
+        Args:
+            indices: from 0 to below the length; increasing if the length is None.
+            preprocessing: of the network.
+            num_workers: processes that decode image files; 0: this one; by default one a core, at most 4.
+            prefetch: how many images to decode ahead; by default 4 for each worker.
+
+        Raises:
+            TypeError: an argument is of the wrong kind.
+            ValueError: num_workers or prefetch is out of range; an index is (when its turn comes).
+            RuntimeError: worker processes keep ending (when its turn comes).
+            Exception: what an iterable data set raises itself, after which it has no more items.
+        """
+        if not isinstance(preprocessing, Preprocessing):
+            raise TypeError(f"preprocessing must be a jaxcam.images.Preprocessing, got {type(preprocessing).__name__}")
+        if prefetch is not None and (isinstance(prefetch, bool) or not isinstance(prefetch, int)):
+            raise TypeError(f"prefetch must be an int or None, got {prefetch!r}")
+        if prefetch is not None and prefetch < 1:
+            raise ValueError(f"prefetch must be at least 1, got {prefetch}")
+        workers = checked_num_workers(num_workers)
+        items = self._items(self._checked(indices))
+        return views_of(items, preprocessing=preprocessing, num_workers=workers, prefetch=prefetch)
+
+    @abstractmethod
+    def _items(self, indices: Iterator[int]) -> Iterator[Item]:
+        """The items at the indices, pictures not yet looked at."""
+
+    def _checked(self, indices: Iterable[int]) -> Iterator[int]:
+        for index in indices:
+            if index < 0 or (self.length is not None and index >= self.length):
+                last = "" if self.length is None else f" to {self.length - 1}"
+                raise ValueError(f"the data set has items from 0{last}, there is no item {index}")
+            yield int(index)
+
+
+def source_of(
+    dataset: Any,
+    *,
+    annotations: str | os.PathLike[str] | None = None,
+    classes: Mapping[Any, Any] | None = None,
+    class_names: Sequence[str] = (),
+) -> Source:
+    """The source for what the user gives.
+
+    Args:
+        dataset: a folder of images; a sequence of paths, pictures, pairs (picture or path, label) or Examples; any
+            other object with `__len__` and `__getitem__` that gives such items; or any other iterable of them.
+        annotations: a JSON file (our own, COCO) or a folder of PASCAL VOC files about the images of a folder or of a
+            sequence of paths. Only images that it says something about are evaluated.
+        classes: names in the annotations -> class indices or names of the model.
+        class_names: of the model; empty: not known.
+
+    Raises:
+        TypeError: dataset or another argument is of the wrong kind.
+        FileNotFoundError: there is no such folder or annotation.
+        ValueError: there are no images; or the annotations are wrong, or do not fit the images or the model.
+    """
+    names = tuple(class_names)
+    if classes is not None and annotations is None:
+        raise ValueError("classes says what the names in annotations mean; without annotations leave it out")
+    if is_path(dataset):
+        folder = Path(dataset)
+        if not folder.exists():
+            raise FileNotFoundError(f"the data set {str(dataset)!r} does not exist; check the path")
+        if not folder.is_dir():
+            raise ValueError(f"the data set {str(dataset)!r} is a file; give its folder, or a list of image files")
+        described = {"kind": "folder", "path": printable(os.fspath(dataset))}
+        return FileSource(files_in(folder), described, annotations, ClassIndex(classes, names))
+    if annotations is not None:
+        paths = list(dataset) if isinstance(dataset, Sequence) else []
+        if not paths or not all(is_path(path) for path in paths):
+            raise ValueError(
+                "annotations are about image files: the data set must be a folder or a list of paths; put the truth "
+                "about pictures in memory into jaxcam.Example(image, label=.., boxes=..)"
+            )
+        return FileSource(files_of(paths), {"kind": "files"}, annotations, ClassIndex(classes, names))
+    _check_kind(dataset)
+    num_classes = len(names) or None
+    if hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__"):
+        return SequenceSource(dataset, num_classes)
+    return IterableSource(dataset, num_classes)
+
+
+class FileSource(Source):
+    """Image files, and perhaps annotations about them."""
+
+    def __init__(
+        self,
+        files: list[ImageFile],
+        described: dict[str, Any],
+        annotations: str | os.PathLike[str] | None,
+        classes: ClassIndex,
+    ) -> None:
+        self.description = described
+        if annotations is None:
+            self._all = [Item(i, printable(file.name), file.path) for i, file in enumerate(files)]
+        else:
+            self._all, about = annotated_items(files, annotations, classes)
+            self.description |= about
+        self.length = len(self._all)
+        self.description |= {
+            "number": self.length,
+            "fingerprint": fingerprint((item.name, item.truth) for item in self._all),
+        }
+
+    def _looked_at(self) -> Iterable[Item]:
+        return self._all
+
+    def _items(self, indices: Iterator[int]) -> Iterator[Item]:
+        return (self._all[index] for index in indices)
+
+
+class SequenceSource(Source):
+    """Anything with a length whose items can be had by number."""
+
+    def __init__(self, dataset: Any, num_classes: int | None) -> None:
+        self._dataset = dataset
+        self._num_classes = num_classes
+        self.length = len(dataset)
+        if not self.length:
+            raise ValueError("the data set is empty; give at least one image")
+        own = checked_description(dataset)
+        self.description = {"kind": "sequence", **own, "number": self.length}
+        if isinstance(dataset, list | tuple):
+            items = (item_of(i, given, num_classes=num_classes) for i, given in enumerate(dataset))
+            self.description["fingerprint"] = fingerprint((i.name, i.error or i.truth) for i in items)
+        else:
+            # Looking at every item would mean to draw or decode it.
+            self.description["fingerprint"] = fingerprint([(repr(sorted(self.description.items())), NO_TRUTH)])
+
+    def _looked_at(self) -> Iterable[Item]:
+        return self._items(iter(range(self.length or 0) if isinstance(self._dataset, list | tuple) else [0]))
+
+    def _items(self, indices: Iterator[int]) -> Iterator[Item]:
+        for index in indices:
+            try:
+                given = self._dataset[index]
+            except Exception as error:
+                yield Item(index, f"image {index}", error=f"the data set gives no item: {one_line(error)}")
+            else:
+                yield item_of(index, given, num_classes=self._num_classes)
+
+
+class IterableSource(Source):
+    """Anything else that can be iterated over, once or again and again."""
+
+    def __init__(self, dataset: Iterable[Any], num_classes: int | None) -> None:
+        self._dataset = dataset
+        self._num_classes = num_classes
+        self.length = None
+        # An iterator can be gone through once: a second call to `views` goes on where the first one stopped.
+        self._once: Iterator[tuple[int, Any]] | None = None
+        if isinstance(dataset, Iterator):
+            self._once = enumerate(dataset)
+        self._next = 0
+        self.description = {"kind": "iterable", **checked_description(dataset), "number": None, "fingerprint": None}
+
+    @property
+    def knows(self) -> tuple[bool, bool]:
+        """Unknown before the end, so there may be."""
+        return True, True
+
+    def _items(self, indices: Iterator[int]) -> Iterator[Item]:
+        given = enumerate(self._dataset) if self._once is None else self._once
+        position = 0 if self._once is None else self._next
+        for index in indices:
+            if index < position:
+                raise ValueError(
+                    f"item {index} of the data set has gone by: it is read from the front to the end, and is at item "
+                    f"{position}; ask for increasing numbers, or give a list, which can be read in any order"
+                )
+            position = self._next = index + 1
+            for _, item in itertools.dropwhile(lambda pair, wanted=index: pair[0] < wanted, given):
+                yield item_of(index, item, num_classes=self._num_classes)
+                break
+            else:
+                return
+
+
+def _check_kind(dataset: Any) -> None:
+    if isinstance(dataset, Mapping | AbstractSet | bytes | bytearray):
+        raise TypeError(f"the data set must be a sequence, got a {type(dataset).__name__}, which has no order of items")
+    if isinstance(dataset, Example):
+        raise TypeError("the data set is one Example; give a list of them: [example]")
+    shape = getattr(dataset, "shape", None)
+    if shape is not None and len(shape) != 4:
+        raise ValueError(
+            f"an array as a data set must be [n, H, W, 3], got {list(shape)}; put one picture into a list: [picture]"
+        )
+    if not isinstance(dataset, Iterable) and not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+        raise TypeError(
+            "the data set must be a folder, a sequence or an iterable of paths, pictures, pairs (picture, label) or "
+            f"jaxcam.Example, got {type(dataset).__name__}"
+        )

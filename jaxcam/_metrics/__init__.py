@@ -1,0 +1,1 @@
+"""The rooms of `jaxcam.metrics`: one kind of metric a file."""

@@ -1,0 +1,130 @@
+"""Insertion and deletion: the confidence while pixels appear or disappear, the most important ones first.
+
+**Source**: Petsiuk et al. 2018 (RISE), section 4.2.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxcam._metrics.arguments import (
+    Heatmap,
+    Image,
+    check_floating,
+    check_heatmap,
+    check_image,
+    checked_count,
+    together,
+    where_defined,
+)
+
+Confidence = Callable[[Any], Any]
+
+
+def deletion_curve(
+    f: Confidence, image: Image, heatmap: Heatmap, *, baseline: Image, num_steps: int = 32, batch_size: int = 8
+) -> Float[Array, " steps"]:
+    """The confidence while the pixels that matter most are replaced by the baseline. A lower area is better.
+
+    Value s is that of the image whose first s / num_steps of the pixels (rounded down) are the baseline's: value 0 is
+    f(image), the last one f(baseline). Pixels are ranked by the heatmap, equal ones in reading order (row by row).
+
+    Args:
+        f: from an image `[H, W, d]` to its confidence, a scalar.
+        image: `[H, W, d]`.
+        heatmap: L, `[H, W]`; only the order of its values matters.
+        baseline: what pixels are replaced by, `[H, W, d]`: black, the mean, or the image `blurred`.
+        num_steps: how many shares of the pixels.
+        batch_size: how many images f sees at a time (through vmap): bounds the memory. If it divides num_steps + 1, f
+            is compiled once, otherwise a second time for the rest.
+
+    Returns:
+        `[num_steps + 1]`, in the type that f returns; NaN where the heatmap is zero (it ranks nothing) or not finite.
+
+    Raises:
+        ValueError: the shapes do not fit, f does not return a scalar, or a number is not positive.
+
+        TypeError: f is not callable or does not return floating point, an array is not floating point, or a number
+            not an integer.
+
+    **Source**: Petsiuk et al. 2018, section 4.2, where one step replaces a fixed number of pixels.
+    """
+    sizes = (num_steps, batch_size)
+    return _curve(f, image, heatmap, baseline=baseline, sizes=sizes, at_first=image, at_last=baseline)
+
+
+def insertion_curve(
+    f: Confidence, image: Image, heatmap: Heatmap, *, baseline: Image, num_steps: int = 32, batch_size: int = 8
+) -> Float[Array, " steps"]:
+    """The confidence while the pixels that matter most appear on the baseline. A higher area is better.
+
+    Value s is that of the baseline whose first s / num_steps of the pixels are the image's: value 0 is f(baseline), the
+    last one f(image). All else as in `deletion_curve`; the paper's baseline is the image `blurred`.
+
+    **Source**: Petsiuk et al. 2018, section 4.2.
+    """
+    sizes = (num_steps, batch_size)
+    return _curve(f, image, heatmap, baseline=baseline, sizes=sizes, at_first=baseline, at_last=image)
+
+
+def area_under_curve(curve: Float[Array, " steps"] | Float[np.ndarray, " steps"]) -> Float[Array, ""]:
+    """The area under equally spaced values over [0, 1], by the trapezoid rule.
+
+    Args:
+        curve: `[num_steps + 1]`, the values at 0, 1 / num_steps, ..., 1.
+
+    Returns:
+        A scalar; NaN where a value is.
+
+    Raises:
+        ValueError: not one axis, or fewer than two values.
+
+        TypeError: not floating point.
+    """
+    check_floating(curve=curve)
+    if curve.ndim != 1 or curve.shape[0] < 2:
+        raise ValueError(f"curve must be [num_steps + 1], two values at least, but came as {list(curve.shape)}")
+    (values,) = together(curve)
+    return ((values[1:] + values[:-1]) / 2).mean().astype(curve.dtype)
+
+
+def _curve(
+    f: Confidence, image: Any, heatmap: Any, *, baseline: Any, sizes: tuple[int, int], at_first: Any, at_last: Any
+) -> Array:
+    """The values of f while one picture turns into the other."""
+    if not callable(f):
+        raise TypeError(f"f must be a function from an image to its confidence, not {type(f).__name__}")
+    check_image(image, baseline=baseline)
+    check_heatmap(heatmap)
+    if heatmap.shape != image.shape[:2]:
+        raise ValueError(
+            f"heatmap must be [H, W] of the image, {list(image.shape[:2])}, but came as {list(heatmap.shape)}: "
+            "resize it to the image first"
+        )
+    steps, batch = checked_count("num_steps", sizes[0]), checked_count("batch_size", sizes[1])
+    values = jnp.asarray(heatmap)
+    order = ranks(values)[..., None]
+    # Integers: a share of the pixels in floats would be off by one pixel here and there.
+    counts = jnp.asarray(np.asarray([s * values.size // steps for s in range(steps + 1)], np.int32))
+    first, second = (jnp.asarray(each).astype(image.dtype) for each in (at_first, at_last))
+    curve = jax.lax.map(lambda count: f(jnp.where(order < count, second, first)), counts, batch_size=batch)
+    _check_curve(curve, steps)
+    return where_defined(jnp.isfinite(values).all() & (values != 0).any(), curve)
+
+
+def _check_curve(curve: Any, num_steps: int) -> None:
+    if not hasattr(curve, "shape") or curve.shape != (num_steps + 1,):
+        came = list(curve.shape[1:]) if hasattr(curve, "shape") else type(curve).__name__
+        raise ValueError(f"f must return a scalar, the confidence in one class, but it returned {came}")
+    check_floating(**{"the value of f": curve})
+
+
+def ranks(heatmap: Array) -> Array:
+    """0 for the largest value, 1 for the next; equal values in reading order."""
+    order = jnp.argsort(-heatmap.reshape(-1), stable=True)
+    ranks = jnp.zeros(order.shape, jnp.int32).at[order].set(jnp.arange(order.size, dtype=jnp.int32))
+    return ranks.reshape(heatmap.shape)

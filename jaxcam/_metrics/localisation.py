@@ -1,0 +1,149 @@
+"""How well a heatmap L covers an object: Loc(delta), IoU, and the box of a heatmap."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+from scipy import ndimage
+
+from jaxcam._metrics.arguments import (
+    Heatmap,
+    Mask,
+    check_floating,
+    check_heatmap,
+    check_mask,
+    check_same_shape,
+    checked_number,
+    together,
+    where_defined,
+)
+
+
+def localisation(heatmap: Heatmap, mask: Mask, *, delta: float = 0.0) -> Float[Array, ""]:
+    """Loc(delta) = internal / (box + external), in [0, 1]. Higher is better.
+
+    internal: the pixels with L > delta inside; box: all pixels inside; external: the pixels with L > delta outside.
+
+    Args:
+        heatmap: L in [0, 1], `[H, W]`.
+        mask: where the object is, `[H, W]`; of several boxes `box_mask`, their union.
+        delta: in [0, 1).
+
+    Returns:
+        NaN where the mask is empty or the heatmap not finite; 0 for a heatmap that is zero.
+
+    Raises:
+        ValueError: the shapes differ, or delta is out of range.
+
+        TypeError: heatmap is not floating point, mask not bool, or delta not a number.
+
+    **Source**: Chattopadhay et al. 2018, the section on object localisation; delta = 0, 0.25 and 0.5 there.
+    """
+    check_heatmap(heatmap)
+    check_mask(mask, heatmap)
+    delta = checked_number("delta", delta)
+    if not 0 <= delta < 1:
+        raise ValueError(f"delta must be in [0, 1), as the heatmap, but is {delta}")
+    (values,) = together(heatmap)
+    inside = jnp.asarray(mask)
+    above = values > delta
+    internal, external, box = (each.sum().astype(values.dtype) for each in (above & inside, above & ~inside, inside))
+    defined = (box > 0) & jnp.isfinite(values).all()
+    return where_defined(defined, internal / jnp.where(defined, box + external, 1)).astype(heatmap.dtype)
+
+
+def iou(heatmap: Heatmap, mask: Mask, *, threshold: float = 0.5) -> Float[Array, ""]:
+    """Intersection over union of {L > threshold * max L} and the mask. Higher is better.
+
+    Args:
+        heatmap: L, `[H, W]`; a positive factor changes nothing.
+        mask: where the object is, `[H, W]`.
+        threshold: the share of the maximum, in [0, 1).
+
+    Returns:
+        NaN where the mask is empty or the heatmap not finite; 0 for a heatmap that is zero.
+
+    Raises:
+        ValueError: the shapes differ, or threshold is out of range.
+
+        TypeError: heatmap is not floating point, mask not bool, or threshold not a number.
+    """
+    check_heatmap(heatmap)
+    check_mask(mask, heatmap)
+    threshold = checked_number("threshold", threshold)
+    if not 0 <= threshold < 1:
+        raise ValueError(f"threshold must be a share of the maximum in [0, 1), but is {threshold}")
+    (values,) = together(heatmap)
+    inside, top = jnp.asarray(mask), values.max()
+    above = (values > threshold * top) & (top > 0)
+    both, either = (each.sum().astype(values.dtype) for each in (above & inside, above | inside))
+    defined = inside.any() & jnp.isfinite(values).all()
+    return where_defined(defined, both / jnp.where(defined, either, 1)).astype(heatmap.dtype)
+
+
+def heatmap_box(heatmap: Heatmap, *, fraction: float = 0.15) -> Int[Array, "4"]:
+    """The box around the largest connected component of {L >= fraction * max L}.
+
+    Pixels are connected through their four sides. Of components of the same size it is the one that comes first in
+    reading order (row by row). Runs on the host: under jit and vmap through `jax.pure_callback`.
+
+    Args:
+        heatmap: L, `[H, W]`; a positive factor changes nothing.
+        fraction: the share of the maximum, in (0, 1].
+
+    Returns:
+        x0, y0, x1, y1 in pixels, half-open, int32 `[4]`; zeros where the heatmap is zero or not finite.
+
+    Raises:
+        ValueError: heatmap is not `[H, W]`, or fraction is out of range.
+
+        TypeError: heatmap is not floating point, or fraction not a number.
+
+    **Source**: Selvaraju et al. 2017 (Grad-CAM), section 4.1: 15 % of the maximum.
+    """
+    check_heatmap(heatmap)
+    share = _checked_fraction(fraction)
+    found = jax.ShapeDtypeStruct((4,), jnp.int32)
+    # All maps of a batch come in one call.
+    boxes = partial(_boxes, fraction=share)
+    return jax.pure_callback(boxes, found, jnp.asarray(heatmap), vmap_method="expand_dims")
+
+
+def heatmap_boxes_numpy(heatmaps: Float[np.ndarray, "... H W"], fraction: float) -> Int[np.ndarray, "... 4"]:
+    """`heatmap_box` of many heatmaps, in NumPy: `[..., H, W] -> [..., 4]`, int32."""
+    check_floating(heatmaps=heatmaps)
+    if heatmaps.ndim < 2:
+        raise ValueError(f"heatmaps must be [..., H, W], but came as {list(heatmaps.shape)}")
+    check_same_shape(heatmap=np.empty(heatmaps.shape[-2:], bool))
+    return _boxes(heatmaps, fraction=_checked_fraction(fraction))
+
+
+def _checked_fraction(fraction: float) -> float:
+    share = checked_number("fraction", fraction)
+    if not 0 < share <= 1:
+        raise ValueError(f"fraction must be a share of the maximum in (0, 1], but is {share}")
+    return share
+
+
+def _boxes(heatmaps: Array | np.ndarray, *, fraction: float) -> np.ndarray:
+    maps = np.asarray(heatmaps)
+    maps = maps.astype(np.float32) if jnp.finfo(maps.dtype).bits < 32 else maps
+    flat = maps.reshape(-1, *maps.shape[-2:])
+    found = np.zeros((len(flat), 4), np.int32)
+    for box, each in zip(found, flat, strict=True):
+        box[:] = _box(each, fraction)
+    return found.reshape(*maps.shape[:-2], 4)
+
+
+def _box(heatmap: np.ndarray, fraction: float) -> tuple[int, int, int, int]:
+    top = heatmap.max()
+    if not np.isfinite(heatmap).all() or top <= 0:
+        return 0, 0, 0, 0
+    labels: np.ndarray = ndimage.label(heatmap >= heatmap.dtype.type(fraction) * top)[0]  # pyright: ignore[reportAssignmentType, reportIndexIssue]
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0  # the background
+    largest = labels.ravel()[(sizes == sizes.max())[labels.ravel()].argmax()]  # the first pixel decides between equals
+    rows, columns = np.nonzero(labels == largest)
+    return int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1

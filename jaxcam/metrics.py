@@ -1,0 +1,71 @@
+"""Metrics: what a heatmap is worth, as pure functions of arrays.
+
+Of the confidences Y (on the image) and O (on its explanation map) of a data set, `[n]`, in **percent**:
+
+    average_drop              mean of max(0, Y - O) / Y           Chattopadhay et al. 2018
+    increase_in_confidence    share of O > Y                      Chattopadhay et al. 2018
+    win, ties                 share of O_a > O_b, of O_a = O_b    Chattopadhay et al. 2018
+    absolute_drop             mean of max(0, Y - O)
+    drop_in_deletion          average drop on (1 - L) ∘ I         Jung and Oh 2021
+
+`relative_drop` is the drop image by image, a fraction. The others are of one image, for `jax.vmap`. Of a heatmap L
+`[H, W]` in [0, 1] and what is known to be there, a mask `[H, W]` or boxes `[m, 4]`:
+
+    localisation              internal / (box + external)         Chattopadhay et al. 2018
+    iou                       of {L > max L / 2} and the mask
+    heatmap_box, box_iou      the box of L, its IoU with boxes    Selvaraju et al. 2017
+    pointing_game             whether max L lies on the mask      Zhang et al. 2018
+    energy_pointing_game      sum of L inside / sum of L          Wang et al. 2020
+
+Of maps alone: `pearson`, `rank_correlation`, `coherency`, `complexity`, `adcc` (Poppi et al. 2021) and `sparsity`
+(Gomez et al. 2022). Of a model: `deletion_curve`, `insertion_curve` and `area_under_curve` (Petsiuk et al. 2018).
+Helpers: `box_mask`, `blurred`, `blended`.
+
+**NaN means: does not count.** A metric of one image is NaN where it is undefined, and nowhere is a value put in its
+place; a metric of a data set leaves such images out, and is NaN if none is left. Whoever averages counts the NaNs. The
+rules:
+
+- Y <= 0: `relative_drop` is NaN (nothing can fall), and the image counts neither for the drops that are relative to Y
+  nor for wins and ties. `absolute_drop` and `increase_in_confidence` do count it.
+- Y or O not finite: the image does not count.
+- Ties, O_a = O_b: a win for neither, though they count: win(a, b) + win(b, a) + ties = 100.
+- A heatmap with a NaN or an infinity: NaN; zeros from `heatmap_box`.
+- A heatmap that is zero everywhere: `localisation` and `iou` are 0, `complexity` 0, `heatmap_box` zeros, `box_iou` of
+  that 0; `pointing_game` is the share of the picture that would be a hit; `energy_pointing_game`, `sparsity`, the
+  correlations, `coherency` and the two curves are NaN.
+- A constant heatmap: the correlations and `coherency` are NaN; all its pixels share the maximum.
+- An empty mask, a box without area: NaN. In `box_mask` such a box adds nothing.
+- Several pixels with the maximum: `pointing_game` is the fraction of them that hit.
+- Several largest components in `heatmap_box`: the first in reading order. Equal pixels in the curves: reading order.
+- `adcc` is 0 where one of the three that it averages is 0.
+
+Maps are not normalised here, and their range is not checked. Arrays are JAX's or NumPy's; the result has the type of
+the inputs (the widest), and half precision is widened to float32 inside. Numbers such as `delta` are static under jit.
+Everything but `heatmap_box`, which calls back to the host, stays on the device.
+"""
+
+from jaxcam._metrics.boxes import box_iou as box_iou
+from jaxcam._metrics.boxes import box_mask as box_mask
+from jaxcam._metrics.confidence import absolute_drop as absolute_drop
+from jaxcam._metrics.confidence import average_drop as average_drop
+from jaxcam._metrics.confidence import drop_in_deletion as drop_in_deletion
+from jaxcam._metrics.confidence import increase_in_confidence as increase_in_confidence
+from jaxcam._metrics.confidence import relative_drop as relative_drop
+from jaxcam._metrics.confidence import ties as ties
+from jaxcam._metrics.confidence import win as win
+from jaxcam._metrics.curves import area_under_curve as area_under_curve
+from jaxcam._metrics.curves import deletion_curve as deletion_curve
+from jaxcam._metrics.curves import insertion_curve as insertion_curve
+from jaxcam._metrics.localisation import heatmap_box as heatmap_box
+from jaxcam._metrics.localisation import iou as iou
+from jaxcam._metrics.localisation import localisation as localisation
+from jaxcam._metrics.masking import blended as blended
+from jaxcam._metrics.masking import blurred as blurred
+from jaxcam._metrics.pointing import energy_pointing_game as energy_pointing_game
+from jaxcam._metrics.pointing import pointing_game as pointing_game
+from jaxcam._metrics.statistics import adcc as adcc
+from jaxcam._metrics.statistics import coherency as coherency
+from jaxcam._metrics.statistics import complexity as complexity
+from jaxcam._metrics.statistics import pearson as pearson
+from jaxcam._metrics.statistics import rank_correlation as rank_correlation
+from jaxcam._metrics.statistics import sparsity as sparsity

@@ -1,0 +1,463 @@
+"""`evaluate` against a loop written by hand: explain, mask, forward and the metric's formula, picture by picture."""
+
+import inspect
+import json
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from support import relu_head
+
+import jaxcam
+from jaxcam import metrics, scenes
+from jaxcam._evaluation.curves import curves_of
+from jaxcam._evaluation.masks import Plan
+from jaxcam._evaluation.program import explained_blocks
+from jaxcam._evaluation.requests import parsed, requests_of
+from jaxcam._evaluation.shuffled import behind, shuffled
+from jaxcam._halves import subject_of
+from jaxcam._layout import Layout
+from jaxcam.images import Preprocessing
+
+evaluate = partial(inspect.unwrap(jaxcam.evaluate), show_progress=False, num_resamples=20)
+METHODS = ["grad_cam", "grad_cam_pp", "grad_cam_positive"]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return jaxcam.models.mini_resnet()
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    """Pictures of two classes, so that the predicted class is often not the label."""
+    return scenes.Dataset(7, seed=3, kind="pair")
+
+
+@pytest.fixture(scope="module")
+def found(model, pairs):
+    return evaluate(model, pairs, methods=METHODS, metrics="all", protocol=jaxcam.Protocol(num_steps=4), batch_size=3)
+
+
+def by_hand(model, example, method, protocol):
+    """The figures of one picture, from the definitions."""
+    view = model.preprocessing.view(example.image)
+    normalised = model.preprocessing.normalise(view[None])
+    class_idx = None if protocol.class_idx == "predicted" else int(example.label)
+    explanation = jaxcam.explain(model, normalised, class_idx=class_idx, method=method)
+    class_idx = int(explanation.class_idx[0])
+    raw = np.asarray(explanation.cam_map[0], np.float64)
+    raw = raw - raw.min() if protocol.normalisation == "min_max" else np.maximum(raw, 0)
+    shown = (raw / raw.max()).astype(np.float32)
+    heatmap = np.clip(jax.image.resize(shown, view.shape[:2], protocol.resize), 0, 1)
+    mean = np.asarray(model.preprocessing.mean, np.float32)
+    behind_it = {
+        "black": np.zeros_like(view),
+        "mean": np.broadcast_to(mean, view.shape),
+        "blur": np.asarray(metrics.blurred(view, 5 / 224 * 64)),
+    }[protocol.baseline]
+
+    def confidence(picture):
+        logits = np.asarray(model(model.preprocessing.normalise(np.asarray(picture, np.float32)[None])))[0]
+        if protocol.confidence == "logit":
+            return float(logits[class_idx])
+        e = np.exp(logits.astype(np.float64) - logits.max())
+        return float(e[class_idx] / e.sum())
+
+    weights = np.asarray(heatmap, np.float64)[..., None]
+    y, o = confidence(view), confidence(weights * view + (1 - weights) * behind_it)
+    removed = confidence((1 - weights) * view + weights * behind_it)
+    own = example.box_classes == class_idx
+    here = {
+        "class_idx": class_idx,
+        "y": y,
+        "o": o,
+        "average_drop": max(0.0, y - o) / y if y > 0 else np.nan,
+        "absolute_drop": max(0.0, y - o),
+        "increase": float(o > y),
+        "drop_in_deletion": max(0.0, y - removed) / y if y > 0 else np.nan,
+        "complexity": heatmap.mean(),
+        "sparsity": heatmap.max() / heatmap.mean(),
+    }
+    if own.any():
+        box, mask = np.zeros(view.shape[:2], bool), example.masks[own].any(0)
+        for x0, y0, x1, y1 in np.asarray(example.boxes)[own]:
+            box[int(y0) : int(y1), int(x0) : int(x1)] = True
+        for delta in protocol.deltas:
+            above = np.asarray(heatmap) > delta
+            here[f"loc_{100 * delta:g}"] = (above & box).sum() / (box.sum() + (above & ~box).sum())
+        here["energy"] = heatmap[box].sum() / heatmap.sum()
+        above = np.asarray(heatmap) > 0.5 * heatmap.max()
+        here["iou"] = (above & mask).sum() / (above | mask).sum()
+        found = metrics.heatmap_box(heatmap)
+        here["box_iou"] = metrics.box_iou(found, np.asarray(example.boxes)[own]).max()
+    return here
+
+
+PROTOCOLS = {
+    "default": {},
+    "input": {"mask": "input", "baseline": "mean"},
+    "logit": {"confidence": "logit", "class_idx": "true"},
+    "blur": {"baseline": "blur", "normalisation": "min_max", "resize": "nearest"},
+    "true": {"mask": "input", "baseline": "blur", "class_idx": "true", "resize": "cubic"},
+}
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_rows_are_those_of_a_loop_by_hand(model, pairs, name):
+    protocol = jaxcam.Protocol(num_steps=4, **PROTOCOLS[name])
+    groups = ("confidence", "localisation", "shape", "deletion")
+    found = evaluate(model, pairs, methods=METHODS[:2], metrics=groups, protocol=protocol, batch_size=3)
+    rows = list(found.rows())
+    assert [row["index"] for row in rows] == list(range(7))
+    for i, row in enumerate(rows):
+        for method in METHODS[:2]:
+            expected = by_hand(model, pairs[i], method, protocol)
+            assert row["class_idx"] == expected.pop("class_idx")
+            assert row["label"] == int(pairs[i].label)
+            assert row["y"] == pytest.approx(expected.pop("y"), abs=2e-5)
+            for key, value in expected.items():
+                # A drop is relative to y, and one pixel more or less in a mask of 4096 is rounding.
+                tolerance = 1e-3 if key.startswith(("loc", "iou", "box")) else 3e-4
+                assert row[f"{method}/{key}"] == pytest.approx(float(value), rel=1e-3, abs=tolerance, nan_ok=True), key
+
+
+def test_the_table_has_the_means_of_the_rows(found):
+    rows = list(found.rows())
+    for method in METHODS:
+        for j, metric in enumerate(found.metrics):
+            values = np.array([row[f"{method}/{metric}"] for row in rows])
+            counted = values[np.isfinite(values)]
+            scale = found.table.columns[j].scale
+            assert found[method, metric].images == len(counted)
+            if len(counted):
+                assert found[method, metric].value == pytest.approx(scale * counted.mean(), abs=1e-7 * scale)
+    assert found.num_images == 7
+    assert not found.bad_images
+
+
+def test_wins_are_those_of_the_rows(found):
+    rows = list(found.rows())
+    for i, a in enumerate(METHODS):
+        for j, b in enumerate(METHODS):
+            if i != j:
+                o_a, o_b, y = (jnp.array([r[k] for r in rows]) for k in (f"{a}/o", f"{b}/o", "y"))
+                assert found.table.wins.value[i, j] == pytest.approx(float(metrics.win(o_a, o_b, y)))
+
+
+def test_coherency_and_adcc_are_those_of_explaining_e_again(model, pairs, found):
+    rows = list(found.rows())
+    for i in range(3):
+        view = model.preprocessing.view(pairs[i].image)
+        images = model.preprocessing.normalise(view[None])
+        first = jaxcam.explain(model, images, method="grad_cam")
+        e = model.preprocessing.normalise(jaxcam.explanation_map(view[None], first.heatmap))
+        again = jaxcam.explain(model, e, class_idx=first.class_idx, method="grad_cam")
+        r = np.corrcoef(np.ravel(first.heatmap), np.ravel(again.heatmap))[0, 1]
+        coherency, complexity = (1 + r) / 2, float(first.heatmap.mean())
+        drop = max(0.0, 1 - float(again.confidence[0]) / float(first.confidence[0]))
+        assert rows[i]["grad_cam/coherency"] == pytest.approx(coherency, abs=1e-4)
+        adcc = 3 / (1 / coherency + 1 / (1 - complexity) + 1 / (1 - drop))
+        assert rows[i]["grad_cam/adcc"] == pytest.approx(adcc, abs=1e-3)
+
+
+@pytest.mark.parametrize("baseline", ["black", "blur"])
+def test_curves_are_those_of_the_metrics(model, pairs, baseline):
+    protocol = jaxcam.Protocol(num_steps=5, baseline=baseline)
+    spec = jax.ShapeDtypeStruct((64, 64, 3), jnp.float32)
+    subject, arrays = subject_of(model, (None,), spec, None, Layout())
+    plan = Plan(tuple(requests_of(METHODS[:2], None).values()), protocol, model.preprocessing, ("curves",))
+    mesh = jax.make_mesh((1,), ("images",), axis_types=(jax.sharding.AxisType.Auto,))
+    pictures = np.stack([pairs[i].image for i in range(2)])
+    heatmaps = np.random.default_rng(0).random((2, 2, 64, 64), np.float32)
+    heatmaps[1, 1] = 0
+    class_idx = np.array([3, 7], np.int32)
+    areas = curves_of(mesh, subject, plan, arrays, *map(jnp.asarray, (pictures, heatmaps, class_idx)))
+    for i in range(2):
+        behind_it = metrics.blurred(pictures[i], 5 / 224 * 64) if baseline == "blur" else np.zeros_like(pictures[i])
+
+        def f(picture, i=i):
+            return jax.nn.softmax(model(model.preprocessing.normalise(picture[None])))[0, class_idx[i]]
+
+        for j in range(2):
+            for name, curve in (("insertion", metrics.insertion_curve), ("deletion", metrics.deletion_curve)):
+                area = metrics.area_under_curve(curve(f, pictures[i], heatmaps[i, j], baseline=behind_it, num_steps=5))
+                assert float(areas[name][i, j]) == pytest.approx(float(area), abs=1e-6, nan_ok=True)
+    assert np.isnan(areas["insertion"][1, 1])
+
+
+def test_mask_on_pixels_with_the_mean_is_mask_on_the_input(model, pairs):
+    # E is a blend, and blending commutes with (x - mean) / std.
+    found = [
+        evaluate(model, pairs, methods=["grad_cam"], protocol=jaxcam.Protocol(mask=mask, baseline="mean"))
+        for mask in ("pixels", "input")
+    ]
+    for a, b in zip(*(each.rows() for each in found), strict=True):
+        assert a["grad_cam/o"] == pytest.approx(b["grad_cam/o"], abs=1e-5)
+    with pytest.raises(ValueError, match="differ in protocol: mask: 'pixels' and 'input'"):
+        found[0].compare(found[1])
+
+
+def test_the_sanity_check_shuffles_the_weights_behind_the_layer_only(model, pairs, found):
+    requests = requests_of(["grad_cam"], "layer1")
+    image = jax.ShapeDtypeStruct((64, 64, 3), jnp.float32)
+    subject, arrays = subject_of(model, ("layer1",), image, None, Layout())
+    (request,) = requests.values()
+    where = behind(subject, request, arrays, image)
+    others = shuffled(subject, request, arrays, image)
+    for i, (old, new) in enumerate(zip(arrays, others, strict=True)):
+        if i in where:
+            assert not np.array_equal(old, new)
+            np.testing.assert_array_equal(np.sort(np.ravel(old)), np.sort(np.ravel(new)))
+        else:
+            assert new is old
+    # Of four groups of layers those from layer2 on, and the linear layer: found by name here.
+    stages = {name for name in model.layers if name not in ("conv1", "bn1", "relu") and not name.startswith("layer1")}
+    from flax import nnx
+
+    kernels = {
+        id(leaf)
+        for name in stages
+        for leaf in jax.tree.leaves(nnx.state(model.stages[name]))
+        if getattr(leaf, "ndim", 0) > 1
+    }
+    assert {id(arrays[i]) for i in where} == kernels
+    rows = [row["grad_cam/sanity"] for row in found.rows()]
+    assert np.nanmax(np.abs(rows)) <= 1 + 1e-6
+
+
+def test_the_sanity_check_is_the_rank_correlation_with_a_shuffled_copy(model, pairs, found):
+    image = jax.ShapeDtypeStruct((64, 64, 3), jnp.float32)
+    subject, arrays = subject_of(model, (None,), image, None, Layout())
+    (request,) = requests_of(["grad_cam"], None).values()
+    others = shuffled(subject, request, arrays, image)
+    changed = jax.tree.unflatten(jax.tree.structure(model), others)
+    for i, row in enumerate(found.rows()):
+        images = model.preprocessing.normalise(np.asarray(pairs[i].image)[None])
+        maps = [
+            jaxcam.explain(m, images, class_idx=row["class_idx"], method="grad_cam").cam_map for m in (model, changed)
+        ]
+        expected = metrics.rank_correlation(*(m[0] for m in maps))
+        # A position that rounding lifts above zero passes the hundred that share the last rank.
+        assert row["grad_cam/sanity"] == pytest.approx(float(expected), abs=1e-2, nan_ok=True)
+
+
+@pytest.mark.parametrize("methods", [["grad_cam"], METHODS])
+def test_two_forward_passes_whatever_the_number_of_methods(model, methods):
+    protocol = jaxcam.Protocol()
+    spec = jax.ShapeDtypeStruct((64, 64, 3), jnp.float32)
+    subject, arrays = subject_of(model, (None,), spec, None, Layout())
+    plan = Plan(tuple(requests_of(methods, None).values()), protocol, model.preprocessing, ("confidence", "shape"))
+    mesh = jax.make_mesh((1,), ("images",), axis_types=(jax.sharding.AxisType.Auto,))
+    keys = jax.random.split(jax.random.key(0), 1)
+    inputs = (jnp.zeros((4, 64, 64, 3), jnp.float32), jnp.zeros(4, jnp.int32), keys)
+    program = explained_blocks.lower(mesh, subject, plan, arrays, *inputs).compile().as_text()
+    alone = jax.jit(lambda m, x: m(x)).lower(model, inputs[0]).compile().as_text()
+    # One pass over the pictures, and one over the explanation maps of all methods.
+    assert program.count(" convolution(") == 2 * alone.count(" convolution(") > 0
+
+
+def test_any_model_is_evaluated_like_its_ports():
+    kernel = jax.random.normal(jax.random.key(0), (3, 3, 3, 4), jnp.float32) / 3
+    weights = jax.random.normal(jax.random.key(1), (4, 5), jnp.float32)
+    preprocessing = Preprocessing(resize=20, crop=16, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+
+    def network(parameters, x):
+        kernel, weights = parameters
+        x = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return jax.nn.relu(x).mean((1, 2)) @ weights
+
+    def channels_first(parameters, x):
+        kernel, weights = parameters
+        x = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NCHW", "HWIO", "NCHW"))
+        return jax.nn.relu(x).mean((2, 3)) @ weights
+
+    pictures = [np.random.default_rng(i).random((24, 30, 3), np.float32) for i in range(3)]
+    options = {"methods": ["grad_cam", "layer_cam"], "preprocessing": preprocessing, "metrics": "all"}
+    options["protocol"] = jaxcam.Protocol(num_steps=3)
+    last = evaluate((kernel, weights), pictures, model_fn=network, **options)
+    first = evaluate((kernel, weights), pictures, model_fn=channels_first, channel_axis=1, **options)
+    for a, b in zip(last.rows(), first.rows(), strict=True):
+        assert a.keys() == b.keys()
+        for key, value in a.items():
+            assert b[key] == pytest.approx(value, abs=1e-4, nan_ok=True), key
+    # Against a loop by hand, once.
+    view = preprocessing(pictures[0])[None]
+    found = jaxcam.explain((kernel, weights), view, model_fn=network, method="grad_cam")
+    e = preprocessing.normalise(preprocessing.view(pictures[0])[None] * found.heatmap[..., None])
+    o = jax.nn.softmax(network((kernel, weights), e))[0, found.class_idx[0]]
+    row = next(iter(last.rows()))
+    assert row["y"] == pytest.approx(float(found.confidence[0]), abs=1e-6)
+    assert row["grad_cam/o"] == pytest.approx(float(o), abs=1e-6)
+
+
+def test_methods_that_draw_or_loop_are_evaluated(model):
+    data = scenes.Dataset(2, seed=1)
+    found = evaluate(model, data, methods=["smooth_grad_cam_pp:num_samples=3", "guided_grad_cam", "eigen_cam"], seed=4)
+    row = next(iter(found.rows()))
+    images = model.preprocessing(data[0].image)[None]
+    guided = jaxcam.explain(model, images, method="guided_grad_cam")
+    assert row["guided_grad_cam/complexity"] == pytest.approx(float(guided.heatmap.mean()), abs=1e-5)
+    again = evaluate(model, data, methods=["smooth_grad_cam_pp:num_samples=3"], seed=4)
+    assert (
+        next(iter(again.rows()))["smooth_grad_cam_pp:num_samples=3/complexity"]
+        == row["smooth_grad_cam_pp:num_samples=3/complexity"]
+    )
+    other = evaluate(model, data, methods=["smooth_grad_cam_pp:num_samples=3"], seed=5)
+    assert (
+        next(iter(other.rows()))["smooth_grad_cam_pp:num_samples=3/complexity"]
+        != row["smooth_grad_cam_pp:num_samples=3/complexity"]
+    )
+
+
+def test_options_of_methods_as_text_and_as_dictionaries():
+    assert parsed("grad_cam_pp:alphas=exact:normalize_alphas=true") == {
+        "method": "grad_cam_pp",
+        "alphas": "exact",
+        "normalize_alphas": True,
+    }
+    assert parsed("smooth_grad_cam_pp:num_samples=3:noise=0.5") == {
+        "method": "smooth_grad_cam_pp",
+        "num_samples": 3,
+        "noise": 0.5,
+    }
+    text = requests_of(["grad_cam_pp:alphas=exact"], None)
+    assert list(text) == ["grad_cam_pp:alphas=exact"]
+    named = requests_of({"exact": {"method": "grad_cam_pp", "alphas": "exact"}}, None)
+    assert named["exact"] == text["grad_cam_pp:alphas=exact"]
+
+
+def test_rules_are_counted(tmp_path, model):
+    """No label, a wrong class, a damaged file, a NaN: every exclusion is a number in the table."""
+    good = scenes.scene(0, size=64, class_idx=2)
+    picture = np.asarray(good.image)
+    Image.fromarray(np.uint8(255 * picture)).save(tmp_path / "good.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "good.png").read_bytes()[:400])
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    items = [
+        jaxcam.Example(picture, label=2, boxes=[[0, 0, 64, 64]]),
+        jaxcam.Example(picture),
+        jaxcam.Example(picture, label=2, boxes=[[0, 0, 9, 9]], box_classes=[5], name="elsewhere"),
+        tmp_path / "cut.png",
+        tmp_path / "empty.jpg",
+        tmp_path / "missing.png",
+        np.uint8(255 * picture),
+        (tmp_path / "good.png", 2),
+    ]
+    protocol = jaxcam.Protocol(class_idx="true")
+    found = evaluate(model, items, methods=["grad_cam"], protocol=protocol, batch_size=3, num_workers=0)
+    assert found.num_images == 4
+    assert [index for index, _, _ in found.bad_images] == [3, 4, 5, 6]
+    reasons = [reason for _, _, reason in found.bad_images]
+    assert "truncated or damaged" in reasons[0]
+    assert "empty" in reasons[1]
+    assert "does not exist" in reasons[2]
+    assert "uint8" in reasons[3]
+    assert found["grad_cam", "average_drop"].images == 3  # not the one without a label
+    assert found["grad_cam", "loc_0"].images == 1  # only where a box of the explained class is known
+    rows = list(found.rows())
+    assert [row["grad_cam/status"] for row in rows if row["error"] is None] == ["OK", "NO_SUCH_CLASS", "OK", "OK"]
+    assert rows[2]["name"] == "elsewhere"
+    text = str(found)
+    assert "bad images, in no figure: 4" in text
+    assert "no such class" in text.lower()
+
+
+@pytest.mark.parametrize("num", [1, 5, 6, 7])
+def test_iterables_end_where_they_end(model, num):
+    data = scenes.Dataset(num, seed=2)
+    listed = evaluate(model, data, methods=["grad_cam"], batch_size=3)
+    streamed = evaluate(model, (example for example in data), methods=["grad_cam"], batch_size=3)
+    assert streamed.num_images == num
+    for a, b in zip(listed.rows(), streamed.rows(), strict=True):
+        assert a["y"] == b["y"]
+        assert a["grad_cam/o"] == b["grad_cam/o"]
+
+
+def test_two_networks_compare_picture_by_picture(pairs, found):
+    other = evaluate(jaxcam.models.mini_vgg(), pairs, methods=["grad_cam"], protocol=found.protocol, batch_size=3)
+    apart = found.compare(other)
+    assert list(apart) == ["grad_cam"]
+    a = np.array([row["grad_cam/average_drop"] for row in found.rows()])
+    b = np.array([row["grad_cam/average_drop"] for row in other.rows()])
+    assert apart["grad_cam"]["average_drop"].value == pytest.approx(100 * (a - b).mean(), abs=1e-5)
+    with pytest.raises(TypeError, match="what evaluate returned"):
+        found.compare("other")
+    more = evaluate(jaxcam.models.mini_vgg(), scenes.Dataset(2), methods=["grad_cam"], protocol=found.protocol)
+    with pytest.raises(ValueError, match="differ in dataset"):
+        found.compare(more)
+
+
+def test_figures_by_name(found):
+    with pytest.raises(KeyError, match="no metric 'drop' in this evaluation: it has average_drop"):
+        found["grad_cam", "drop"]
+    with pytest.raises(KeyError, match="no method 'cam'"):
+        found["cam", "average_drop"]
+    assert json.loads(found.json())["facts"]["model"] == "MiniResNet"
+    assert found.csv().startswith("method,metric,unit,mean,low,high,count,excluded\ngrad_cam,average_drop,%,")
+    assert "| grad_cam |" in found.markdown()
+
+
+BAD = [
+    (TypeError, {"methods": "grad_cam"}, "methods must be a list of names"),
+    (ValueError, {"methods": []}, "methods is empty"),
+    (ValueError, {"methods": ["grad_cam", "grad_cam"]}, "twice"),
+    (ValueError, {"methods": ["gradcam"]}, "methods: method='gradcam' is not known"),
+    (ValueError, {"methods": ["grad_cam_pp:exact"]}, "must look like grad_cam_pp:alphas=exact"),
+    (ValueError, {"methods": {"a": {"alphas": "exact"}}}, "dictionary with method="),
+    (ValueError, {"metrics": ["drop"]}, "metrics: 'drop' is not known"),
+    (TypeError, {"metrics": 3}, "metrics must be"),
+    (TypeError, {"protocol": "pixels"}, r"must be a jaxcam.Protocol"),
+    (TypeError, {"batch_size": 2.5}, "batch_size must be an int"),
+    (ValueError, {"batch_size": 0}, "batch_size must be at least 1"),
+    (ValueError, {"num_resamples": -1}, "num_resamples"),
+    (TypeError, {"mesh": "all"}, "mesh must be a jax.sharding.Mesh"),
+    (ValueError, {"results": "/no/such/folder/rows.jsonl"}, "results must be a file in an existing folder"),
+    (ValueError, {"layer": "layer9"}, "layer9"),
+    (ValueError, {"annotations": "boxes.json"}, "annotations are about image files"),
+    (TypeError, {"preprocessing": 224}, "preprocessing must say what the model expects"),
+]
+
+
+@pytest.mark.parametrize(("error", "options", "message"), BAD)
+def test_wrong_arguments_are_named(model, unchecked, error, options, message):
+    with pytest.raises(error, match=message):
+        evaluate(model, scenes.Dataset(2), **{"methods": ["grad_cam"], **options})
+
+
+def test_what_cannot_be_evaluated(model, unchecked):
+    with pytest.raises(ValueError, match="empty"):
+        evaluate(model, [])
+    with pytest.raises(ValueError, match="there is no picture in it"):
+        evaluate(model, iter(()), methods=["grad_cam"])
+    with pytest.raises(ValueError, match="global average pooling"):
+        evaluate(jaxcam.models.mini_vgg(), scenes.Dataset(2), methods=["cam"])
+    head = relu_head((4, 4), 3, 2)
+    with pytest.raises(TypeError, match="preprocessing must say"):
+        evaluate(lambda x: jax.vmap(head)(x[:, :4, :4]), [np.zeros((8, 8, 3))])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mask": "images"}, "mask must be one of 'pixels', 'input'"),
+        ({"mask": "input"}, 'baseline="black" belongs to mask="pixels"'),
+        ({"deltas": (0.0, 1.0)}, "deltas must be from 0 to below 1"),
+        ({"deltas": (0.5, 0.5)}, "deltas must differ"),
+        ({"tolerance": -1}, "tolerance must be from 0"),
+        ({"box_fraction": 0}, "box_fraction must be above 0"),
+        ({"num_steps": 0}, "num_steps must be at least 1"),
+    ],
+)
+def test_protocols_that_mean_nothing(unchecked, options, message):
+    with pytest.raises(ValueError, match=message):
+        inspect.unwrap(jaxcam.Protocol)(**options)
+
+
+def test_protocols_are_values(unchecked):
+    assert jaxcam.Protocol(deltas=[0, 0.5]) == jaxcam.Protocol(deltas=(0.0, 0.5))
+    assert hash(jaxcam.Protocol()) == hash(jaxcam.Protocol())
+    assert jaxcam.Protocol(**json.loads(json.dumps(jaxcam.Protocol().to_dict()))) == jaxcam.Protocol()
