@@ -86,8 +86,7 @@ def box_iou(box: Box, boxes: Boxes) -> Float[Array, " m"]:
     one = jnp.broadcast_to(one[None], many.shape)
     areas = [jnp.maximum(each[:, 2:] - each[:, :2], 0).prod(1) for each in (one, many)]
     low, high = jnp.maximum(one[:, :2], many[:, :2]), jnp.minimum(one[:, 2:], many[:, 2:])
-    # A box that is turned inside out would reach further than its own corners.
-    both = jnp.where((areas[0] > 0) & (areas[1] > 0), jnp.maximum(high - low, 0).prod(1), 0)
+    both = jnp.maximum(high - low, 0).prod(1)
     union = areas[0] + areas[1] - both
     defined = (areas[1] > 0) & jnp.isfinite(one).all(1) & jnp.isfinite(many).all(1)
     return where_defined(defined, both / jnp.where(defined, union, 1))

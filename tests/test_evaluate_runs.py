@@ -1,0 +1,298 @@
+"""Runs that are interrupted, killed, resumed, shared among devices and processes: the table is the same."""
+
+import inspect
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import jaxcam
+from jaxcam import scenes
+from jaxcam._evaluation.journal import Journal, Record
+
+evaluate = partial(
+    inspect.unwrap(jaxcam.evaluate), methods=["grad_cam", "grad_cam_pp"], show_progress=False, num_resamples=20
+)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return jaxcam.models.mini_resnet()
+
+
+@pytest.fixture(scope="module")
+def whole(model, tmp_path_factory):
+    """A run that nothing happened to."""
+    results = tmp_path_factory.mktemp("whole") / "rows.jsonl"
+    return evaluate(model, scenes.Dataset(13), results=results, batch_size=3), results
+
+
+class Interrupted:
+    """The same scenes, until somebody presses Ctrl-C."""
+
+    def __init__(self, data, after):
+        self.data, self.after, self.description = data, after, data.description
+
+    def __len__(self):
+        return len(self.data)
+
+    def __getitem__(self, i):
+        if i >= self.after:
+            raise KeyboardInterrupt
+        return self.data[i]
+
+
+@pytest.mark.parametrize("after", [4, 10, 12])
+def test_an_interrupted_run_goes_on_where_it_stopped(model, whole, tmp_path, after, monkeypatch):
+    results = tmp_path / "rows.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(model, Interrupted(scenes.Dataset(13), after), results=results, batch_size=3)
+    assert [path.name for path in tmp_path.iterdir()] in ([], ["rows.jsonl.part"])
+    part = tmp_path / "rows.jsonl.part"
+    before = part.read_bytes().splitlines(keepends=True) if part.exists() else []
+    begun = []
+    begin = jaxcam._evaluation.run._begun
+    monkeypatch.setattr(
+        jaxcam._evaluation.run, "_begun", lambda job, blocks, views: begun.append(blocks) or begin(job, blocks, views)
+    )
+    found = evaluate(model, scenes.Dataset(13), results=results, batch_size=3)
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
+    assert results.read_bytes().splitlines(keepends=True)[: len(before)] == before
+    assert len(begun) == 5 - max(len(before) - 1, 0) // 3
+    assert found.json() == whole[0].json()
+    assert list(found.rows()) == list(whole[0].rows())
+
+
+def test_half_a_line_is_written_again(model, whole, tmp_path):
+    lines = whole[1].read_bytes().splitlines(keepends=True)
+    results = tmp_path / "rows.jsonl"
+    (tmp_path / "rows.jsonl.part").write_bytes(b"".join(lines[:6]) + lines[6][:40])
+    found = evaluate(model, scenes.Dataset(13), results=results, batch_size=3)
+    assert found.json() == whole[0].json()
+    assert sorted(results.read_bytes().splitlines()) == sorted(whole[1].read_bytes().splitlines())
+
+
+def test_a_complete_file_is_only_read(model, whole, monkeypatch):
+    monkeypatch.setattr(jaxcam._evaluation.run, "explained_blocks", None)
+    before = whole[1].read_bytes()
+    found = evaluate(model, scenes.Dataset(13), results=whole[1], batch_size=3)
+    assert found.json() == whole[0].json()
+    assert whole[1].read_bytes() == before
+
+
+def test_without_a_file_the_table_is_the_same(model, whole):
+    found = evaluate(model, scenes.Dataset(13), batch_size=3)
+    assert found.json() == whole[0].json()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"protocol": jaxcam.Protocol(mask="input", baseline="mean")}, "protocol: .*'mask': 'pixels'"),
+        ({"methods": ["cam"]}, r"methods: \['grad_cam', 'grad_cam_pp'\] and \['cam'\]"),
+        ({"batch_size": 4}, "batch_size: 3 and 4"),
+        ({"seed": 1}, "seed: 0 and 1"),
+        ({"layer": "layer2"}, "layer: None and 'layer2'"),
+    ],
+)
+def test_a_file_of_another_evaluation_is_refused(model, whole, options, message):
+    with pytest.raises(ValueError, match=f"holds another evaluation.*{message}.*Choose another file"):
+        evaluate(model, scenes.Dataset(13), results=whole[1], **{"batch_size": 3, **options})
+
+
+def test_other_weights_or_pictures_are_another_evaluation(whole):
+    other = jaxcam.models.mini_resnet()
+    other.stages["fc"].bias[...] += 1e-3
+    with pytest.raises(ValueError, match="sha256"):
+        evaluate(other, scenes.Dataset(13), results=whole[1], batch_size=3)
+    with pytest.raises(ValueError, match=r"'seed': 0.*'seed': 1"):
+        evaluate(jaxcam.models.mini_resnet(), scenes.Dataset(13, seed=1), results=whole[1], batch_size=3)
+
+
+def test_strange_files_are_left_alone(model, tmp_path, unchecked):
+    other = tmp_path / "notes.txt"
+    other.write_text("my notes\n")
+    with pytest.raises(ValueError, match="is not a file that evaluate has written"):
+        evaluate(model, scenes.Dataset(2), results=other)
+    assert other.read_text() == "my notes\n"
+    with pytest.raises(ValueError, match="existing folder"):
+        evaluate(model, scenes.Dataset(2), results=tmp_path)
+
+
+def test_a_run_that_fails_at_once_leaves_nothing(tmp_path):
+    with pytest.raises(ValueError, match="global average pooling"):
+        evaluate(jaxcam.models.mini_vgg(), scenes.Dataset(2), methods=["cam"], results=tmp_path / "rows.jsonl")
+    assert not list(tmp_path.iterdir())
+
+
+HEADER = {"jaxcam_evaluation": 1, "methods": ["a"], "metrics": ["x", "y"]}
+
+
+def record(i, value=0.5):
+    return Record(i, f"image {i}", 3, 2, 0.25, [value], [0], [[value, float("nan")]])
+
+
+def test_journals_give_back_what_was_written(tmp_path):
+    values = [float(np.float32(v)) for v in np.random.default_rng(0).normal(size=9)]
+    journal = Journal(tmp_path / "j.jsonl", HEADER)
+    journal.append([record(i, v) for i, v in enumerate(values)])
+    journal.append([Record(9, "bad ü\n.png", error="cut off")])
+    for chunk, bad in journal.rows():
+        assert np.float32(chunk.values[:, 0, 0]).tolist() == values
+        assert np.isnan(chunk.values[:, 0, 1]).all()
+        assert [each.name for each in bad] == ["bad ü\n.png"]
+    journal.finish()
+    for line in (tmp_path / "j.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+def test_two_runs_do_not_write_one_file(tmp_path):
+    journal = Journal(tmp_path / "j.jsonl", HEADER)
+    with pytest.raises(ValueError, match="another run is writing"):
+        Journal(tmp_path / "j.jsonl", HEADER)
+    journal.close()
+
+
+def test_a_damaged_line_is_named(tmp_path):
+    journal = Journal(tmp_path / "j.jsonl", HEADER)
+    journal.append([record(0), record(1)])
+    journal.close()
+    part = tmp_path / "j.jsonl.part"
+    lines = part.read_bytes().splitlines(keepends=True)
+    part.write_bytes(lines[0] + b"{nonsense\n" + lines[2])
+    with pytest.raises(ValueError, match=r"line 2 of .* is damaged"):
+        Journal(tmp_path / "j.jsonl", HEADER)
+
+
+# Real processes ------------------------------------------------------------------------------------------------------
+
+
+def started(devices=1, **options):
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_PLATFORMS": "cpu",
+    }
+    script = Path(__file__).with_name("evaluate_process.py")
+    return subprocess.Popen(
+        [sys.executable, str(script), json.dumps(options)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+
+
+def told(process):
+    out, error = process.communicate(timeout=300)
+    assert process.returncode == 0, error[-2000:]
+    return json.loads(out.splitlines()[-1])
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def wait_for_lines(path, number, process):
+    end = time.monotonic() + 120
+    while not path.exists() or path.read_bytes().count(b"\n") < number:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """101 scenes on one device: not a multiple of anything."""
+    return told(started(num=101))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [3, 8])
+def test_many_devices_give_the_same_table_to_the_last_digit(alone, devices):
+    found = told(started(devices, num=101))
+    assert found == {**alone, "devices": devices}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 2])
+def test_two_processes_give_the_same_table_to_the_last_digit(alone, devices, tmp_path):
+    shared = {"num": 101, "num_processes": 2, "coordinator": f"127.0.0.1:{free_port()}"}
+    results = str(tmp_path / "rows.jsonl")
+    processes = [started(devices, **shared, process_id=i, results=results) for i in range(2)]
+    found = [told(process) for process in processes]
+    assert found[0] == {**alone, "devices": 2 * devices}
+    assert found[1]["table"] == alone["table"]
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_to_the_same_table(tmp_path):
+    uninterrupted = told(started(num=700))
+    results = tmp_path / "rows.jsonl"
+    process = started(num=700, results=str(results))
+    wait_for_lines(tmp_path / "rows.jsonl.part", 100, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    written = (tmp_path / "rows.jsonl.part").read_bytes().count(b"\n")
+    assert 100 <= written < 700
+    assert told(started(num=700, results=str(results))) == uninterrupted
+
+
+@pytest.mark.slow
+def test_a_lost_process_ends_the_run_with_an_error_and_the_next_one_completes_it(tmp_path):
+    uninterrupted = told(started(num=3000))
+    results = tmp_path / "rows.jsonl"
+    shared = {
+        "num": 3000, "num_processes": 2, "coordinator": f"127.0.0.1:{free_port()}", "results": str(results),
+    }  # fmt: skip
+    processes = [started(**shared, process_id=i) for i in range(2)]
+    wait_for_lines(tmp_path / "rows.jsonl.part", 100, processes[0])
+    processes[1].send_signal(signal.SIGKILL)
+    processes[1].communicate()
+    _, error = processes[0].communicate(timeout=120)
+    assert processes[0].returncode != 0
+    assert "RuntimeError: evaluate: process 0 lost the others: one of the 2 processes ended." in error
+    assert "pictures are in the results file: start all processes again in the same way" in error
+    assert not results.exists()
+    # On another number of processes and devices.
+    assert told(started(2, num=3000, results=str(results))) == {**uninterrupted, "devices": 2}
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path):
+    script = """
+import json, sys
+import jaxcam
+
+def resident():
+    for line in open("/proc/self/status"):
+        if line.startswith("VmRSS"):
+            return int(line.split()[1]) / 1024
+
+seen = []
+class Watched:
+    def __init__(self, data): self.data, self.description = data, data.description
+    def __len__(self): return len(self.data)
+    def __getitem__(self, i):
+        if i and i % 500 == 0: seen.append(resident())
+        return self.data[i]
+
+data = Watched(jaxcam.scenes.Dataset(5000))
+jaxcam.evaluate(jaxcam.models.mini_resnet(), data, num_resamples=20, show_progress=False)
+print(json.dumps(seen))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=600, check=True)
+    resident = json.loads(done.stdout)
+    assert len(resident) == 9
+    # The pictures alone would be 235 MiB, their heatmaps as much again.
+    assert resident[-1] - resident[1] < 12, resident
