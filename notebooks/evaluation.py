@@ -102,14 +102,15 @@ fig, axes = plt.subplots(2, 3, figsize=(7.6, 5.4))
 for row, (title, (heatmap, e)) in zip(axes, pictures.items(), strict=True):
     shown = (view, jaxcam.overlay(view, heatmap), e)
     for ax, picture in zip(row, shown, strict=True):
-        ax.imshow(np.clip(picture, 0, 1), extent=(0, 64, 64, 0))
+        ax.imshow(picture, extent=(0, 64, 64, 0))
         ax.axis("off")
     for x0, y0, x1, y1 in example.boxes:
         row[0].add_patch(plt.Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, color="white", lw=3))
         row[0].add_patch(plt.Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, color="black", lw=1))
     row[1].contour(np.arange(64) + 0.5, np.arange(64) + 0.5, heatmap, [0.25], colors="white", linewidths=1)
     top, left = np.unravel_index(np.argmax(heatmap), heatmap.shape)
-    row[1].plot(left + 0.5, top + 0.5, "x", color="white", ms=9, mew=2)
+    row[1].plot(left + 0.5, top + 0.5, "x", color="black", ms=9, mew=4)
+    row[1].plot(left + 0.5, top + 0.5, "x", color="white", ms=8, mew=2)
     row[0].set_title(f"I: {RESNET.class_names[class_idx]}, Y = {by_hand[title]['y']:.3f}")
     row[1].set_title(f"L by {title}")
     row[2].set_title(f"E = L ∘ I, O = {by_hand[title]['o']:.3f}")
@@ -117,6 +118,8 @@ plt.tight_layout()
 plt.show()
 
 # %% [markdown]
+# Grad-CAM dims the three hearts so unevenly that the network does not see hearts any more.
+#
 # From $Y$ and $O$ come
 #
 # - **average drop**, the mean of $\max(0, Y - O) / Y$: lower is better;
@@ -176,7 +179,7 @@ display(Markdown(in_resnet.markdown()))
 # - Grad-CAM++ loses less confidence. It also shows more of the picture: **complexity** is the mean of $L$, and a heatmap
 #   of ones, which says nothing, has no drop at all. These two columns belong together.
 # - Loc(δ) and the box IoU contradict each other: which method localises better depends on δ.
-# - Without α, the positive gradients alone do about the same.
+# - The positive gradients alone, without any α, are close to Grad-CAM++ in every column.
 
 # %%
 rows = list(in_resnet.rows())
@@ -208,8 +211,8 @@ display(Markdown(in_vgg.markdown()))
 # ## Differences
 #
 # Whether one method beats another is not a matter of whether their intervals overlap: hard pictures are hard for both.
-# The paired difference takes that out. `difference(a, b)` is the mean of a - b with its interval; below it is turned so
-# that right is always better.
+# The paired difference takes that out. `difference(a, b)` is the mean of a - b with its interval; here it is turned so
+# that right is always better. (The exact α is left out: on these networks it is the closed form.)
 
 # %%
 AGAINST = ["Grad-CAM++", "Grad-CAM++, authors", "positive gradients"]
@@ -230,10 +233,10 @@ for ax, key in zip(axes.flat, SHOWN, strict=True):
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
     ax.margins(x=0.12)
-axes[0, 0].invert_yaxis()
+axes[0, 0].set_ylim(len(AGAINST) - 0.6, -0.4)
 fig.supxlabel("difference from Grad-CAM:   worse  ←  0  →  better", fontsize=10)
-fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="upper right", ncols=2, bbox_to_anchor=(1, 1.03))
-fig.suptitle("Against Grad-CAM, paired, with 95 % intervals", x=0.012, ha="left", fontsize=12)
+fig.suptitle("Paired differences from Grad-CAM, 95 % intervals", x=0.012, y=0.975, ha="left", fontsize=12)
+fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="upper right", ncols=2)
 plt.tight_layout()
 plt.show()
 
@@ -253,14 +256,16 @@ def verdict(found, a, b):
 
 
 for name, (found, *_) in NETWORKS.items():
-    print(f"{name}: Grad-CAM++ against Grad-CAM")
-    for word, titles in verdict(found, "Grad-CAM++", "Grad-CAM").items():
-        print(f"    {word:9}  {', '.join(titles) or '-'}")
+    for other in ("Grad-CAM", "positive gradients"):
+        print(f"{name}: Grad-CAM++ against {other}")
+        for word, titles in verdict(found, "Grad-CAM++", other).items():
+            print(f"    {word:9}  {', '.join(titles) or '-'}")
 
 # %% [markdown]
-# So Grad-CAM++ does not simply win. On `mini_resnet` it keeps more confidence, on more of the picture. On `mini_vgg` its
-# lead in the average drop is within what other pictures could undo. On both it has more of the figure above half of the
-# maximum, and more of the rest above zero.
+# So Grad-CAM++ does not simply win against Grad-CAM. On `mini_resnet` it keeps more of the confidence, and shows more of
+# the picture. On `mini_vgg` its lead in the average drop is no larger than chance allows. On both, Loc(0.5) and the IoU
+# with the masks are better, Loc(0), the energy and the IoU with boxes worse. And much of what it gains or loses, the
+# positive gradients gain or lose without any α: on `mini_resnet` nearly all of it, on `mini_vgg` they lose less.
 #
 # ## Two protocols
 #
@@ -281,18 +286,20 @@ for where, found in PROTOCOLS.items():
         lines.append(f"| {where} | {method} | {told} |")
 display(Markdown("\n".join(lines)))
 
-grey = metrics.blended(view, explained["Grad-CAM"].heatmap[0], jnp.full_like(view, 0.5))
+mean = jnp.broadcast_to(jnp.asarray(RESNET.preprocessing.mean, view.dtype), view.shape)
+grey = metrics.blended(view, explained["Grad-CAM"].heatmap[0], mean)
 fig, axes = plt.subplots(1, 2, figsize=(5, 2.7))
 for ax, e, where in zip(axes, (pictures["Grad-CAM"][1], grey), ("on the pixels", "on the input"), strict=True):
-    ax.imshow(np.clip(e, 0, 1))
+    ax.imshow(e)
     ax.set_title(f"E {where}, O = {float(confidence(RESNET, e, class_idx)):.3f}")
     ax.axis("off")
 plt.tight_layout()
 plt.show()
 
 # %% [markdown]
-# The same maps, the same network, the same name of the metric, and other figures by several times. A published "average
-# drop" without its protocol says little. That is why tables of different protocols do not compare:
+# The same maps, the same network, the same name of the metric, and figures several times as large. (For this picture
+# the grey keeps more, over all of them the black does.) An average drop without its protocol says little. That is why
+# tables of different protocols do not compare:
 
 # %%
 first, second = PROTOCOLS.values()
@@ -325,13 +332,14 @@ by_number = {
 }
 PANELS = {"loc_0": "Loc(0)", "loc_50": "Loc(0.5)", "pointing": "pointing game %", "energy": "energy in boxes %"}
 covered = [
-    np.mean([metrics.box_mask(jnp.asarray(e.boxes), e.image.shape[:2]).mean() for e in data]) for data in COUNTED.values()
+    np.mean([metrics.box_mask(jnp.asarray(e.boxes), e.image.shape[:2]).mean() for e in data])
+    for data in COUNTED.values()
 ]
 everywhere = {"loc_0": np.array(covered), "loc_50": np.array(covered), "energy": 100 * np.array(covered)}
 
 # %%
 fig, axes = plt.subplots(2, 4, figsize=(10.4, 5.2), sharex=True, sharey="col")
-for line, (name, listed) in zip(axes, by_number.items(), strict=True):
+for i, (line, (name, listed)) in enumerate(zip(axes, by_number.items(), strict=True)):
     for ax, (key, title) in zip(line, PANELS.items(), strict=True):
         for method, colour, marker, shift in (("Grad-CAM", BLUE, "o", -0.05), ("Grad-CAM++", ORANGE, "s", 0.05)):
             points = [found[method, key] for found in listed]
@@ -339,15 +347,15 @@ for line, (name, listed) in zip(axes, by_number.items(), strict=True):
             ax.vlines(x, [p.low for p in points], [p.high for p in points], color=colour, lw=1.8)
             ax.plot(x, [p.value for p in points], marker=marker, color=colour, lw=1.2, ms=5, label=method)
         if key in everywhere:
-            ax.plot(NUMBERS, everywhere[key], ":", color=DARK, lw=1.4, label="1 everywhere")
-        if line is axes[0]:
+            ax.plot(NUMBERS, everywhere[key], ":", color=DARK, lw=1.6, label="1 everywhere", zorder=3)
+        if i == 0:
             ax.set_title(title)
         else:
             ax.set_xlabel("figures in the scene")
         ax.set_xticks(NUMBERS)
     line[0].set_ylabel(name)
-fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="upper right", ncols=3, bbox_to_anchor=(1, 1.0))
-fig.suptitle("By the number of figures, with 95 % intervals", x=0.012, ha="left", fontsize=12)
+fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="upper right", ncols=3)
+fig.suptitle("By the number of figures, 95 % intervals", x=0.012, y=0.975, ha="left", fontsize=12)
 plt.tight_layout()
 plt.show()
 
@@ -358,23 +366,27 @@ for name, listed in by_number.items():
         print(f"{name:11}  {title:18} {told}")
 
 # %% [markdown]
-# The lines below the plot are the paired differences, Grad-CAM++ minus Grad-CAM, for each number. An advantage that
-# comes from several objects would have to grow with their number. Loc(0.5) is better by Grad-CAM++ already for one
-# figure, and energy and Loc(0) are worse for all numbers. The pointing game says nothing here, as nearly every maximum
-# hits.
+# The lines below the plot are the paired differences, Grad-CAM++ minus Grad-CAM, for each number.
+#
+# - An advantage that comes from several objects would grow with their number. That in Loc(0.5) is there for a single
+#   figure, and does not grow. What does get smaller is the disadvantage in Loc(0) and energy.
+# - Loc(0) of Grad-CAM++ is that of a map which is 1 everywhere: its maps are above zero on nearly the whole picture, and
+#   Loc(0) asks no more than that.
+# - The pointing game tells the methods apart for none of the numbers: nearly every maximum hits.
 #
 # ## Insertion and deletion
 #
 # Instead of dimming, let the pixels appear on a blurred picture, the hottest first, or turn them black. The area under
 # the confidence is the figure: high for insertion, low for deletion. For the picture from above, with a random order
-# next to it; `evaluate(..., metrics=["curves"])` does it for a data set.
+# next to it. The blur must be so strong that the network does not know the class any more, or there is nothing to gain:
+# the first value of the curve tells. `evaluate(..., metrics=["curves"])` does this for a data set.
 
 # %%
 ORDERS = {title: found.heatmap[0] for title, found in explained.items()}
 ORDERS["random"] = jax.random.uniform(jax.random.key(0), view.shape[:2])
 STYLES = {"Grad-CAM": (BLUE, "-"), "Grad-CAM++": (ORANGE, "-"), "random": (DARK, ":")}
 CURVES = {
-    "Insertion, on a blur": (metrics.insertion_curve, metrics.blurred(view, 5 / 224 * 64)),
+    "Insertion, on a blur": (metrics.insertion_curve, metrics.blurred(view, 8.0)),
     "Deletion, to black": (metrics.deletion_curve, jnp.zeros_like(view)),
 }
 fig, axes = plt.subplots(1, 2, figsize=(8.4, 3.3), sharey=True)
@@ -395,7 +407,9 @@ plt.show()
 #
 # With `results=` every picture is a line of JSON in a file, written as soon as it is known. A run that was ended, by
 # Ctrl-C, by a crash or by `kill -9`, goes on there when the same call is made again, and gives the same table. Here
-# the data set is an iterable that somebody interrupts.
+# the data set is an iterable that somebody interrupts. Of an iterable nothing is known beforehand, so it has to give
+# the same pictures in the same order again; folders and lists are checked.
+
 
 # %%
 def stream(until=None):
@@ -424,7 +438,7 @@ with tempfile.TemporaryDirectory() as folder:
     try:
         jaxcam.evaluate(RESNET, stream(), methods=METHODS, protocol=on_input, results=file)
     except ValueError as error:
-        print(str(error).replace(folder, "folder"))
+        print(f"{str(error).replace(folder, 'folder')[:140]} …")
 
 # %% [markdown]
 # ## The pictures behind the means
@@ -452,6 +466,7 @@ print(
 # %% [markdown]
 # The three scenes on which Grad-CAM++ is ahead by most, and the three on which Grad-CAM is. Under each $E$ stands $O$.
 
+
 # %%
 def cells(number):
     shown = jnp.asarray(RESNET.preprocessing.view(DATA[number].image))
@@ -473,6 +488,7 @@ jaxcam.panel(
 display(Image(buffer.getvalue(), width=760))
 
 # %% [markdown]
-# Where Grad-CAM falls behind, what remains of the picture after masking is a part of the figure too small to be told
-# from others, or one of several figures. Where it is ahead, Grad-CAM++ lets through more of the surroundings, and the
-# confidence goes to something else. Means hide this; the rows keep it.
+# Of the first three pictures the network is certain, and Grad-CAM leaves a smaller or darker part of the figures. Of the
+# other three it is in doubt even when it sees everything. In two of them Grad-CAM hides some of the figures, and the
+# confidence rises above $Y$: an increase, which counts in its favour, for showing less of what is there. Grad-CAM++ shows
+# them, and its $O$ is closer to $Y$. The means cannot tell such cases apart; the rows can.
