@@ -149,7 +149,7 @@ def evaluate(
     try:
         if not is_complete:
             _run(job, journal, done, show_progress=show_progress)
-        facts = _facts(header, protocol, requests, source)
+        facts = _facts(header, protocol, source)
         options = {"num_resamples": num_resamples, "seed": seed}
         return _result(header, journal, tuple(requests), columns, facts, options)
     except BaseException:
@@ -227,18 +227,15 @@ def _journal(results: str | os.PathLike[str] | None, header: dict[str, Any]) -> 
     return journal[0] if journal else None
 
 
-def _facts(header: dict[str, Any], protocol: Protocol, requests: Mapping[str, Any], source: Source) -> dict[str, str]:
+def _facts(header: dict[str, Any], protocol: Protocol, source: Source) -> dict[str, str]:
     """What stands above the table."""
-    del requests
-    data = header["dataset"]
-    where = source.description.get("path") or data["kind"]
-    settings = {
-        k: v for k, v in data.items() if k not in ("kind", "number", "fingerprint") and not isinstance(v, dict | list)
-    }
-    told = ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
+    data = source.description
+    shown = ("num", "seed", "num_instances", "size", "annotations", "num_files_missing", "unknown_class_names")
+    told = ", ".join(f"{name.replace('_', ' ')} {data[name]}" for name in shown if data.get(name) not in (None, 0, {}))
+    where = data.get("path") or data["kind"]
     return {
         "model": header["model"]["name"] + ("" if header["layer"] is None else f" at layer {header['layer']}"),
-        "data": f"{where}" + (f" ({told})" if told else ""),
+        "data": where + (f" ({told})" if told else ""),
         "protocol": protocol.summary,
     }
 

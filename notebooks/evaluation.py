@@ -49,6 +49,16 @@ plt.rcParams.update(
 )
 BLUE, ORANGE, GREY, DARK = "#2b6cb0", "#dd6b20", "#a0aec0", "#2d3748"
 
+
+def show_pictures(fig):
+    """As JPEG, because they would be large as PNG."""
+    plt.tight_layout()
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="jpeg", dpi=80, pil_kwargs={"quality": 85})
+    plt.close(fig)
+    display(Image(buffer.getvalue()))
+
+
 RESNET, VGG = jaxcam.models.mini_resnet(), jaxcam.models.mini_vgg()
 DATA = scenes.Dataset(400, seed=1)
 print(f"{len(DATA)} scenes with 1 to {scenes.MAX_INSTANCES} figures of one of {len(scenes.CLASS_NAMES)} classes")
@@ -114,8 +124,7 @@ for row, (title, (heatmap, e)) in zip(axes, pictures.items(), strict=True):
     row[0].set_title(f"I: {RESNET.class_names[class_idx]}, Y = {by_hand[title]['y']:.3f}")
     row[1].set_title(f"L by {title}")
     row[2].set_title(f"E = L ∘ I, O = {by_hand[title]['o']:.3f}")
-plt.tight_layout()
-plt.show()
+show_pictures(fig)
 
 # %% [markdown]
 # Grad-CAM dims the three hearts so unevenly that the network does not see hearts any more.
@@ -141,7 +150,7 @@ METHODS = {
     "Grad-CAM": "grad_cam",
     "Grad-CAM++": "grad_cam_pp:alphas=closed_form",
     "Grad-CAM++, exact": "grad_cam_pp:alphas=exact",
-    "Grad-CAM++, authors": "grad_cam_pp:normalize_alphas=true",
+    "Grad-CAM++, authors' code": "grad_cam_pp:normalize_alphas=true",
     "positive gradients": "grad_cam_positive",
 }
 one = jaxcam.evaluate(RESNET, [example], methods=METHODS)
@@ -192,7 +201,7 @@ def column(rows, name):
 for a, b in (
     ("CAM", "Grad-CAM"),
     ("Grad-CAM++", "Grad-CAM++, exact"),
-    ("Grad-CAM++, authors", "positive gradients"),
+    ("Grad-CAM++, authors' code", "positive gradients"),
     ("Grad-CAM++", "positive gradients"),
 ):
     apart = np.abs(column(rows, f"{a}/o") - column(rows, f"{b}/o")).max()
@@ -215,7 +224,7 @@ display(Markdown(in_vgg.markdown()))
 # that right is always better. (The exact α is left out: on these networks it is the closed form.)
 
 # %%
-AGAINST = ["Grad-CAM++", "Grad-CAM++, authors", "positive gradients"]
+AGAINST = ["Grad-CAM++", "Grad-CAM++, authors' code", "positive gradients"]
 SHOWN = ["average_drop", "increase", "energy", "complexity", "loc_0", "loc_25", "loc_50", "box_iou"]
 NETWORKS = {"mini_resnet": (in_resnet, BLUE, "o", -0.13), "mini_vgg": (in_vgg, ORANGE, "s", 0.13)}
 fig, axes = plt.subplots(2, 4, figsize=(10.4, 4.6), sharey=True)
@@ -233,6 +242,7 @@ for ax, key in zip(axes.flat, SHOWN, strict=True):
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
     ax.margins(x=0.12)
+    ax.locator_params(axis="x", nbins=4)
 axes[0, 0].set_ylim(len(AGAINST) - 0.6, -0.4)
 fig.supxlabel("difference from Grad-CAM:   worse  ←  0  →  better", fontsize=10)
 fig.suptitle("Paired differences from Grad-CAM, 95 % intervals", x=0.012, y=0.975, ha="left", fontsize=12)
@@ -293,8 +303,7 @@ for ax, e, where in zip(axes, (pictures["Grad-CAM"][1], grey), ("on the pixels",
     ax.imshow(e)
     ax.set_title(f"E {where}, O = {float(confidence(RESNET, e, class_idx)):.3f}")
     ax.axis("off")
-plt.tight_layout()
-plt.show()
+show_pictures(fig)
 
 # %% [markdown]
 # The same maps, the same network, the same name of the metric, and figures several times as large. (For this picture
@@ -314,7 +323,7 @@ except ValueError as error:
 # %%
 for method, apart in in_resnet.compare(in_vgg).items():
     d = apart["average_drop"]
-    print(f"{method:20} average drop, mini_resnet - mini_vgg: {d.value:+.1f} [{d.low:+.1f}, {d.high:+.1f}] points")
+    print(f"{method:24} average drop, mini_resnet - mini_vgg: {d.value:+.1f} [{d.low:+.1f}, {d.high:+.1f}] points")
 
 # %% [markdown]
 # ## One, two, three, four
@@ -483,9 +492,10 @@ buffer = io.BytesIO()
 jaxcam.panel(
     [jaxcam.Row(f"{RESNET.class_names[rows[i]['class_idx']]}\nscene {i}", cells(int(i))) for i in most],
     headings=["Input", "Grad-CAM", "E", "Grad-CAM++", "E"],
-    cell_size=90,
-).save(buffer, "JPEG", quality=80)
-display(Image(buffer.getvalue(), width=760))
+    cell_size=80,
+    scale=1.2,
+).save(buffer, "JPEG", quality=75)
+display(Image(buffer.getvalue(), width=600))
 
 # %% [markdown]
 # Of the first three pictures the network is certain, and Grad-CAM leaves a smaller or darker part of the figures. Of the

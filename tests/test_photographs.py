@@ -114,3 +114,39 @@ def test_the_two_animals_of_a_picture_get_maps_of_their_own(data, name, method):
         row, column = np.unravel_index(heatmap.argmax(), heatmap.shape)
         assert rows.start <= row < rows.stop
         assert columns.start <= column < columns.stop
+
+
+def test_an_evaluation_of_photographs_has_the_labels_and_boxes_of_the_annotations(data):
+    """Boxes moved through resize and crop by hand, as the annotation has them for the whole photograph."""
+    model = genuine(data, "squeezenet1_0")
+    num = 24
+    entries, images = photographs(data, model, num)
+    paths = [data / "images" / entry["file"] for entry in entries]
+    annotations = data / "images" / "imagenet_val.json"
+    found = jaxcam.evaluate(model, paths, methods=["grad_cam"], annotations=annotations, show_progress=False)
+    explained = jaxcam.explain(model, images, method="grad_cam")
+    rows = {row["name"]: row for row in found.rows()}
+    assert len(rows) == num
+    right = 0
+    for i, (path, entry) in enumerate(zip(paths, entries, strict=True)):
+        (row,) = (row for name, row in rows.items() if name.endswith(path.name))
+        assert row["label"] == entry["imagenet_index"]
+        assert row["class_idx"] == int(explained.class_idx[i])
+        assert row["y"] == pytest.approx(float(explained.confidence[i]), rel=1e-3)
+        if row["class_idx"] != row["label"]:
+            assert np.isnan(row["grad_cam/loc_25"])
+            continue
+        right += 1
+        height, width = entry["height"], entry["width"]
+        short = min(height, width)
+        new_height, new_width = (int(256 * side / short) for side in (height, width))
+        top, left = round((new_height - 224) / 2), round((new_width - 224) / 2)
+        y, x = np.mgrid[:224, :224] + 0.5
+        inside = np.zeros((224, 224), bool)
+        for x0, y0, x1, y1 in entry["boxes"]:
+            columns = (x0 * new_width / width - left <= x) & (x < x1 * new_width / width - left)
+            inside |= columns & (y0 * new_height / height - top <= y) & (y < y1 * new_height / height - top)
+        above = np.asarray(explained.heatmap[i]) > 0.25
+        loc = (above & inside).sum() / (inside.sum() + (above & ~inside).sum())
+        assert row["grad_cam/loc_25"] == pytest.approx(loc, abs=2e-3)
+    assert found["grad_cam", "loc_25"].images == right > num / 3

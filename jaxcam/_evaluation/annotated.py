@@ -11,11 +11,12 @@ from jaxcam._evaluation.items import Item
 
 
 def annotated_items(
-    files: list[ImageFile], path: str | os.PathLike[str], classes: ClassIndex
+    files: list[ImageFile], path: str | os.PathLike[str], classes: ClassIndex, *, is_folder: bool
 ) -> tuple[list[Item], dict[str, Any]]:
     """The images that the annotations say something about, in their order, and figures for the description.
 
-    A file that occurs several times is an item each time.
+    A file that occurs several times is an item each time. What is annotated and not in a folder is a bad item; what is
+    not in a list of files was not asked for.
 
     Raises:
         ValueError: the annotations are wrong, or do not fit the files or the model.
@@ -32,22 +33,24 @@ def annotated_items(
         )
     items: list[Item] = []
     times: dict[str, int] = {}
-    for index, (entry, truth, file) in enumerate(zip(annotations.entries, truths, meant, strict=True)):
+    for entry, truth, file in zip(annotations.entries, truths, meant, strict=True):
+        if file is None and not is_folder:
+            continue
         name = printable(entry.file if file is None else file.name)
         times[name] = times.get(name, 0) + 1
         name = name if times[name] == 1 else f"{name} #{times[name]}"
         if file is None:
             error = f"{entry.file!r} is annotated ({entry.where}), but there is no such image file in the data set"
-            items.append(Item(index, name, None, truth, error))
+            items.append(Item(len(items), name, None, truth, error))
         else:
-            items.append(Item(index, name, file.path, truth))
+            items.append(Item(len(items), name, file.path, truth))
     used = {file.name for file in meant if file is not None}
     return items, {
         "annotations": printable(annotations.source),
         "annotation_format": annotations.kind,
         "num_files_without_annotation": sum(file.name not in used for file in files),
         "num_annotations_without_content": annotations.num_empty,
-        "num_files_missing": sum(file is None for file in meant),
+        "num_files_missing": sum(file is None for file in meant) if is_folder else 0,
         "num_images_with_boxes_but_no_masks": annotations.num_without_masks,
         "unknown_class_names": dict(classes.unknown.most_common(20)),
         "num_unknown_class_names": len(classes.unknown),

@@ -40,8 +40,8 @@ class Protocol:
         ValueError: a value is not one of those named, or a number is out of range.
         TypeError: a number is none.
 
-    **Source**: the defaults are Chattopadhay et al. 2018, sections 4 and 5; box_fraction Selvaraju et al. 2017, section
-    4.1; tolerance Zhang et al. 2018.
+    **Source**: the defaults are Chattopadhay et al. 2018; box_fraction Selvaraju et al. 2017, section 4.1; tolerance
+    Zhang et al. 2018.
     """
 
     confidence: Literal["probability", "logit"] = "probability"

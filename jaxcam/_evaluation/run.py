@@ -58,8 +58,8 @@ def steps(job: Job, done: set[int]) -> Iterator[list[Record]]:
     own = hosts.own_places(job.mesh)
     indices = (i for blocks in _schedule(job, done) for place in own for i in _of_block(job, blocks[place]))
     ahead = 2 * job.batch_size * len(own)
-    options = {"preprocessing": job.plan.preprocessing, "num_workers": job.num_workers, "prefetch": ahead}
-    views = job.source.views(indices, **options)
+    preprocessing, num_workers = job.plan.preprocessing, job.num_workers
+    views = job.source.views(indices, preprocessing=preprocessing, num_workers=num_workers, prefetch=ahead)
     try:
         line = _Line(views)
         waiting: _Step | None = None

@@ -155,7 +155,7 @@ class FileSource(Source):
         if annotations is None:
             self._all = [Item(i, printable(file.name), file.path) for i, file in enumerate(files)]
         else:
-            self._all, about = annotated_items(files, annotations, classes)
+            self._all, about = annotated_items(files, annotations, classes, is_folder=described["kind"] == "folder")
             self.description |= about
         self.length = len(self._all)
         self.description |= {
