@@ -61,7 +61,7 @@ def show_pictures(fig):
 
 RESNET, VGG = jaxcam.models.mini_resnet(), jaxcam.models.mini_vgg()
 DATA = scenes.Dataset(400, seed=1)
-print(f"{len(DATA)} scenes with 1 to {scenes.MAX_INSTANCES} figures of one of {len(scenes.CLASS_NAMES)} classes")
+print(f"{len(DATA)} scenes with 1 to {scenes.MAX_INSTANCES} objects of one of {len(scenes.CLASS_NAMES)} classes")
 
 # %% [markdown]
 # ## One picture
@@ -127,7 +127,7 @@ for row, (title, (heatmap, e)) in zip(axes, pictures.items(), strict=True):
 show_pictures(fig)
 
 # %% [markdown]
-# Grad-CAM dims the three hearts so unevenly that the network does not see hearts any more.
+# In $E$ by Grad-CAM the three hearts are dimmed unevenly, and the network sees no hearts any more.
 #
 # From $Y$ and $O$ come
 #
@@ -242,7 +242,7 @@ for ax, key in zip(axes.flat, SHOWN, strict=True):
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
     ax.margins(x=0.12)
-    ax.locator_params(axis="x", nbins=4)
+    ax.locator_params(axis="x", nbins=3)
 axes[0, 0].set_ylim(len(AGAINST) - 0.6, -0.4)
 fig.supxlabel("difference from Grad-CAM:   worse  ←  0  →  better", fontsize=10)
 fig.suptitle("Paired differences from Grad-CAM, 95 % intervals", x=0.012, y=0.975, ha="left", fontsize=12)
@@ -356,15 +356,15 @@ for i, (line, (name, listed)) in enumerate(zip(axes, by_number.items(), strict=T
             ax.vlines(x, [p.low for p in points], [p.high for p in points], color=colour, lw=1.8)
             ax.plot(x, [p.value for p in points], marker=marker, color=colour, lw=1.2, ms=5, label=method)
         if key in everywhere:
-            ax.plot(NUMBERS, everywhere[key], ":", color=DARK, lw=1.6, label="1 everywhere", zorder=3)
+            ax.plot(NUMBERS, everywhere[key], ":", color=DARK, lw=1.6, label="a map of ones", zorder=3)
         if i == 0:
             ax.set_title(title)
         else:
-            ax.set_xlabel("figures in the scene")
+            ax.set_xlabel("objects in the scene")
         ax.set_xticks(NUMBERS)
     line[0].set_ylabel(name)
 fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="upper right", ncols=3)
-fig.suptitle("By the number of figures, 95 % intervals", x=0.012, y=0.975, ha="left", fontsize=12)
+fig.suptitle("By the number of objects, 95 % intervals", x=0.012, y=0.975, ha="left", fontsize=12)
 plt.tight_layout()
 plt.show()
 
@@ -378,7 +378,7 @@ for name, listed in by_number.items():
 # The lines below the plot are the paired differences, Grad-CAM++ minus Grad-CAM, for each number.
 #
 # - An advantage that comes from several objects would grow with their number. That in Loc(0.5) is there for a single
-#   figure, and does not grow. What does get smaller is the disadvantage in Loc(0) and energy.
+#   object, and does not grow. What does get smaller is the disadvantage in Loc(0) and energy.
 # - Loc(0) of Grad-CAM++ is that of a map which is 1 everywhere: its maps are above zero on nearly the whole picture, and
 #   Loc(0) asks no more than that.
 # - The pointing game tells the methods apart for none of the numbers: nearly every maximum hits.
@@ -498,7 +498,7 @@ jaxcam.panel(
 display(Image(buffer.getvalue(), width=600))
 
 # %% [markdown]
-# Of the first three pictures the network is certain, and Grad-CAM leaves a smaller or darker part of the figures. Of the
-# other three it is in doubt even when it sees everything. In two of them Grad-CAM hides some of the figures, and the
+# Of the first three pictures the network is certain, and Grad-CAM leaves a smaller or darker part of the objects. Of the
+# other three it is in doubt even when it sees everything. In two of them Grad-CAM hides some of the objects, and the
 # confidence rises above $Y$: an increase, which counts in its favour, for showing less of what is there. Grad-CAM++ shows
 # them, and its $O$ is closer to $Y$. The means cannot tell such cases apart; the rows can.

@@ -37,7 +37,8 @@ class Evaluation:
     @property
     def protocol(self) -> Protocol:
         """What was measured."""
-        return Protocol(**{k: tuple(v) if isinstance(v, list) else v for k, v in self.header["protocol"].items()})
+        fields: dict[str, Any] = {**self.header["protocol"], "deltas": tuple(self.header["protocol"]["deltas"])}
+        return Protocol(**fields)
 
     @property
     def methods(self) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ their 95 % intervals; OUT.md the means, and the differences between Grad-CAM++ a
 import argparse
 import os
 from pathlib import Path
+from typing import Any
 
 import jaxcam
 from jaxcam import Evaluation, Protocol
@@ -52,9 +53,17 @@ def signed(value: float, low: float, high: float, unit: str) -> str:
     return f"**{text}**" if is_apart else text
 
 
+def shown(mean: Any, digits: int, num: int) -> str:
+    """A mean, with the number of pictures that count where that is not all of them."""
+    if not mean.images:
+        return "-"
+    return f"{mean.value:.{digits}f}" + (f" (n = {mean.images})" if mean.images < num else "")
+
+
 def markdown(title: str, found: Evaluation) -> str:
     """A table with the metrics as lines, which fits a page."""
     names, columns = found.methods, found.table.columns
+    located_by = {c.key for c in columns if c.key.startswith("loc")} | {"pointing", "energy", "box_iou", "iou"}
     differences = [(pair, found.difference(*pair)) for pair in AGAINST if set(pair) <= set(names)]
     heads = ["", *names, *(f"{a} minus {b}" for (a, b), _ in differences)]
     lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
@@ -63,7 +72,7 @@ def markdown(title: str, found: Evaluation) -> str:
         means = [found[name, column.key] for name in names]
         better = f" ({column.better} is better)" if column.better else ""
         cells = [f"{column.title}{' %' if column.unit == '%' else ''}{better}"]
-        cells += ["-" if not mean.images else f"{mean.value:.{digits}f}" for mean in means]
+        cells += [shown(mean, digits, found.num_images if column.key not in located_by else 0) for mean in means]
         for _, difference in differences:
             each = difference[column.key]
             cells.append("-" if not each.images else signed(each.value, each.low, each.high, column.unit))
