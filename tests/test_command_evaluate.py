@@ -9,7 +9,6 @@ import math
 import os
 from functools import partial
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -71,7 +70,7 @@ def photos(tmp_path):
     for name, example in zip(("a.png", "b.jpg", "c.png"), scenes.Dataset(3), strict=True):
         wide = np.pad(np.round(255 * example.image), ((0, 0), (LEFT, RIGHT), (0, 0)))
         Image.fromarray(np.uint8(wide)).save(folder / name, quality=95)
-        boxes = (example.boxes + [LEFT, 0, LEFT, 0]).tolist()
+        boxes = (example.boxes + np.array([LEFT, 0, LEFT, 0], np.float32)).tolist()
         entries.append({"file": name, "label": f"Klasse {example.label}", "boxes": boxes})
     (tmp_path / "boxes.json").write_text(json.dumps(entries))
     names = {f"Klasse {i}": name if i % 2 else i for i, name in enumerate(scenes.CLASS_NAMES)}
@@ -98,7 +97,8 @@ def test_every_option_reaches_evaluate(expected, photos, monkeypatch):
         photos, "--model", "mini_vgg", "--methods", " cam, grad_cam_pp:alphas=exact", "--metrics", "shape, sanity",
         "--layer", "relu4", "--annotations", "boxes.json", "--classes", photos.parent / "classes.json",
         "--confidence", "logit", "--mask", "input", "--class", "true", "--normalisation", "min_max",
-        "--resize", "cubic", "--results", "rows.jsonl", "--batch-size", 5, "--workers", 0, "--resamples", 7, "--seed", 3,
+        "--resize", "cubic", "--results", "rows.jsonl", "--batch-size", 5, "--workers", 0, "--resamples", 7,
+        "--seed", 3,
     )  # fmt: skip
     assert code == 0
     assert isinstance(given.pop("model"), models.MiniVGG)
@@ -210,8 +210,9 @@ def test_a_table_is_written_whole_or_not_at_all(results, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with contextlib.suppress(OSError):
-        assert run(*SCENES, "--results", results[0], "--out", out_file)[0] != 0
+    code, out, err = run(*SCENES, "--results", results[0], "--out", out_file)
+    assert (code, out) == (2, results[1])
+    assert err == "jaxcam: --out: [Errno 28] No space left on device\n"
     assert out_file.read_text() == "of last week"
     monkeypatch.undo()
     assert run(*SCENES, "--results", results[0], "--out", out_file)[0] == 0
@@ -239,6 +240,9 @@ def test_damaged_pictures_are_named_and_the_others_evaluated(photos, model, tmp_
     assert [line.split("[")[0] for line in out.splitlines() if line.startswith("grad_cam")] == means
     assert "Images: 3; bad images, in no figure: 3." in out
     assert json.loads((tmp_path / "table.json").read_text())["bad_images"] == 3
+    # They are in the results file, and told again when it is read.
+    with_file = (photos, *SMALL, "--workers", 0, "--results", tmp_path / "rows.jsonl")
+    assert run(*with_file) == run(*with_file) == (code, out, err)
 
 
 def test_a_long_list_of_damaged_pictures_is_cut(photos):
@@ -337,14 +341,12 @@ def test_other_intervals_from_the_same_file(results, model, monkeypatch):
 
 
 def test_ctrl_c_ends_with_130_and_keeps_what_is_there(tmp_path, results, monkeypatch):
-    against = evaluation_run._begun
-    calls = []
+    begin = evaluation_run._begun
 
-    def begun(*arguments):
-        calls.append(1)
-        if len(calls) == 2:
+    def begun(job, blocks, views):
+        if blocks == [1]:  # the second of two
             raise KeyboardInterrupt
-        return against(*arguments)
+        return begin(job, blocks, views)
 
     monkeypatch.setattr(evaluation_run, "_begun", begun)
     code, out, _ = run(*SCENES, "--results", tmp_path / "rows.jsonl", "--out", tmp_path / "table.md")
@@ -363,43 +365,50 @@ WRONG = [
     (["scenes", "--colour"], "unrecognized arguments: --colour", ""),
     (["scenes", "--num", "0"], "--num", "must be a whole number from 1, not '0'"),
     (["scenes", "--num", "many"], "--num", "must be a whole number from 1, not 'many'"),
-    (["scenes", "--instances", "5"], "instances", "must be from 1 to 4"),
+    (["scenes", "--instances", "5"], "--instances", "must be a whole number from 1 to 4, not '5'"),
+    (["photos", "--num", "5"], "--num, --instances and --pairs", "leave them out for a folder"),
+    (["photos", "--instances", "2"], "--num, --instances and --pairs", "leave them out for a folder"),
+    (["photos", "--pairs"], "--num, --instances and --pairs", "leave them out for a folder"),
     (["scenes", "--instances", "2", "--pairs"], "--instances", "leave --pairs out"),
-    (["scenes", "--methods", "gradcam"], "methods", "use one of 'grad_cam_pp', 'grad_cam', 'cam'"),
-    (["scenes", "--methods", "grad_cam,"], "methods", "use one of 'grad_cam_pp'"),
-    (["scenes", "--methods", "cam,cam"], "methods", "'cam' twice"),
-    (["scenes", "--methods", "grad_cam_pp:alpha=exact"], "methods", "did you mean alphas?"),
+    (["scenes", "--methods", "gradcam"], "--methods", "use one of 'grad_cam_pp', 'grad_cam', 'cam'"),
+    (["scenes", "--methods", "grad_cam,"], "--methods", "use one of 'grad_cam_pp'"),
+    (["scenes", "--methods", "cam,cam"], "--methods", "'cam' twice"),
+    (["scenes", "--methods", "grad_cam_pp:alpha=exact"], "--methods", "did you mean alphas?"),
     (["scenes", "--methods", "grad_cam_pp:alphas=most"], "alphas='most'", "use one of 'auto', 'exact', 'closed_form'"),
-    (["scenes", "--methods", "grad_cam_pp:alphas"], "methods", "must look like grad_cam_pp:alphas=exact"),
+    (["scenes", "--methods", "grad_cam_pp:alphas"], "--methods", "must look like grad_cam_pp:alphas=exact"),
     (["scenes", "--methods", "cam", "--model", "mini_vgg"], "MiniVGG has no cam_layer", 'use method="grad_cam"'),
-    (["scenes", "--metrics", "iou"], "metrics", "some of 'confidence', 'localisation'"),
-    (["scenes", "--layer", "nowhere"], "layer='nowhere'", "it has conv1, bn1, relu, layer1, layer2, layer3"),
+    (["scenes", "--metrics", "iou"], "--metrics", "some of 'confidence', 'localisation'"),
+    (["scenes", "--layer", "nowhere"], "--layer='nowhere'", "it has conv1, bn1, relu, layer1, layer2, layer3"),
     (["scenes", "--layer", "fc"], "layer", "return what comes before the pooling"),
     (["scenes", "--model", "vgg"], "--model: invalid choice: 'vgg'", "choose from 'mini_vgg', 'mini_resnet'"),
     (["scenes", "--model", "resnet18"], "--model resnet18 needs --weights", "a .safetensors or .pth file"),
     (["scenes", "--weights", "no.safetensors"], "--weights: there is no file", "give the path of a .safetensors file"),
     (["scenes", "--annotations", "boxes.json"], "--annotations", "are for folders"),
     (["scenes", "--classes", "classes.json"], "--classes", "are for folders"),
-    (["photos", "--classes", "classes.json"], "classes", "without annotations leave it out"),
-    (["photos", "--annotations", "no.json"], "annotations 'no.json' do not exist", "check the path"),
-    (["photos", "--annotations", "broken.json"], "annotations 'broken.json'", "not valid JSON"),
-    (["photos", "--annotations", "empty"], "annotations 'empty'", "for JSON name the file itself"),
+    (["photos", "--classes", "classes.json"], "--classes", "without annotations leave it out"),
+    (["photos", "--annotations", "no.json"], "--annotations 'no.json' do not exist", "check the path"),
+    (["photos", "--annotations", "broken.json"], "--annotations 'broken.json'", "not valid JSON"),
+    (["photos", "--annotations", "empty"], "--annotations 'empty'", "for JSON name the file itself"),
     (["photos", "--annotations", "boxes.json"], "'Klasse ", "say which class each one is with"),
     (["photos", "--annotations", "others.json"], "'others.json' names", "is it the right folder?"),
     (["photos", "--annotations", "boxes.json", "--classes", "no.json"], "--classes: 'no.json'", "cannot be read"),
     (["photos", "--annotations", "boxes.json", "--classes", "broken.json"], "--classes: 'broken.json'", "not JSON"),
     (["photos", "--annotations", "boxes.json", "--classes", "boxes.json"], "--classes", 'object, as {"dog": 207}'),
-    (["photos", "--annotations", "boxes.json", "--classes", "wrong.json"], "classes['Klasse 6'] is 'Herz'", "the index"),
+    (["photos", "--annotations", "boxes.json", "--classes", "wrong.json"], "--classes['Klasse 6'] is 'Herz'", "index"),
     (["scenes", "--confidence", "log"], "--confidence", "choose from 'probability', 'logit'"),
     (["scenes", "--mask", "all"], "--mask", "choose from 'pixels', 'input'"),
     (["scenes", "--baseline", "white"], "--baseline", "choose from 'black', 'mean', 'blur'"),
-    (["scenes", "--mask", "input", "--baseline", "black"], "baseline", "the mean colour, so pass"),
+    (["scenes", "--mask", "input", "--baseline", "black"], "--baseline black", "leave it out"),
     (["scenes", "--class", "heart"], "--class", "choose from 'predicted', 'true'"),
     (["scenes", "--normalisation", "sum"], "--normalisation", "choose from 'max', 'min_max'"),
     (["scenes", "--resize", "area"], "--resize", "choose from 'linear', 'nearest', 'cubic'"),
-    (["scenes", "--results", "notes.txt"], "results: 'notes.txt' is not a file that evaluate", "choose another name"),
-    (["scenes", "--results", "no/rows.jsonl"], "results", "must be a file in an existing folder, not 'no/rows.jsonl'"),
-    (["scenes", "--results", "empty"], "results", "must be a file in an existing folder, not 'empty'"),
+    (["scenes", "--results", "notes.txt"], "--results: 'notes.txt' is not a file that evaluate", "choose another name"),
+    (["scenes", "--results", "broken.json"], "--results: 'broken.json' is not a file that evaluate", "another name"),
+    (["scenes", "--results", "nothing.txt"], "--results: 'nothing.txt' is not a file that evaluate", "another name"),
+    (["scenes", "--results", "half"], "--results: 'half' is not a file that evaluate", "another name"),
+    (["scenes", "--results", "notes.md", "--out", "notes.md"], "--out and --results are the same", "another name"),
+    (["scenes", "--results", "no/rows.jsonl"], "--results", "a file in an existing folder, not 'no/rows.jsonl'"),
+    (["scenes", "--results", "empty"], "--results", "must be a file in an existing folder, not 'empty'"),
     (["scenes", "--out", "table.png"], "--out", "must end in one of .txt, .md, .csv, .json, not 'table.png'"),
     (["scenes", "--out", "no/table.md"], "--out", "must be a file in an existing folder, not 'no/table.md'"),
     (["scenes", "--out", "folder.md"], "--out", "must be a file in an existing folder, not 'folder.md'"),
@@ -407,7 +416,7 @@ WRONG = [
     (["scenes", "--workers", "-1"], "--workers", "must be a whole number from 0"),
     (["scenes", "--resamples", "1.5"], "--resamples", "must be a whole number from 0"),
     (["scenes", "--seed", "-1"], "--seed", "must be a whole number from 0"),
-    (["scenes", "--seed", str(2**32)], "seed", "from 0 to 2**32 - 1"),
+    (["scenes", "--seed", str(2**32)], "--seed", "from 0 to 2**32 - 1"),
     (["scenes", "--coordinator", "localhost:1"], "--coordinator, --num-processes and --process-id", "give all three"),
     (
         ["scenes", "--coordinator", "localhost:1", "--num-processes", "2", "--process-id", "2"],
@@ -423,6 +432,8 @@ def test_wrong_calls_are_one_line_and_exit_code_2(arguments, what, remedy, photo
         (tmp_path / folder).mkdir()
     (tmp_path / "broken.json").write_text("{")
     (tmp_path / "notes.txt").write_text("mine\n")
+    (tmp_path / "nothing.txt").touch()
+    (tmp_path / "half.part").write_text("mine, without an end of line")
     (tmp_path / "wrong.json").write_text('{"Klasse 6": "Herz"}')
     (tmp_path / "others.json").write_text('[{"file": "z.png", "label": "heart"}]')
     before = {path: path.is_dir() or path.read_bytes() for path in tmp_path.rglob("*")}
@@ -434,9 +445,18 @@ def test_wrong_calls_are_one_line_and_exit_code_2(arguments, what, remedy, photo
     assert {path: path.is_dir() or path.read_bytes() for path in tmp_path.rglob("*")} == before
 
 
-def test_help_names_every_option():
+def test_help_names_every_option_and_fits_a_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     code, out, _ = run("--help")
     assert code == 0
+    assert max(map(len, out.splitlines())) <= 80
     assert "Exit codes: 0; 1 if a picture could not be read" in out
     for option in {option for arguments, *_ in WRONG for option in arguments if option.startswith("--")} - {"--colour"}:
         assert f"{option} " in out.split("\n\n", 1)[1] or f"{option}\n" in out.split("\n\n", 1)[1]
+
+
+def test_a_layer_by_its_number_is_that_convolution(model):
+    code, out, _ = run("scenes", "--num", 3, "--layer", "-1", "--resamples", 10, "--batch-size", 3)
+    assert code == 0
+    assert "at layer -1" in out
+    assert out.strip() == str(direct(model, scenes.Dataset(3), layer=-1)).strip()

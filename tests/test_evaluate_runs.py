@@ -96,7 +96,10 @@ def test_without_a_file_the_table_is_the_same(model, whole):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"protocol": jaxcam.Protocol(mask="input", baseline="mean")}, "protocol: .*'mask': 'pixels'"),
+        (
+            {"protocol": jaxcam.Protocol(mask="input", baseline="mean")},
+            "protocol.mask: 'pixels' and 'input'; protocol.baseline: 'black' and 'mean'",
+        ),
         ({"methods": ["cam"]}, r"methods: \['grad_cam', 'grad_cam_pp'\] and \['cam'\]"),
         ({"batch_size": 4}, "batch_size: 3 and 4"),
         ({"seed": 1}, "seed: 0 and 1"),
@@ -111,9 +114,9 @@ def test_a_file_of_another_evaluation_is_refused(model, whole, options, message)
 def test_other_weights_or_pictures_are_another_evaluation(whole):
     other = jaxcam.models.mini_resnet()
     other.stages["fc"].bias[...] += 1e-3
-    with pytest.raises(ValueError, match="sha256"):
+    with pytest.raises(ValueError, match=r"model\.sha256"):
         evaluate(other, scenes.Dataset(13), results=whole[1], batch_size=3)
-    with pytest.raises(ValueError, match=r"'seed': 0.*'seed': 1"):
+    with pytest.raises(ValueError, match=r"dataset\.seed: 0 and 1"):
         evaluate(jaxcam.models.mini_resnet(), scenes.Dataset(13, seed=1), results=whole[1], batch_size=3)
 
 

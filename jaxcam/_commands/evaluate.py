@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,6 +28,8 @@ _FORMATS: Mapping[str, Callable[[Evaluation], str]] = {
     ".json": Evaluation.json,
 }
 _SHOWN_BAD = 10
+_NUM = 1000
+_ARGUMENTS = "methods|metrics|layer|annotations|classes|results|seed"
 _EPILOG = """\
 With --results a run that was ended goes on where it stopped when the same
 command is given again. Several processes share one run: give the same command
@@ -45,7 +48,7 @@ def run(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
     options = _parser().parse_args(arguments)
     try:
-        out = _out(options.out)
+        out = _out(options.out, options.results)
         _start_processes(options)
         name = options.model or EMBEDDED_MODELS[0]
         model = network(name, options.weights)
@@ -65,7 +68,8 @@ def run(arguments: list[str]) -> int:
             seed=options.seed,
         )
     except (UsageError, ValueError, TypeError, OSError) as error:
-        report(one_line(error))
+        # `evaluate` names its arguments, which are the options without dashes.
+        report(re.sub(rf"^({_ARGUMENTS})\b", r"--\1", one_line(error)))
         return 2
     except RuntimeError as error:
         report(one_line(error))
@@ -78,7 +82,11 @@ def run(arguments: list[str]) -> int:
         return 0
     print(found)
     if out is not None:
-        replace_file(out, _FORMATS[out.suffix.lower()](found).encode())
+        try:
+            replace_file(out, _FORMATS[out.suffix.lower()](found).encode())
+        except OSError as error:
+            report(f"--out: {one_line(error)}")
+            return 2
     for _, image, reason in found.bad_images[:_SHOWN_BAD]:
         report(f"{printable(image)}: {printable(reason)}")
     if len(found.bad_images) > _SHOWN_BAD:
@@ -89,7 +97,7 @@ def run(arguments: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m jaxcam evaluate",
-        description="What class activation maps are worth on a data set: average drop, increase, localisation ...",
+        description="What heatmaps are worth on a data set: average drop, increase, localisation ...",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -99,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--weights", metavar="FROM", help=WEIGHTS_HELP)
     add("--methods", default=",".join(DEFAULT_METHODS), metavar="LIST", help="as cam,grad_cam,grad_cam_pp:alphas=exact")
     add("--metrics", default=",".join(DEFAULT_METRICS), metavar="LIST", help=f"all, or some of {', '.join(GROUPS)}")
-    add("--layer", metavar="NAME", help="where the network is cut; its last layer with positions by default")
+    add("--layer", type=_layer, metavar="NAME", help="where the network is cut, or the number of a convolution")
     add("--annotations", metavar="FILE", help="classes and boxes: JSON, COCO JSON, or a folder of PASCAL VOC XML")
     add(
         "--classes",
@@ -116,10 +124,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--resize", choices=("linear", "nearest", "cubic"), default="linear")
     generated = parser.add_argument_group("scenes")
     add = generated.add_argument
-    add("--num", type=_whole(1), default=1000, metavar="N", help="how many (1000)")
+    add("--num", type=_whole(1), metavar="N", help=f"how many ({_NUM})")
     add(
         "--instances",
-        type=_whole(1),
+        type=_whole(1, scenes.MAX_INSTANCES),
         metavar="N",
         help=f"figures in each, 1 to {scenes.MAX_INSTANCES}; random by default",
     )
@@ -138,16 +146,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _whole(low: int) -> Callable[[str], int]:
+def _layer(text: str) -> str | int:
+    return int(text) if text.removeprefix("-").isdecimal() else text
+
+
+def _whole(low: int, high: int | None = None) -> Callable[[str], int]:
     def whole(text: str) -> int:
-        if not text.isdecimal() or int(text) < low:
-            raise argparse.ArgumentTypeError(f"must be a whole number from {low}, not {text!r}")
+        if not text.isdecimal() or int(text) < low or (high is not None and int(text) > high):
+            to = "" if high is None else f" to {high}"
+            raise argparse.ArgumentTypeError(f"must be a whole number from {low}{to}, not {text!r}")
         return int(text)
 
     return whole
 
 
-def _out(file: str | None) -> Path | None:
+def _out(file: str | None, results: str | None) -> Path | None:
     if file is None:
         return None
     path = Path(file)
@@ -155,6 +168,8 @@ def _out(file: str | None) -> Path | None:
         raise UsageError(f"--out must end in one of {', '.join(_FORMATS)}, not {file!r}")
     if not path.parent.is_dir() or path.is_dir():
         raise UsageError(f"--out must be a file in an existing folder, not {file!r}")
+    if results is not None and path.resolve() == Path(results).resolve():
+        raise UsageError(f"--out and --results are the same file, {file!r}: choose another name for one of them")
     return path
 
 
@@ -176,16 +191,22 @@ def _start_processes(options: argparse.Namespace) -> None:
 
 def _dataset(options: argparse.Namespace) -> Any:
     if options.dataset != "scenes":
+        if options.pairs or options.num is not None or options.instances is not None:
+            raise UsageError("--num, --instances and --pairs are for scenes: leave them out for a folder")
         return options.dataset
     if options.annotations or options.classes:
         raise UsageError("--annotations and --classes are for folders: what is in a scene is known")
     if options.pairs and options.instances:
         raise UsageError("--instances is for scenes of one class: leave --pairs out")
     kind = "pair" if options.pairs else "scene"
-    return scenes.Dataset(options.num, seed=options.seed, num_instances=options.instances, kind=kind)
+    return scenes.Dataset(options.num or _NUM, seed=options.seed, num_instances=options.instances, kind=kind)
 
 
 def _protocol(options: argparse.Namespace) -> Protocol:
+    if options.mask == "input" and options.baseline == "black":
+        raise UsageError(
+            "--baseline black is for --mask pixels: on the normalised input zero is the mean colour; leave it out"
+        )
     baseline = options.baseline or ("black" if options.mask == "pixels" else "mean")
     names = ("confidence", "mask", "class_idx", "normalisation", "resize")
     return Protocol(baseline=baseline, **{name: getattr(options, name) for name in names})

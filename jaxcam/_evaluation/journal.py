@@ -24,6 +24,7 @@ from jaxcam._evaluation.protocol import differences
 from jaxcam._evaluation.totals import Rows
 
 _CHUNK = 256
+_BEGINNING = b'{"jaxcam_evaluation"'
 
 
 class Record(NamedTuple):
@@ -150,12 +151,16 @@ class Journal:
         first = True
         for line in self._stream:
             if not line.endswith(b"\n"):
+                if first and (self.is_complete or not line.startswith(_BEGINNING[: len(line)])):
+                    raise self._not_ours()
                 break
             if first:
                 self._check_header(line)
             else:
                 self.done.add(self._record(line, 1).index)
             first, whole = False, whole + len(line)
+        if first and self.is_complete:
+            raise self._not_ours()
         if whole < size and not self.is_complete:
             self._stream.truncate(whole)
         if first:
@@ -163,19 +168,26 @@ class Journal:
             self._stream.write(json.dumps(self._header).encode() + b"\n")
             self._stream.flush()
 
+    @property
+    def _where(self) -> str:
+        return f"results: {os.fspath(self._path or '')!r}"
+
+    def _not_ours(self) -> ValueError:
+        return ValueError(f"{self._where} is not a file that evaluate has written: choose another name, or remove it")
+
     def _check_header(self, line: bytes) -> None:
-        where = f"results: {os.fspath(self._path or '')!r}"
         try:
             header = json.loads(line)
             is_ours = isinstance(header, dict) and "jaxcam_evaluation" in header
         except ValueError:
             is_ours, header = False, {}
         if not is_ours:
-            raise ValueError(f"{where} is not a file that evaluate has written: choose another name")
+            raise self._not_ours()
         unlike = differences(header, self._header)
         if unlike:
             raise ValueError(
-                f"{where} holds another evaluation, there and here: {unlike}. Choose another file, or remove this one"
+                f"{self._where} holds another evaluation, there and here: {unlike}. Choose another file, or remove "
+                "this one"
             )
 
     def _record(self, line: bytes, number: int) -> Record:

@@ -97,10 +97,16 @@ class Protocol:
         )
 
 
-def differences(a: dict[str, Any], b: dict[str, Any]) -> str:
+def differences(a: dict[str, Any], b: dict[str, Any], *, inside: str = "") -> str:
     """What differs between two dictionaries, in words; empty where nothing does."""
-    keys = dict.fromkeys([*a, *b])
-    return "; ".join(f"{key}: {a.get(key)!r} and {b.get(key)!r}" for key in keys if a.get(key) != b.get(key))
+    found: list[str] = []
+    for key in dict.fromkeys([*a, *b]):
+        one, other = a.get(key), b.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            found += filter(None, [differences(one, other, inside=f"{inside}{key}.")])
+        elif one != other:
+            found.append(f"{inside}{key}: {one!r} and {other!r}")
+    return "; ".join(found)
 
 
 def _number(value: Any, name: str) -> float:

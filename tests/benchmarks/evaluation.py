@@ -115,7 +115,7 @@ def memory(options: argparse.Namespace) -> None:
             return len(self.data)
 
         def __getitem__(self, i: int) -> jaxcam.Example:
-            if i % 500 == 0:
+            if i and i % 500 == 0:
                 pages = int(Path("/proc/self/statm").read_text().split()[1])
                 print(f"| {i} | {pages * 4 / 1024:.0f} |", flush=True)
             return self.data[i]
