@@ -177,6 +177,7 @@ def test_help_fits_a_screen(monkeypatch):
         assert max(map(len, out.splitlines())) <= 80
 
 
+@pytest.mark.slow
 def test_train_writes_weights_that_load(tmp_path):
     with jax.numpy_dtype_promotion("standard"):  # optax mixes types
         code, out, _ = run("train", "mini_resnet", "--steps", 2, "--out", tmp_path)

@@ -106,7 +106,9 @@ PROTOCOLS = {
 }
 
 
-@pytest.mark.parametrize("name", PROTOCOLS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in ("default", "true") else [pytest.mark.slow]) for name in PROTOCOLS]
+)
 def test_rows_are_those_of_a_loop_by_hand(model, pairs, name):
     protocol = jaxcam.Protocol(num_steps=4, **PROTOCOLS[name])
     groups = ("confidence", "localisation", "shape", "deletion")

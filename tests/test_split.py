@@ -81,6 +81,7 @@ def test_every_layer_of_every_model(kind):
             assert row.complete == (name in complete), row
 
 
+@pytest.mark.slow
 def test_compiled_halves_add_up_exactly():
     """One compiled program computes the same as the model's, to the last bit."""
     model = jaxcam.named(foreign.nnx_model(P))

@@ -110,6 +110,7 @@ def slow_folder(tmp_path, num):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_replaced_and_nothing_is_lost(tmp_path):
     source = source_of(slow_folder(tmp_path, 24))
     here = list(source.views(range(24), preprocessing=SMALL, num_workers=0))
@@ -150,6 +151,7 @@ def crashing(monkeypatch, tmp_path):
     return lambda *names: monkeypatch.setenv("CRASH", " ".join(names))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_an_image_that_crashes_the_decoder_is_bad_and_the_others_are_not(folder, crashing, num_workers):
     crashing("05.jpg", "06.png")
@@ -164,6 +166,7 @@ def test_an_image_that_crashes_the_decoder_is_bad_and_the_others_are_not(folder,
     same(found, here)
 
 
+@pytest.mark.slow
 def test_workers_that_keep_dying_end_it(folder, crashing, monkeypatch):
     monkeypatch.setattr(workers, "_DEATHS_IN_A_ROW", 3)
     names = sorted(path.name for path in folder.iterdir() if path.is_file())
@@ -198,6 +201,7 @@ def test_closing_early_ends_the_workers(folder):
     assert children() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
 def test_an_exception_in_the_consumer_ends_the_workers(folder, error):
     def consume():
@@ -210,6 +214,7 @@ def test_an_exception_in_the_consumer_ends_the_workers(folder, error):
     assert children() == []
 
 
+@pytest.mark.slow
 def test_an_exception_in_the_indices_ends_the_workers(folder):
     def indices():
         yield from range(12)
@@ -220,6 +225,7 @@ def test_an_exception_in_the_indices_ends_the_workers(folder):
     assert children() == []
 
 
+@pytest.mark.slow
 def test_a_script_without_main_guard_and_the_end_of_its_process(folder, tmp_path):
     # A package of this name in the working folder must not get in the way of the workers.
     (tmp_path / "work" / "jaxcam").mkdir(parents=True)
