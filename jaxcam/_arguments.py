@@ -56,7 +56,7 @@ def checked_choice(method: Any, score: str | scores.Score | None, key: Any, opti
     if not isinstance(method, str) or method not in methods.METHODS:
         raise ValueError(f"method={method!r} is not known: use one of {', '.join(map(repr, methods.METHODS))}")
     for name, value in options.items():
-        if name in ("layer", "head", "model", "activations") or not takes(method, name):
+        if name in ("layer", "head", "model", "activations", "class_idx", "image") or not takes(method, name):
             owners = [repr(m) for m in methods.METHODS if takes(m, name)]
             if owners:
                 raise ValueError(

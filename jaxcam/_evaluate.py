@@ -1,6 +1,5 @@
 """A model and a data set in, a table of what each method's maps are worth out."""
 
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
@@ -20,6 +19,7 @@ from jaxcam._callable import ModelFn, name_of
 from jaxcam._evaluation import hosts
 from jaxcam._evaluation.columns import columns_of
 from jaxcam._evaluation.evaluation import Evaluation, table_of
+from jaxcam._evaluation.hashes import array_hash, program_hash
 from jaxcam._evaluation.journal import Journal
 from jaxcam._evaluation.masks import GROUPS, Plan
 from jaxcam._evaluation.protocol import Protocol, differences
@@ -29,7 +29,7 @@ from jaxcam._evaluation.sources import Source, source_of
 from jaxcam._evaluation.table import Column, Table
 from jaxcam._evaluation.totals import Totals
 from jaxcam._explain import check_evaluates
-from jaxcam._halves import check_model, subject_of
+from jaxcam._halves import check_model, network_of, subject_of
 from jaxcam._layout import Layout
 from jaxcam._progress import Progress
 from jaxcam._raw_maps import Choice
@@ -90,7 +90,10 @@ def evaluate(
         channel_axis: as for `explain`; the pictures are channels last all the same.
         reshape: as for `explain`.
         results: a file to which a line of JSON for every picture is written as it comes. A run that was ended goes on
-            there when it is called again in the same way, and a complete one is only read.
+            there when it is called again in the same way, and a complete one is only read. Until the end its name
+            has ".part" added. What would change the figures is compared first: the model's arrays and program, the
+            methods, the protocol, the data set's names, truths, pixels (in a list) and file sizes. Of an iterable
+            without a length the pictures are not known; give it a `description`, a dictionary of what it is.
         batch_size: pictures that a device works on at a time.
         num_workers: processes that decode; by default one for each core up to four, 0 for none.
         mesh: the devices; all of them by default, those of all hosts.
@@ -117,6 +120,8 @@ def evaluate(
     preprocessing = _checked_preprocessing(preprocessing, model)
     for name, value, low in (("batch_size", batch_size, 1), ("num_resamples", num_resamples, 0), ("seed", seed, 0)):
         _check_int(name, value, low)
+    if seed >= 2**32:
+        raise ValueError(f"seed must be below 2**32, but is {seed}")
     layout = Layout(_arguments.checked_channel_axis(channel_axis), reshape)
     class_names = tuple(getattr(model, "class_names", ()))
     source = source_of(dataset, annotations=annotations, classes=classes, class_names=class_names)
@@ -126,15 +131,25 @@ def evaluate(
     spec = jax.ShapeDtypeStruct(image, jnp.float32)
     subject, arrays = subject_of(model, (layer,), spec, model_fn, layout)
     has_boxes, has_masks = source.knows
+    if "localisation" in groups and groups not in (GROUPS, DEFAULT_METRICS) and not (has_boxes or has_masks):
+        raise ValueError(
+            'metrics: "localisation" needs to know where things are, and no box or mask is known: give annotations=, '
+            "or jaxcam.Example(image, label=..., boxes=...)"
+        )
     columns = columns_of(groups, protocol, has_boxes=has_boxes, has_masks=has_masks)
     plan = Plan(tuple(requests.values()), protocol, preprocessing, groups)
+    logits = jax.eval_shape(lambda a, x: network_of(subject, a, spec)(x), arrays, spec)
     header = {
         "jaxcam_evaluation": 1,
         "version": jaxcam.__version__,
-        "model": {"name": name_of(model) if model_fn is None else "model_fn", "sha256": _fingerprint(arrays)},
+        "model": {
+            "name": name_of(model) if model_fn is None else "model_fn",
+            "sha256": array_hash(arrays),
+            "program": program_hash(lambda a, x: network_of(subject, a, spec)(x), arrays, spec),
+        },
         "layer": layer,
         "methods": list(requests),
-        "requests": [_described(request.choice) for request in requests.values()],
+        "requests": [_described(request.choice, logits) for request in requests.values()],
         "metrics": [column.key for column in columns],
         "protocol": protocol.to_dict(),
         "preprocessing": {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(preprocessing).items()},
@@ -146,6 +161,11 @@ def evaluate(
     journal = _journal(results, header)
     done = set(hosts.from_first(lambda: sorted(journal.done) if journal else []))
     is_complete = hosts.from_first(lambda: bool(journal and journal.is_complete))
+    if is_complete and source.length not in (None, len(done)):
+        raise ValueError(
+            f"results: {os.fspath(results or '')!r} has {len(done)} of {source.length} pictures, though it is "
+            "complete: it was changed by hand; remove it"
+        )
     try:
         if not is_complete:
             _run(job, journal, done, show_progress=show_progress)
@@ -205,6 +225,8 @@ def _result(
         totals = Totals(**{name: np.asarray(value, np.int64) for name, value in told["totals"].items()})
         bad = [(int(i), name, error) for i, name, error in told["bad"]]
         table = Table(names, columns, totals, facts, len(bad))
+    if bad and not table.totals.images[0]:
+        raise ValueError(f"dataset: none of its {len(bad)} pictures can be used; {bad[0][1]}: {bad[0][2]}")
     return Evaluation(header, table, bad, journal)
 
 
@@ -218,6 +240,8 @@ def _journal(results: str | os.PathLike[str] | None, header: dict[str, Any]) -> 
 
     def opened() -> bool:
         path = None if results is None else Path(results)
+        if results is not None and not os.fspath(results):
+            raise ValueError("results is an empty path: give the name of a file, or leave it out")
         if path is not None and (path.is_dir() or not path.parent.is_dir()):
             raise ValueError(f"results must be a file in an existing folder, not {os.fspath(path)!r}")
         journal.append(Journal(path, header))
@@ -249,7 +273,7 @@ def _checked_protocol(protocol: Any) -> Protocol:
 
 
 def _checked_groups(metrics: Any) -> tuple[str, ...]:
-    if isinstance(metrics, str) and metrics == "all":
+    if isinstance(metrics, str | list | tuple) and metrics in ("all", ["all"], ("all",)):
         return GROUPS
     listed = [metrics] if isinstance(metrics, str) else metrics
     if not isinstance(listed, Sequence):
@@ -291,18 +315,11 @@ def _size(preprocessing: Preprocessing, source: Source) -> tuple[int, int]:
     raise ValueError("dataset: none of its pictures can be read")
 
 
-def _described(choice: Choice) -> dict[str, Any]:
-    """A method with its options, for JSON."""
+def _described(choice: Choice, logits: jax.ShapeDtypeStruct) -> dict[str, Any]:
+    """A method with its options, for JSON; a score of the user's own by its program."""
     options = {name: str(value) if callable(value) else value for name, value in choice.options}
-    score = choice.score if isinstance(choice.score, str) else getattr(choice.score, "__name__", "own score")
+    score = choice.score
+    if not isinstance(score, str):
+        class_idx = jax.ShapeDtypeStruct((), jnp.int32)
+        score = f"{getattr(score, '__name__', 'own score')} {program_hash(score, logits, class_idx)}"
     return {"method": choice.method, "score": score, **options}
-
-
-def _fingerprint(arrays: list[Any]) -> str:
-    """Of the parameters: a run does not go on with others."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        plain = jax.random.key_data(array) if jnp.issubdtype(array.dtype, jax.dtypes.prng_key) else array
-        values = np.ascontiguousarray(np.asarray(plain))
-        digest.update(f"{values.dtype}{values.shape}".encode() + values.tobytes())
-    return digest.hexdigest()[:16]

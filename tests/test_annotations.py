@@ -374,3 +374,39 @@ def test_voc_in_utf_16_cannot_smuggle_in_a_document_type(tmp_path):
 def test_a_folder_without_xml_is_no_annotation(tmp_path):
     with pytest.raises(ValueError, match=r"without any \.xml file"):
         read_annotations(tmp_path)
+
+
+def test_entries_of_one_image_and_class_are_one_image(tmp_path):
+    content = [
+        {"file": "a.png", "label": "dog", "boxes": [[0, 0, 2, 2]]},
+        {"file": "b.png", "label": "dog"},
+        {"file": "a.png", "label": "dog", "boxes": [[3, 3, 5, 6]], "box_labels": ["tabby"]},
+        {"file": "a.png", "label": "tabby", "boxes": [[3, 3, 5, 6]]},
+    ]
+    annotations, found = truths(written(tmp_path, content))
+    assert [entry.file for entry in annotations.entries] == ["a.png", "b.png", "a.png"]
+    assert found[0].label == 5
+    assert found[0].boxes.tolist() == [[0, 0, 2, 2], [3, 3, 5, 6]]
+    assert found[0].box_classes.tolist() == [5, 0]
+    assert found[2].label == 0
+
+
+@pytest.mark.parametrize(
+    ("slip", "meant"), [("box", "boxes"), ("bbox", "boxes"), ("lable", "label"), ("image", "file")]
+)
+def test_a_slip_of_a_key_is_named(tmp_path, slip, meant):
+    entry = {"file": "a.png", "label": "dog", "boxes": [[0, 0, 2, 2]]}
+    entry[slip] = entry.pop(meant)
+    with pytest.raises(ValueError, match=f"entry 0 has the key '{slip}': call it '{meant}'"):
+        truths(written(tmp_path, [entry]))
+
+
+def test_coco_crowds_are_left_out(tmp_path):
+    box = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 4, 4]}
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 8, "height": 8}],
+        "categories": [{"id": 1, "name": "dog"}],
+        "annotations": [{**box, "id": 1}, {**box, "id": 2, "bbox": [0, 0, 8, 8], "iscrowd": 1}],
+    }
+    _, found = truths(written(tmp_path, content))
+    assert found[0].boxes.tolist() == [[0, 0, 4, 4]]

@@ -296,6 +296,7 @@ def test_any_model_is_evaluated_like_its_ports():
     assert row["grad_cam/o"] == pytest.approx(float(o), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_methods_that_draw_or_loop_are_evaluated(model):
     data = scenes.Dataset(2, seed=1)
     found = evaluate(model, data, methods=["smooth_grad_cam_pp:num_samples=3", "guided_grad_cam", "eigen_cam"], seed=4)
@@ -364,6 +365,8 @@ def test_rules_are_counted(tmp_path, model):
     assert [row["grad_cam/status"] for row in rows if row["error"] is None] == ["OK", "NO_SUCH_CLASS", "OK", "OK"]
     assert rows[2]["name"] == "elsewhere"
     text = str(found)
+    assert f"and {len(reasons) - 3} more" in text
+    assert reasons[0] in text
     assert "bad images, in no figure: 4" in text
     assert "no such class" in text.lower()
 
@@ -419,6 +422,9 @@ BAD = [
     (TypeError, {"mesh": "all"}, "mesh must be a jax.sharding.Mesh"),
     (ValueError, {"results": "/no/such/folder/rows.jsonl"}, "results must be a file in an existing folder"),
     (ValueError, {"layer": "layer9"}, "layer9"),
+    (ValueError, {"seed": 2**40}, r"seed must be below 2\*\*32"),
+    (ValueError, {"results": ""}, "results is an empty path"),
+    (ValueError, {"methods": {"x": {"method": "grad_cam", "class_idx": 3}}}, "class_idx"),
     (ValueError, {"annotations": "boxes.json"}, "annotations are about image files"),
     (TypeError, {"preprocessing": 224}, "preprocessing must say what the model expects"),
 ]
@@ -435,6 +441,12 @@ def test_what_cannot_be_evaluated(model, unchecked):
         evaluate(model, [])
     with pytest.raises(ValueError, match="there is no picture in it"):
         evaluate(model, iter(()), methods=["grad_cam"])
+    with pytest.raises(ValueError, match="empty path"):
+        evaluate(model, "")
+    with pytest.raises(ValueError, match=r"none of its 2 pictures can be used; image 0: .*uint8"):
+        evaluate(model, [np.zeros((9, 9, 3), np.uint8)] * 2)
+    with pytest.raises(ValueError, match="no box or mask is known"):
+        evaluate(model, [np.zeros((64, 64, 3), np.float32)], metrics=["localisation"])
     with pytest.raises(ValueError, match="global average pooling"):
         evaluate(jaxcam.models.mini_vgg(), scenes.Dataset(2), methods=["cam"])
     head = relu_head((4, 4), 3, 2)

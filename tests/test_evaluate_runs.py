@@ -136,6 +136,41 @@ def test_a_run_that_fails_at_once_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_other_programs_and_scores_are_another_evaluation(model, tmp_path):
+    results, data = tmp_path / "rows.jsonl", scenes.Dataset(2)
+    turned = lambda model, x: model(x)[:, ::-1]
+    options = {"results": results, "preprocessing": model.preprocessing, "methods": ["grad_cam"]}
+    evaluate(model, data, model_fn=lambda model, x: model(x), **options)
+    evaluate(model, data, model_fn=lambda model, x: model(x), **options)
+    with pytest.raises(ValueError, match=r"model\.program"):
+        evaluate(model, data, model_fn=turned, **options)
+    scored = {"results": tmp_path / "scored.jsonl"}
+    evaluate(model, data, **scored, methods={"m": {"method": "grad_cam", "score": lambda s, c: s[c]}})
+    with pytest.raises(ValueError, match="requests"):
+        evaluate(model, data, **scored, methods={"m": {"method": "grad_cam", "score": lambda s, c: -s[c]}})
+
+
+def test_other_pictures_are_another_evaluation(model, tmp_path):
+    pictures = [np.asarray(example.image) for example in scenes.Dataset(2)]
+    evaluate(model, pictures, results=tmp_path / "rows.jsonl")
+    with pytest.raises(ValueError, match=r"dataset\.content"):
+        evaluate(model, [pictures[0], 1 - pictures[1]], results=tmp_path / "rows.jsonl")
+    streams = [evaluate(model, iter(pictures)) for _ in range(2)]
+    with pytest.raises(ValueError, match="nothing tells whether two iterables"):
+        streams[0].compare(streams[1])
+
+
+def test_a_file_changed_by_hand_is_refused(model, whole, tmp_path):
+    lines = whole[1].read_bytes().splitlines(keepends=True)
+    results = tmp_path / "rows.jsonl"
+    results.write_bytes(b"".join(lines[:5] + lines[6:]))
+    with pytest.raises(ValueError, match="has 12 of 13 pictures"):
+        evaluate(model, scenes.Dataset(13), results=results, batch_size=3)
+    results.write_bytes(b"".join([*lines[:5], lines[4], *lines[6:]]))
+    with pytest.raises(ValueError, match="has picture 3 twice"):
+        evaluate(model, scenes.Dataset(13), results=results, batch_size=3)
+
+
 HEADER = {"jaxcam_evaluation": 1, "methods": ["a"], "metrics": ["x", "y"]}
 
 

@@ -80,7 +80,7 @@ def run(arguments: list[str]) -> int:
         return 1
     if jax.process_index():
         return 0
-    print(found)
+    print(found.table)
     if out is not None:
         try:
             replace_file(out, _FORMATS[out.suffix.lower()](found).encode())

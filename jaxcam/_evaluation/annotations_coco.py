@@ -1,8 +1,8 @@
 """COCO instance annotations: one JSON object with images, annotations and categories.
 
-Contract: a bbox is x, y, width, height. The class of an image is that of its largest box by area. Crowds count as
-instances. Masks are drawn from polygons and uncompressed runs; an image with an instance of compressed runs or without
-segmentation has boxes only. Images without annotations have nothing to say.
+Contract: a bbox is x, y, width, height. The class of an image is that of its largest box by area. Crowds (iscrowd) are
+left out, as in COCO's own evaluation. Masks are drawn from polygons and uncompressed runs; an image with an instance of
+compressed runs or without segmentation has boxes only. Images without annotations have nothing to say.
 
 **Source**: cocodataset.org, "Data format", object detection.
 """
@@ -33,7 +33,8 @@ def coco_entries(content: dict[str, Any], source: str) -> list[Entry]:
             raise malformed(f"{where}: there is no image with the id {annotation.get('image_id')!r}")
         if annotation.get("category_id") not in categories:
             raise malformed(f"{where}: there is no category with the id {annotation.get('category_id')!r}")
-        of_image[annotation["image_id"]].append((where, annotation))
+        if not annotation.get("iscrowd"):
+            of_image[annotation["image_id"]].append((where, annotation))
     names = {key: _category_name(*category) for key, category in categories.items()}
     return [_entry(*images[key], of_image[key], names) for key in images]
 

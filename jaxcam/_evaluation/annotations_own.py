@@ -5,12 +5,20 @@
 Contract: "file" is relative to the folder of images. "label" is a class index or a name; "imagenet_index" (or the
 first of "imagenet_indices") is an ImageNet class that models with 1,000 classes use instead of the name. Boxes are in
 pixels, half-open; "box_labels" gives each its own class, an index or a name, or null for the image's. All keys but
-"file" may be missing; other keys are ignored. A file may occur several times, with another class each time.
+"file" may be missing; other keys are ignored, but for those that look like a slip. Entries with the same file and class
+are one image with the boxes of all; a file with several classes is an image for each.
 """
 
 from typing import Any
 
+import numpy as np
+
 from jaxcam._evaluation.entries import Entry, entry_boxes, entry_file, entry_size, malformed
+
+_SLIPS = {
+    "box": "boxes", "bbox": "boxes", "bboxes": "boxes", "bounding_boxes": "boxes", "class": "label", "lable": "label",
+    "labels": "label", "category": "label", "filename": "file", "file_name": "file", "image": "file", "path": "file",
+}  # fmt: skip
 
 
 def own_entries(content: list[Any], source: str) -> list[Entry]:
@@ -19,12 +27,20 @@ def own_entries(content: list[Any], source: str) -> list[Entry]:
     Raises:
         ValueError: something is wrong in an entry; the message names it.
     """
-    return [_entry(item, f"{source!r}, entry {i}") for i, item in enumerate(content)]
+    found: dict[Any, Entry] = {}
+    for i, item in enumerate(content):
+        entry = _entry(item, f"{source!r}, entry {i}")
+        key = (entry.file, entry.label, entry.imagenet_index, entry.size)
+        found[key] = _merged(found[key], entry) if key in found else entry
+    return list(found.values())
 
 
 def _entry(item: Any, where: str) -> Entry:
     if not isinstance(item, dict):
         raise malformed(f"{where} must be an object with the keys file, label, boxes; got {item!r:.60}")
+    for slip, meant in _SLIPS.items():
+        if slip in item and meant not in item:
+            raise malformed(f"{where} has the key {slip!r}: call it {meant!r}")
     file = entry_file(item.get("file"), where)
     where = f"{where} ({file!r})"
     indices = item.get("imagenet_indices")
@@ -37,6 +53,14 @@ def _entry(item: Any, where: str) -> Entry:
     boxes = entry_boxes(item.get("boxes") or [], where)
     size = entry_size(item.get("height"), item.get("width"), where)
     return Entry(file, where, size, label, imagenet_index, boxes, _box_labels(item, len(boxes), where))
+
+
+def _merged(a: Entry, b: Entry) -> Entry:
+    """Two entries about one image, as of tools that write one for each object."""
+    labels = None
+    if a.box_labels is not None or b.box_labels is not None:
+        labels = tuple(label for e in (a, b) for label in e.box_labels or (None,) * len(e.boxes))
+    return a._replace(boxes=np.concatenate([a.boxes, b.boxes]), box_labels=labels)
 
 
 def _box_labels(item: dict[str, Any], num: int, where: str) -> tuple[str | int | None, ...] | None:

@@ -12,6 +12,7 @@ from jaxcam._evaluation.table import Column, Difference, Table
 from jaxcam._evaluation.totals import Rows, Totals, merge
 from jaxcam._explanation import Status
 
+_SHOWN_BAD = 3
 _SAME = ("protocol", "preprocessing", "dataset")
 
 
@@ -85,6 +86,12 @@ class Evaluation:
                     f"these evaluations do not compare, because they differ in {part}: {unlike}. Evaluate both in the "
                     "same way first"
                 )
+        data = self.header["dataset"]
+        if data["number"] is None and set(data) <= {"kind", "number", "fingerprint"}:
+            raise ValueError(
+                "these evaluations do not compare: nothing tells whether two iterables are of the same pictures. "
+                "Evaluate a list, or an object with a `description` (a dictionary) of what it is"
+            )
         methods = [name for name in self.methods if name in other.methods]
         columns = [column for column in self.table.columns if column.key in other.metrics]
         if not methods or not columns:
@@ -121,8 +128,11 @@ class Evaluation:
         return self.table.json()
 
     def __str__(self) -> str:
-        """The table as text."""
-        return self.table.text()
+        """The table as text, and why pictures are missing in it."""
+        reasons = [f"  {name}: {reason}" for _, name, reason in self.bad_images[:_SHOWN_BAD]]
+        if len(self.bad_images) > _SHOWN_BAD:
+            reasons.append(f"  and {len(self.bad_images) - _SHOWN_BAD} more (bad_images)")
+        return "\n".join([self.table.text(), *reasons])
 
     def __repr__(self) -> str:
         return f"<Evaluation of {', '.join(self.methods)} on {self.num_images} images>"

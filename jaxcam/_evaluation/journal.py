@@ -157,7 +157,10 @@ class Journal:
             if first:
                 self._check_header(line)
             else:
-                self.done.add(self._record(line, 1).index)
+                index = self._record(line, 1).index
+                if index in self.done:
+                    raise ValueError(f"{self._where} has picture {index} twice: it was changed by hand; remove it")
+                self.done.add(index)
             first, whole = False, whole + len(line)
         if first and self.is_complete:
             raise self._not_ours()

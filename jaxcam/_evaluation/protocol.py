@@ -25,7 +25,7 @@ class Protocol:
             on the normalised "input". Both blend in the same way, so they differ in what zero means: on pixels black,
             on the input the mean colour. mask="input" therefore needs the baseline "mean" or "blur".
         baseline: what is seen where the heatmap is 0: "black", the "mean" colour of the preprocessing, or a "blur" of
-            the picture (Gaussian, sigma 5/224 of the shorter side).
+            the picture (Gaussian, sigma 5/224 of the shorter side). Insertion begins and deletion ends with it too.
         normalisation: of the raw map: divided by its "max" (negative values are zero), or "min_max".
         resize: from the feature grid to the picture: "linear", "nearest" or "cubic" (cut off at 0 and 1).
         class_idx: the class that is explained: "predicted" by the network, or "true" (images without a label then do

@@ -5,7 +5,8 @@ makes the views of any of them, in the order asked for. Image files are decoded 
 memory and generated ones are seen to in this process. What is wrong with one item becomes a bad view; what is wrong
 with the whole, an annotation file included, is an exception before the first view.
 
-Not in the fingerprint: pixels.
+What is in the pictures is part of the description as far as it can be had at once: the pixels of pictures in a list,
+the sizes of files. Not checked: the pictures of an iterable, of which only `description`, if it has one, is known.
 """
 
 import itertools
@@ -20,7 +21,7 @@ from jaxcam._evaluation.annotated import annotated_items
 from jaxcam._evaluation.class_index import ClassIndex
 from jaxcam._evaluation.examples import NO_TRUTH, Example, View, is_path, one_line, printable
 from jaxcam._evaluation.files import ImageFile, files_in, files_of
-from jaxcam._evaluation.fingerprint import checked_description, fingerprint
+from jaxcam._evaluation.fingerprint import checked_description, content, fingerprint
 from jaxcam._evaluation.items import Item, item_of, views_of
 from jaxcam._evaluation.workers import checked_num_workers
 from jaxcam._pictures.preprocess import Preprocessing
@@ -119,6 +120,8 @@ def source_of(
     if classes is not None and annotations is None:
         raise ValueError("classes says what the names in annotations mean; without annotations leave it out")
     if is_path(dataset):
+        if not os.fspath(dataset):
+            raise ValueError("the data set is an empty path: give the name of a folder")
         folder = Path(dataset)
         if not folder.exists():
             raise FileNotFoundError(f"the data set {str(dataset)!r} does not exist; check the path")
@@ -161,6 +164,7 @@ class FileSource(Source):
         self.description |= {
             "number": self.length,
             "fingerprint": fingerprint((item.name, item.truth) for item in self._all),
+            "content": content(item.image for item in self._all),
         }
 
     def _looked_at(self) -> Iterable[Item]:
@@ -183,7 +187,9 @@ class SequenceSource(Source):
         self.description = {"kind": "sequence", **own, "number": self.length}
         if isinstance(dataset, list | tuple):
             items = (item_of(i, given, num_classes=num_classes) for i, given in enumerate(dataset))
-            self.description["fingerprint"] = fingerprint((i.name, i.error or i.truth) for i in items)
+            listed = list(items)
+            self.description["fingerprint"] = fingerprint((i.name, i.error or i.truth) for i in listed)
+            self.description["content"] = content(item.image for item in listed)
         else:
             # Looking at every item would mean to draw or decode it.
             self.description["fingerprint"] = fingerprint([(repr(sorted(self.description.items())), NO_TRUTH)])

@@ -1,0 +1,32 @@
+"""What tells two models apart: their arrays, and their programs. A results file goes on with the same ones only."""
+
+import hashlib
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_DIGITS = 16
+
+
+def array_hash(arrays: list[Any]) -> str:
+    """Of the parameters."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        plain = jax.random.key_data(array) if jnp.issubdtype(array.dtype, jax.dtypes.prng_key) else array
+        values = np.ascontiguousarray(np.asarray(plain))
+        digest.update(f"{values.dtype}{values.shape}".encode() + values.tobytes())
+    return digest.hexdigest()[:_DIGITS]
+
+
+def program_hash(function: Callable[..., Any], *arguments: Any) -> str:
+    """Of what a function computes for such arguments, constants included; the same in every process.
+
+    Not seen: the rules of custom derivatives, of which the program has the name only.
+    """
+    closed = jax.make_jaxpr(function)(*arguments)
+    text = re.sub(r" at 0x[0-9a-f]+", "", str(closed.jaxpr))
+    return hashlib.sha256((text + array_hash([jnp.asarray(c) for c in closed.consts])).encode()).hexdigest()[:_DIGITS]
