@@ -171,11 +171,13 @@ class Decoder:
         try:
             worker.ask(self._preprocessing)
             worker.answer()  # READY: from now on an image is to blame if it dies
-            for job in asked:
-                worker.ask(job.path)
         except BaseException:
             self._end(worker)
             raise
+        for job in asked:
+            # It may be dead of the first before it is asked for the second: reading its answer will say so.
+            with contextlib.suppress(OSError):
+                worker.ask(job.path)
         return worker
 
     def _bury(self, worker: "_Worker | None", asked: "deque[_Job]", reason: Exception) -> None:
