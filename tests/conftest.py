@@ -22,6 +22,15 @@ import pytest
 import support
 
 
+def pytest_configure(config):
+    """Compile the default suite without LLVM's optimisations: it compiles 13,000 programs and runs most of them once.
+
+    Slow and parity tests compile as users do.
+    """
+    if "not slow" in config.option.markexpr:
+        os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
+
 @pytest.fixture
 def unchecked():
     """As users run it: without the shape checks of the tests, which would answer bad input first."""

@@ -162,6 +162,7 @@ def test_control_characters_never_reach_the_terminal(picture, tmp_path):
     assert "a?[31m b.png, by mini_resnet" in out
 
 
+@pytest.mark.slow
 def test_reader_of_the_table_may_go_away(picture, tmp_path):
     command_line = f"{sys.executable} -m jaxcam {picture} --top 1 --model mini_vgg | true"
     done = subprocess.run(["bash", "-c", command_line], cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -27,7 +27,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("side", [(8, 7), (9, 12)])
+@pytest.mark.parametrize("side", [(8, 7), pytest.param((9, 12), marks=pytest.mark.slow)])
 def test_values_and_derivatives(case, side):
     size, inputs, outputs, groups, strides, padding = CASES[case]
     x, w = normal(0, 2, *side, inputs), normal(1, size, size, inputs // groups, outputs)

@@ -227,7 +227,7 @@ def test_score_cam_of_a_constant_channel_masks_everything(image):
 
 
 @pytest.mark.parametrize("score", ["exp", "softmax", "log_softmax"])
-@pytest.mark.parametrize("smooth", [False, True])
+@pytest.mark.parametrize("smooth", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_smooth_grad_cam_pp_against_a_loop_of_brute_force(image, score, smooth):
     f = smooth_head((3, 4), 2, 4) if smooth else relu_head((3, 4), 2, 4)
     features = lambda x: jax.nn.relu(x[::2, ::2, :2])

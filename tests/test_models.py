@@ -12,7 +12,9 @@ from jaxcam import models, scenes
 from jaxcam.models import train
 
 
-@pytest.fixture(scope="session", params=["mini_vgg", "mini_resnet", "squeezenet1_1"])
+@pytest.fixture(
+    scope="session", params=["mini_vgg", "mini_resnet", pytest.param("squeezenet1_1", marks=pytest.mark.slow)]
+)
 def model(request):
     return models.MODELS[request.param](None, seed=3)
 
@@ -116,6 +118,7 @@ def test_bad_images_and_layers():
         models.squeezenet1_0(num_classes=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mini_vgg", "mini_resnet"])
 def test_embedded_networks_reach_97_percent_on_unseen_scenes(name):
     record = json.loads((files("jaxcam") / "data" / "training.json").read_text())[name]

@@ -16,6 +16,7 @@ from jaxcam._evaluation.views import framed, moved_boxes, moved_masks
 from jaxcam.images import Preprocessing, read_image
 
 PLAIN = Preprocessing()
+SLOW = pytest.mark.slow
 GREY = np.full((6, 8, 3), 0.5, np.float32)
 
 
@@ -462,7 +463,10 @@ def test_truth_keeps_labels_and_boxes():
 # Generated scenes
 
 
-@pytest.mark.parametrize(("kind", "num_instances"), [("scene", None), ("scene", 3), ("pair", None)])
+@pytest.mark.parametrize(
+    ("kind", "num_instances"),
+    [pytest.param("scene", None, marks=SLOW), pytest.param("scene", 3, marks=SLOW), ("pair", None)],
+)
 def test_scenes_are_those_of_batch(kind, num_instances):
     dataset = scenes.Dataset(70, seed=9, kind=kind, num_instances=num_instances, size=32)
     expected = scenes.batch(9, 600, kind=kind, num_instances=num_instances, size=32)

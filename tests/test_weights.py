@@ -19,7 +19,9 @@ def flat(model):
     return {".".join(map(str, path)): np.asarray(leaf[...]) for path, leaf in nnx.to_flat_state(nnx.state(model))}
 
 
-@pytest.mark.parametrize("create", [models.mini_vgg, models.mini_resnet, models.squeezenet1_1])
+@pytest.mark.parametrize(
+    "create", [models.mini_vgg, models.mini_resnet, pytest.param(models.squeezenet1_1, marks=pytest.mark.slow)]
+)
 def test_saved_parameters_come_back(create, tmp_path):
     # The random model has batch-norm statistics 0 and 1 and zero biases: made different, so that no mix-up goes unseen.
     model = create(None, seed=1)
