@@ -8,7 +8,7 @@ captured becomes an argument too, so that no stale value is ever compiled in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from types import CellType, FunctionType, MethodType
@@ -21,7 +21,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 from jaxtyping import Array
 
 from jaxcam._partition import Static, merged, partitioned
-from jaxcam._program import called, inner_programs, straight_line
+from jaxcam._program import called, inner_programs, kept_constants, straight_line
 
 ModelFn = Callable[[Any, Array], Array]
 """`(model, images) -> logits`."""
@@ -48,7 +48,7 @@ class Traced:
     def __init__(self, function: Callable[..., Any], program: Jaxpr) -> None:
         """The program of `function`, its constants left open."""
         self.program = program
-        inside = [_Same(value) for value in _constants(program)]
+        inside = [_Same(value) for value in kept_constants(program)]
         text = program.pretty_print(name_stack=True, use_color=False)  # the scopes are names of layers
         self._key = (_key(function, ()), text, *inside)
 
@@ -165,14 +165,6 @@ def _keeps_constants(eqn: JaxprEqn) -> bool:
     return eqn.primitive.name in ("jit", "pjit", "closed_call") and any(
         inner.consts or any(_keeps_constants(e) for e in inner.jaxpr.eqns) for inner in inner_programs(eqn)
     )
-
-
-def _constants(program: Jaxpr) -> Iterator[Any]:
-    """What programs inside of a program keep as constants."""
-    for eqn in program.eqns:
-        for inner in inner_programs(eqn):
-            yield from inner.consts
-            yield from _constants(inner.jaxpr)
 
 
 class _Same:

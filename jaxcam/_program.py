@@ -170,6 +170,14 @@ def inner_programs(eqn: JaxprEqn) -> Iterator[ClosedJaxpr]:
     yield from map(closed, _programs(eqn.params.values()))
 
 
+def kept_constants(program: Jaxpr) -> Iterator[Any]:
+    """What the programs inside of a program keep as constants."""
+    for eqn in program.eqns:
+        for inner in inner_programs(eqn):
+            yield from inner.consts
+            yield from kept_constants(inner.jaxpr)
+
+
 def _programs(parameters: Iterable[Any]) -> Iterator[ClosedJaxpr | Jaxpr]:
     for parameter in parameters:
         if isinstance(parameter, ClosedJaxpr | Jaxpr):

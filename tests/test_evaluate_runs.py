@@ -11,11 +11,14 @@ import time
 from functools import partial
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxcam
 from jaxcam import scenes
+from jaxcam._evaluation.hashes import program_hash
 from jaxcam._evaluation.journal import Journal, Record
 
 evaluate = partial(
@@ -148,6 +151,18 @@ def test_other_programs_and_scores_are_another_evaluation(model, tmp_path):
     evaluate(model, data, **scored, methods={"m": {"method": "grad_cam", "score": lambda s, c: s[c]}})
     with pytest.raises(ValueError, match="requests"):
         evaluate(model, data, **scored, methods={"m": {"method": "grad_cam", "score": lambda s, c: -s[c]}})
+
+
+@pytest.mark.parametrize(
+    "wrapped", [lambda f: f, jax.jit, lambda f: jax.jit(lambda x: jax.jit(f)(x) + 1), jax.checkpoint]
+)
+def test_what_a_function_has_captured_is_part_of_its_program(wrapped):
+    def scaled(last):
+        by = jnp.array([1.0, 2.0, last])
+        return program_hash(wrapped(lambda x: x * by), jax.ShapeDtypeStruct((3,), by.dtype))
+
+    assert scaled(3.0) == scaled(3.0)
+    assert scaled(3.0) != scaled(4.0)
 
 
 def test_other_pictures_are_another_evaluation(model, tmp_path):

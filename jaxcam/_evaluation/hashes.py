@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcam._program import kept_constants
+
 _DIGITS = 16
 
 
@@ -25,8 +27,9 @@ def array_hash(arrays: list[Any]) -> str:
 def program_hash(function: Callable[..., Any], *arguments: Any) -> str:
     """Of what a function computes for such arguments, constants included; the same in every process.
 
-    Not seen: the rules of custom derivatives, of which the program has the name only.
+    Not seen: the rules of custom derivatives and what callbacks compute, of which the program has the names only.
     """
     closed = jax.make_jaxpr(function)(*arguments)
     text = re.sub(r" at 0x[0-9a-f]+", "", str(closed.jaxpr))
-    return hashlib.sha256((text + array_hash([jnp.asarray(c) for c in closed.consts])).encode()).hexdigest()[:_DIGITS]
+    constants = [jnp.asarray(c) for c in (*closed.consts, *kept_constants(closed.jaxpr))]
+    return hashlib.sha256((text + array_hash(constants)).encode()).hexdigest()[:_DIGITS]
