@@ -184,7 +184,7 @@ def test_boxes_of_many_heatmaps_come_in_one_call():
 # --- Pointing --------------------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=25)
 @given(
     seed=st.integers(0, 10**6),
     height=st.integers(1, 11),

@@ -13,7 +13,7 @@ from jaxcam._scenes.paint import paint
 from jaxcam._scenes.visibility import unhidden
 
 NUM_CLASSES = len(scenes.CLASS_NAMES)
-NUM = 1024
+NUM = 2048
 SPAN = 2.6  # side of the square on which figures are measured
 
 
