@@ -167,6 +167,24 @@ def test_an_image_that_crashes_the_decoder_is_bad_and_the_others_are_not(folder,
 
 
 @pytest.mark.slow
+def test_a_worker_that_is_dead_before_it_is_asked_again_is_blamed_on_the_first(folder, crashing, monkeypatch):
+    class Watched(workers._Worker):
+        def ask(self, message):
+            super().ask(message)
+            if isinstance(message, str) and message.endswith("05.jpg"):
+                self.process.wait(60)
+
+    monkeypatch.setattr(workers, "_Worker", Watched)
+    crashing("05.jpg")
+    source = source_of([*sorted(folder.glob("0*.*"))])
+    here = list(source.views(range(10), preprocessing=SMALL, num_workers=0))
+    found = list(source.views(range(10), preprocessing=SMALL, num_workers=1))
+    assert "decoding ended the worker process, 2 times (signal 11)" in found[5].error
+    found[5] = here[5]
+    same(found, here)
+
+
+@pytest.mark.slow
 def test_workers_that_keep_dying_end_it(folder, crashing, monkeypatch):
     monkeypatch.setattr(workers, "_DEATHS_IN_A_ROW", 3)
     names = sorted(path.name for path in folder.iterdir() if path.is_file())
