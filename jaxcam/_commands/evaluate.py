@@ -18,7 +18,7 @@ from jaxcam._evaluate import DEFAULT_METHODS, DEFAULT_METRICS, evaluate
 from jaxcam._evaluation.evaluation import Evaluation
 from jaxcam._evaluation.masks import GROUPS
 from jaxcam._evaluation.protocol import Protocol
-from jaxcam._pictures.atomic import replace_file
+from jaxcam.files import replace_file
 from jaxcam.models import EMBEDDED_MODELS, MODELS
 
 _FORMATS: Mapping[str, Callable[[Evaluation], str]] = {

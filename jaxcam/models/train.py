@@ -15,9 +15,9 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxcam import maps, scenes
-from jaxcam._progress import progress
 from jaxcam.models._network import Network
 from jaxcam.models.mini import mini_resnet, mini_vgg
+from jaxcam.progress import progress
 
 DIMMED_SHARE = 0.4
 """The share of the training pictures that are dimmed; accuracy is measured on pictures as they are."""

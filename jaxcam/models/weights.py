@@ -18,7 +18,7 @@ import safetensors.numpy
 from flax import nnx
 from jax.typing import DTypeLike
 
-from jaxcam._pictures.atomic import replace_file
+from jaxcam.files import replace_file
 from jaxcam.models._checkpoint import CONFIG, Checkpoint
 from jaxcam.models._layers import Folded
 
