@@ -27,10 +27,8 @@ from jaxcam._evaluation.protocol import Protocol as Protocol
 from jaxcam._explain import explain as explain
 from jaxcam._explanation import Explanation as Explanation
 from jaxcam._explanation import Status as Status
-from jaxcam._guided import guided as guided
 from jaxcam._layers import Layer as Layer
 from jaxcam._layers import Layers as Layers
-from jaxcam._linearity import is_piecewise_linear as is_piecewise_linear
 from jaxcam._overlay import Cell as Cell
 from jaxcam._overlay import Row as Row
 from jaxcam._overlay import colour_map as colour_map
@@ -57,5 +55,7 @@ from jaxcam.methods import grad_cam_weights as grad_cam_weights
 from jaxcam.methods import guided_backprop as guided_backprop
 from jaxcam.methods import guided_grad_cam as guided_grad_cam
 from jaxcam.models._named import named as named
+from jaxcam.programs.guided_rule import guided as guided
+from jaxcam.programs.linearity import is_piecewise_linear as is_piecewise_linear
 
 __version__ = "0.1.0"

@@ -20,8 +20,8 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 from jaxtyping import Array
 
-from jaxcam._partition import Static, merged, partitioned
-from jaxcam._program import called, inner_programs, kept_constants, straight_line
+from jaxcam.programs.partition import Static, merged, partitioned
+from jaxcam.programs.program import called, inner_programs, kept_constants, straight_line
 
 ModelFn = Callable[[Any, Array], Array]
 """`(model, images) -> logits`."""

@@ -19,7 +19,7 @@ from jax.extend.core import JaxprEqn, Var
 
 from jaxcam._cut import narrowest_cut
 from jaxcam._fold import marks
-from jaxcam._linearity import (
+from jaxcam.programs.linearity import (
     CONSTANT,
     PIECEWISE_CONSTANT,
     PIECEWISE_LINEAR,
@@ -27,7 +27,7 @@ from jaxcam._linearity import (
     dependence,
     dependences,
 )
-from jaxcam._program import Program, Stage, size
+from jaxcam.programs.program import Program, Stage, size
 
 __all__ = ["Factors", "factors"]
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 
 from jax.extend.core import JaxprEqn, Var
 
-from jaxcam._linearity import (
+from jaxcam.programs.linearity import (
     ELEMENTWISE,
     MOVED,
     PASSED,
@@ -28,7 +28,7 @@ from jaxcam._linearity import (
     dependence,
     dependences,
 )
-from jaxcam._program import Atom, rule, shape, size, straight_line
+from jaxcam.programs.program import Atom, rule, shape, size, straight_line
 
 __all__ = ["marks"]
 

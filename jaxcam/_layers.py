@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from jax.typing import DTypeLike
 
-from jaxcam._program import shape
 from jaxcam._sites import Analysis, Site
+from jaxcam.programs.program import shape
 
 __all__ = ["Grid", "Layer", "Layers", "chosen", "listed"]
 

@@ -4,8 +4,8 @@ import jax
 from jax.extend.core import JaxprEqn, Var
 
 from jaxcam._layout import Layout
-from jaxcam._program import shape
 from jaxcam._split import Cut
+from jaxcam.programs.program import shape
 
 
 def check_images_layout(image: jax.ShapeDtypeStruct, layout: Layout) -> None:

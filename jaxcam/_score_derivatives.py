@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxcam import _closed_forms, scores
-from jaxcam._linearity import is_piecewise_linear
 from jaxcam.alphas import exact_alphas, ill_conditioned
 from jaxcam.derivatives import elementwise_derivatives
+from jaxcam.programs.linearity import is_piecewise_linear
 
 Head = Callable[[Array], Array]
 _CLOSED_FORMS = ("exp", "softmax", "log_softmax")

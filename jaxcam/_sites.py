@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Var
 
-from jaxcam._elementwise import ELEMENTWISE, is_elementwise, program_of_call
-from jaxcam._program import (
+from jaxcam.programs.primitives import ELEMENTWISE, is_elementwise, program_of_call
+from jaxcam.programs.program import (
     CUSTOM,
     Atom,
     Place,
@@ -27,7 +27,7 @@ from jaxcam._program import (
     size,
     straight_line,
 )
-from jaxcam._scopes import hidden, numbered, scope_results
+from jaxcam.programs.scopes import hidden, numbered, scope_results
 
 __all__ = ["Analysis", "Site", "analysed", "is_open", "place_of_result"]
 

@@ -20,8 +20,8 @@ from jaxtyping import Array, Float
 
 from jaxcam._callable import Form, ModelFn, formed, program_of
 from jaxcam._layers import Grid, Layers, chosen, listed
-from jaxcam._program import Program, Stage, needed, straight_line
 from jaxcam._sites import analysed, is_open, place_of_result
+from jaxcam.programs.program import Program, Stage, needed, straight_line
 
 __all__ = ["Cut", "cut", "grid_of", "layers", "split"]
 

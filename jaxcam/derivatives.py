@@ -36,7 +36,7 @@ from jaxtyping import Array, Float
 
 from jaxcam._directions import Arrays, Slope, along_basis, along_columns, backward, forward, jacobian_columns
 from jaxcam._factor import Factors, factors
-from jaxcam._program import Program, Stage, num_bytes, runs, straight_line
+from jaxcam.programs.program import Program, Stage, num_bytes, runs, straight_line
 
 __all__ = ["elementwise_derivatives"]
 

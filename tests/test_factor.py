@@ -13,8 +13,8 @@ from support import normal
 from jaxcam._cut import narrowest_cut
 from jaxcam._factor import factors
 from jaxcam._fold import marks
-from jaxcam._linearity import PIECEWISE_LINEAR, dependences
-from jaxcam._program import straight_line
+from jaxcam.programs.linearity import PIECEWISE_LINEAR, dependences
+from jaxcam.programs.program import straight_line
 
 
 def stages_of(f, a):

@@ -272,7 +272,7 @@ def test_no_warning_where_there_is_one():
 
 def test_counts_in_real_networks():
     """A ReLU less would be seen here: one, and two for each of three blocks; eight."""
-    from jaxcam._guided import _rewritten
+    from jaxcam.programs.guided_rule import _rewritten
 
     images = jnp.zeros((1, 64, 64, 3), jnp.float32)
     count = lambda model: _rewritten(jax.make_jaxpr(lambda m, x: m(x))(model, images).jaxpr, False)[1]

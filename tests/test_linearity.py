@@ -12,7 +12,7 @@ from jax import lax
 from jax.experimental import io_callback
 from support import normal
 
-from jaxcam._linearity import is_piecewise_linear
+from jaxcam.programs.linearity import is_piecewise_linear
 
 X = normal(0, 6)
 W = normal(1, 6, 6)

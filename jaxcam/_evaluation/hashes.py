@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcam._program import kept_constants
+from jaxcam.programs.program import kept_constants
 
 _DIGITS = 16
 

@@ -8,10 +8,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxcam import maps, scores
-from jaxcam._guided import guided
 from jaxcam._halves import halves
 from jaxcam._methods.grad_cam import grad_cam
 from jaxcam._split import LayerName
+from jaxcam.programs.guided_rule import guided
 
 
 def guided_backprop(

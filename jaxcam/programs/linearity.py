@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 
-from jaxcam._program import Atom, called, closed, holds, moves, rule
+from jaxcam.programs.program import Atom, called, closed, holds, moves, rule
 
 __all__ = ["Dependence", "dependence", "dependences", "is_piecewise_linear"]
 

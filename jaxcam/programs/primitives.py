@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jax.extend.core import Jaxpr, JaxprEqn
 
-from jaxcam._program import CUSTOM, called, closed
+from jaxcam.programs.program import CUSTOM, called, closed
 
 __all__ = ["ELEMENTWISE", "is_elementwise", "program_of_call"]
 

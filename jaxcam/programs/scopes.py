@@ -7,7 +7,7 @@ from typing import Any
 
 from jax.extend.core import JaxprEqn, Var
 
-from jaxcam._program import Atom, Program, inner_programs
+from jaxcam.programs.program import Atom, Program, inner_programs
 
 __all__ = ["hidden", "numbered", "scope_results"]
 

@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
 
-from jaxcam._partition import merged, partitioned
-from jaxcam._program import CUSTOM, Atom, Stage, closed
-from jaxcam._rectifiers import is_gate, rectifiers
+from jaxcam.programs.partition import merged, partitioned
+from jaxcam.programs.program import CUSTOM, Atom, Stage, closed
+from jaxcam.programs.rectifiers import is_gate, rectifiers
 
 __all__ = ["guided"]
 
@@ -37,7 +37,7 @@ def guided(f: Callable[..., R], *, deconvnet: bool = False) -> Callable[..., R]:
 
     That is guided backpropagation for ReLU, where φ' = 1; ReLU6, leaky ReLU, ELU, SELU, SiLU, GELU, Mish and hard swish
     keep their own slope and the two conditions. Recognised is what computes such a function elementwise from one value
-    and constants and ends in max, where, clip, a product or a call (see `jaxcam._rectifiers`): those of jax.nn, and
+    and constants and ends in max, where, clip, a product or a call (see `jaxcam.programs.rectifiers`): those of jax.nn, and
     what is written by hand in these ways, such as x * sigmoid(x). Also clip(x, 0, 1), wherever it stands. Not
     (x + |x|) / 2 or -min(-x, 0), softplus, which is no zero at zero, slopes that are learned (PReLU), and what keeps a
     variance above zero in normalisation layers: these keep their ordinary gradient.

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 
-from jaxcam._elementwise import is_elementwise, program_of_call
-from jaxcam._program import Stage, holds, runs, shape
+from jaxcam.programs.primitives import is_elementwise, program_of_call
+from jaxcam.programs.program import Stage, holds, runs, shape
 
 __all__ = ["is_gate", "rectifiers"]
 
