@@ -32,7 +32,7 @@ from jaxcam._explain import check_evaluates
 from jaxcam._halves import check_model, network_of, subject_of
 from jaxcam._layout import Layout
 from jaxcam._raw_maps import Choice
-from jaxcam.images import Preprocessing
+from jaxcam.images.preprocessing import Preprocessing
 from jaxcam.progress import Progress
 
 DEFAULT_METHODS = ("grad_cam", "grad_cam_pp")

@@ -9,7 +9,7 @@ from PIL import Image
 from test_ports import assert_close, randomised
 
 from jaxcam import images, models
-from jaxcam._pictures.checks import from_pillow
+from jaxcam.images.picture import from_pillow
 from jaxcam.models import _timm_config
 
 NETWORKS = ["vgg11", "vgg16_bn", "resnet18", "resnet50", "resnext50_32x4d"]

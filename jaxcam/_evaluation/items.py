@@ -22,7 +22,7 @@ from jaxcam._evaluation.examples import (
 )
 from jaxcam._evaluation.views import Seen, seen_picture, view_of
 from jaxcam._evaluation.workers import Decoder
-from jaxcam._pictures.preprocess import Preprocessing
+from jaxcam.images.preprocessing import Preprocessing
 
 _AHEAD_OF_EACH_WORKER = 4
 

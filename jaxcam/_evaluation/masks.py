@@ -11,7 +11,7 @@ from jaxcam import metrics, scores
 from jaxcam._evaluation.protocol import Protocol
 from jaxcam._explained import Request, image_of
 from jaxcam._halves import Subject, model_of, network_of
-from jaxcam.images import Preprocessing
+from jaxcam.images.preprocessing import Preprocessing
 
 AXIS = "images"
 """Of the mesh."""

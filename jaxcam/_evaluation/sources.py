@@ -24,7 +24,7 @@ from jaxcam._evaluation.files import ImageFile, files_in, files_of
 from jaxcam._evaluation.fingerprint import checked_description, content, fingerprint
 from jaxcam._evaluation.items import Item, item_of, views_of
 from jaxcam._evaluation.workers import checked_num_workers
-from jaxcam._pictures.preprocess import Preprocessing
+from jaxcam.images.preprocessing import Preprocessing
 
 
 class Source(ABC):

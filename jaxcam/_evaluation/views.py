@@ -14,9 +14,9 @@ from PIL import Image
 
 from jaxcam._evaluation.examples import Truth, View, bad_view, one_line
 from jaxcam._evaluation.regions import drawn
-from jaxcam._pictures.checks import checked_picture
-from jaxcam._pictures.preprocess import Preprocessing, _resized_shape
-from jaxcam.images import read_image
+from jaxcam.images.picture import checked_picture
+from jaxcam.images.preprocessing import Preprocessing, _resized_shape
+from jaxcam.images.reading import read_image
 
 
 class Seen(NamedTuple):

@@ -30,7 +30,7 @@ import numpy as np
 
 from jaxcam._evaluation.examples import one_line
 from jaxcam._evaluation.views import Seen, seen_file
-from jaxcam._pictures.preprocess import Preprocessing
+from jaxcam.images.preprocessing import Preprocessing
 
 READY = "ready"
 _MODULE = "jaxcam._evaluation.decode_worker"
@@ -64,7 +64,7 @@ def packed(seen: Seen) -> Seen:
 
 
 def _unpacked(image: np.ndarray) -> np.ndarray:
-    # As jaxcam._pictures.checks.from_pillow computes it, to the last bit.
+    # As jaxcam.images.picture.from_pillow computes it, to the last bit.
     return np.divide(image, np.float32(255), dtype=np.float32) if image.dtype == np.uint8 else image
 
 

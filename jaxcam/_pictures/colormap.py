@@ -14,7 +14,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from jaxcam._pictures.checks import checked_heat
+from jaxcam.images.picture import checked_heat
 
 _ANCHORS = {
     "viridis": (

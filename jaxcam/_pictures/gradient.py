@@ -7,7 +7,7 @@ from jax.core import Tracer
 from jaxtyping import Float
 from PIL import Image
 
-from jaxcam._pictures.checks import to_pillow
+from jaxcam.images.picture import to_pillow
 
 
 def gradient_picture(

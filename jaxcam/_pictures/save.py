@@ -15,8 +15,8 @@ from typing import Any
 
 from PIL import Image
 
-from jaxcam._pictures.checks import over_white, to_pillow
 from jaxcam.files import replace_file
+from jaxcam.images.picture import over_white, to_pillow
 
 # Suffix -> Pillow's format and options. JPEG keeps colour at full resolution: panels have small coloured
 # text.

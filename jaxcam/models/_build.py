@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from jaxcam.images import Preprocessing
+from jaxcam.images.preprocessing import Preprocessing
 from jaxcam.models import _timm_config
 from jaxcam.models._checkpoint import Checkpoint, opened
 from jaxcam.models._network import Network

@@ -10,7 +10,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
-from jaxcam.images import Preprocessing
+from jaxcam.images.preprocessing import Preprocessing
 from jaxcam.models._layers import Dropout, GlobalAveragePool, Random
 from jaxcam.models._training import in_training
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from jaxcam.images import IMAGENET, Preprocessing
+from jaxcam.images.preprocessing import IMAGENET, Preprocessing
 
 
 def preprocessing(config: Mapping[str, Any], *, of: str) -> Preprocessing | None:

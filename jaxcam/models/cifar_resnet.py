@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxcam.images import IMAGENET, Preprocessing
+from jaxcam.images.preprocessing import IMAGENET, Preprocessing
 from jaxcam.models._build import Architecture, Options, Weights, build
 from jaxcam.models._class_names import CIFAR10, class_names
 from jaxcam.models._layers import GlobalAveragePool, ReLU, batch_norm, conv

@@ -21,7 +21,7 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxcam.images import IMAGENET, Preprocessing
+from jaxcam.images.preprocessing import IMAGENET, Preprocessing
 from jaxcam.models._build import Architecture, Options, Weights, build
 from jaxcam.models._class_names import class_names
 from jaxcam.models._layers import Dropout, GlobalAveragePool, Random, SiLU, batch_norm, conv

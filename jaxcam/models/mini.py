@@ -12,7 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxcam import scenes
-from jaxcam.images import Preprocessing
+from jaxcam.images.preprocessing import Preprocessing
 from jaxcam.models._build import Architecture, Options, Weights, build
 from jaxcam.models._class_names import class_names
 from jaxcam.models._layers import AdaptiveAveragePool, Flatten, GlobalAveragePool, MaxPool, ReLU

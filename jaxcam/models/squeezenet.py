@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxcam.images import IMAGENET
+from jaxcam.images.preprocessing import IMAGENET
 from jaxcam.models._build import Architecture, Options, Weights, build
 from jaxcam.models._class_names import class_names
 from jaxcam.models._layers import Dropout, GlobalAveragePool, MaxPool, ReLU, conv

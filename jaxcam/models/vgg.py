@@ -10,7 +10,7 @@ from typing import Unpack
 
 from flax import nnx
 
-from jaxcam.images import IMAGENET
+from jaxcam.images.preprocessing import IMAGENET
 from jaxcam.models._build import Architecture, Options, Weights, build
 from jaxcam.models._class_names import class_names
 from jaxcam.models._layers import AdaptiveAveragePool, Dropout, Flatten, MaxPool, ReLU, batch_norm, conv

@@ -15,7 +15,7 @@ from jax import numpy as jnp
 from jaxtyping import Float
 from PIL import Image
 
-from jaxcam._pictures.checks import checked_picture, from_pillow, interpolation_filter, to_pillow
+from jaxcam.images.picture import checked_picture, from_pillow, interpolation_filter, to_pillow
 
 AnyArray = TypeVar("AnyArray", np.ndarray, Array)
 Channels = tuple[int | float, int | float, int | float]

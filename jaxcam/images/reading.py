@@ -23,12 +23,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from jaxcam._pictures.checks import from_pillow, over_white
-from jaxcam._pictures.preprocess import IMAGENET as IMAGENET
-from jaxcam._pictures.preprocess import Preprocessing as Preprocessing
-from jaxcam._pictures.preprocess import normalise as normalise
-from jaxcam._pictures.preprocess import preprocess as preprocess
-from jaxcam._pictures.preprocess import resize_and_crop as resize_and_crop
+from jaxcam.images.picture import from_pillow, over_white
 
 # Only these decoders are tried: Pillow knows dozens more, among them some that start other programs.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
