@@ -44,7 +44,7 @@ from jaxcam.alphas import exact_alphas as exact_alphas
 from jaxcam.alphas import exp_alphas as exp_alphas
 from jaxcam.alphas import log_softmax_alphas as log_softmax_alphas
 from jaxcam.alphas import softmax_alphas as softmax_alphas
-from jaxcam.derivatives import elementwise_derivatives as elementwise_derivatives
+from jaxcam.derivatives.elementwise import elementwise_derivatives as elementwise_derivatives
 from jaxcam.images.reading import read_image as read_image
 from jaxcam.maps import explanation_map as explanation_map
 from jaxcam.methods import cam as cam
@@ -55,6 +55,6 @@ from jaxcam.methods import grad_cam_weights as grad_cam_weights
 from jaxcam.methods import guided_backprop as guided_backprop
 from jaxcam.methods import guided_grad_cam as guided_grad_cam
 from jaxcam.models._named import named as named
-from jaxcam.version import __version__ as __version__
 from jaxcam.programs.guided_rule import guided as guided
 from jaxcam.programs.linearity import is_piecewise_linear as is_piecewise_linear
+from jaxcam.version import __version__ as __version__

@@ -16,8 +16,8 @@ from jaxtyping import Array, Float
 from jaxcam._callable import Form, ModelFn, formed, name_of, program_of
 from jaxcam._layout import Layout
 from jaxcam._model_checks import check_channels, check_images_layout, check_is_logits
-from jaxcam._score_derivatives import Head
 from jaxcam._split import LayerName, cut, grid_of
+from jaxcam.derivatives.of_score import Head
 from jaxcam.programs.partition import Static, merged, partitioned
 
 

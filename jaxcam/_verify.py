@@ -12,12 +12,12 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from jaxcam import scores
-from jaxcam._score_derivatives import Head
 from jaxcam._verification import equations, sections
 from jaxcam._verification import problem as problems
 from jaxcam._verification.figures import alphas_of, denominator
 from jaxcam._verification.problem import Exact, Problem, derivatives_at, exact
 from jaxcam._verification.report import Verification
+from jaxcam.derivatives.of_score import Head
 
 _ALPHA_ELEMENTS = 1_024
 """Up to here alpha is differentiated for a head that is not proven piecewise linear: for each element of the sample

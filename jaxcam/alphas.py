@@ -13,7 +13,7 @@ loss of digits, happens. **Source**: Chattopadhay et al. 2018 (Grad-CAM++), Eq. 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxcam._closed_forms import exp_derivatives, log_softmax_derivatives, softmax_derivatives, widened
+from jaxcam.derivatives.closed_forms import exp_derivatives, log_softmax_derivatives, softmax_derivatives, widened
 from jaxcam.scores import ClassIdx
 
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from jax import lax
 from support import normal
 
-from jaxcam._cut import narrowest_cut
-from jaxcam._factor import factors
-from jaxcam._fold import marks
+from jaxcam.derivatives.folding import marks
+from jaxcam.derivatives.min_cut import narrowest_cut
+from jaxcam.derivatives.stages import factors
 from jaxcam.programs.linearity import PIECEWISE_LINEAR, dependences
 from jaxcam.programs.program import straight_line
 

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxcam._closed_forms import widened
 from jaxcam._methods.grad_cam import grad_cam_weights
-from jaxcam._score_derivatives import Head, gradient_of_score
+from jaxcam.derivatives.closed_forms import widened
+from jaxcam.derivatives.of_score import Head, gradient_of_score
 from jaxcam.maps import weighted_map
 from jaxcam.scores import ClassIdx, Score
 

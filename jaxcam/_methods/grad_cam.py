@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxcam._score_derivatives import Head, Terms, gradient_of_score, terms
+from jaxcam.derivatives.of_score import Head, Terms, gradient_of_score, terms
 from jaxcam.maps import weighted_map
 from jaxcam.scores import ClassIdx, Score, check_class_idx
 

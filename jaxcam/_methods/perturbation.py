@@ -13,8 +13,8 @@ from jaxtyping import Array, Float
 from jaxcam import scores
 from jaxcam._halves import halves
 from jaxcam._methods.image import checked_image
-from jaxcam._score_derivatives import Head, check_head, scaled_score
 from jaxcam._split import LayerName
+from jaxcam.derivatives.of_score import Head, check_head, scaled_score
 from jaxcam.maps import resized, weighted_map
 
 _CHUNK_SIZE = 32

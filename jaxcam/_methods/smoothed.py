@@ -8,9 +8,9 @@ from jaxtyping import Array, Float, Key
 from jaxcam import scores
 from jaxcam._halves import halves
 from jaxcam._methods.image import checked_image
-from jaxcam._score_derivatives import derivatives_of_score
 from jaxcam._split import LayerName
 from jaxcam.alphas import exact_alphas
+from jaxcam.derivatives.of_score import derivatives_of_score
 from jaxcam.maps import weighted_map
 
 

@@ -41,7 +41,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxcam._verification.figures import Difference, Ratio, ratio, relative_to_largest
 from jaxcam.alphas import exact_alphas
-from jaxcam.derivatives import elementwise_derivatives
+from jaxcam.derivatives.elementwise import elementwise_derivatives
 
 _CHUNK_NUMBERS = 2**22
 

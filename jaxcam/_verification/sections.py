@@ -10,7 +10,7 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxcam import _closed_forms, scores
+from jaxcam import scores
 from jaxcam._verification.figures import (
     Difference,
     MapComparison,
@@ -21,6 +21,7 @@ from jaxcam._verification.figures import (
 )
 from jaxcam._verification.problem import CLOSED_FORMS, Exact, Problem, derivatives_at
 from jaxcam._verification.reference import finite_differences, nested_tapes
+from jaxcam.derivatives import closed_forms as _closed_forms
 
 Three = tuple[Difference, Difference, Difference]
 """One for each of d1, d2, d3."""

@@ -34,8 +34,8 @@ import numpy as np
 from jax.extend.core import Var
 from jaxtyping import Array, Float
 
-from jaxcam._directions import Arrays, Slope, along_basis, along_columns, backward, forward, jacobian_columns
-from jaxcam._factor import Factors, factors
+from jaxcam.derivatives.directions import Arrays, Slope, along_basis, along_columns, backward, forward, jacobian_columns
+from jaxcam.derivatives.stages import Factors, factors
 from jaxcam.programs.program import Program, Stage, num_bytes, runs, straight_line
 
 __all__ = ["elementwise_derivatives"]

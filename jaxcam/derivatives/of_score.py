@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxcam import _closed_forms, scores
+from jaxcam import scores
 from jaxcam.alphas import exact_alphas, ill_conditioned
-from jaxcam.derivatives import elementwise_derivatives
+from jaxcam.derivatives import closed_forms as _closed_forms
+from jaxcam.derivatives.elementwise import elementwise_derivatives
 from jaxcam.programs.linearity import is_piecewise_linear
 
 Head = Callable[[Array], Array]

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 from jax.extend.core import JaxprEqn, Var
 
-from jaxcam._cut import narrowest_cut
-from jaxcam._fold import marks
+from jaxcam.derivatives.folding import marks
+from jaxcam.derivatives.min_cut import narrowest_cut
 from jaxcam.programs.linearity import (
     CONSTANT,
     PIECEWISE_CONSTANT,
