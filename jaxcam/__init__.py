@@ -27,8 +27,6 @@ from jaxcam._evaluation.protocol import Protocol as Protocol
 from jaxcam._explain import explain as explain
 from jaxcam._explanation import Explanation as Explanation
 from jaxcam._explanation import Status as Status
-from jaxcam._layers import Layer as Layer
-from jaxcam._layers import Layers as Layers
 from jaxcam._overlay import Cell as Cell
 from jaxcam._overlay import Row as Row
 from jaxcam._overlay import colour_map as colour_map
@@ -36,14 +34,17 @@ from jaxcam._overlay import gradient_picture as gradient_picture
 from jaxcam._overlay import overlay as overlay
 from jaxcam._overlay import panel as panel
 from jaxcam._overlay import save as save
-from jaxcam._split import layers as layers
-from jaxcam._split import split as split
 from jaxcam._verification.report import Verification as Verification
 from jaxcam._verify import verify as verify
 from jaxcam.alphas import exact_alphas as exact_alphas
 from jaxcam.alphas import exp_alphas as exp_alphas
 from jaxcam.alphas import log_softmax_alphas as log_softmax_alphas
 from jaxcam.alphas import softmax_alphas as softmax_alphas
+from jaxcam.cuts.cut import layers as layers
+from jaxcam.cuts.cut import split as split
+from jaxcam.cuts.layers import Layer as Layer
+from jaxcam.cuts.layers import Layers as Layers
+from jaxcam.cuts.named import named as named
 from jaxcam.derivatives.elementwise import elementwise_derivatives as elementwise_derivatives
 from jaxcam.images.reading import read_image as read_image
 from jaxcam.maps import explanation_map as explanation_map
@@ -54,7 +55,6 @@ from jaxcam.methods import grad_cam_pp_weights as grad_cam_pp_weights
 from jaxcam.methods import grad_cam_weights as grad_cam_weights
 from jaxcam.methods import guided_backprop as guided_backprop
 from jaxcam.methods import guided_grad_cam as guided_grad_cam
-from jaxcam.models._named import named as named
 from jaxcam.programs.guided_rule import guided as guided
 from jaxcam.programs.linearity import is_piecewise_linear as is_piecewise_linear
 from jaxcam.version import __version__ as __version__

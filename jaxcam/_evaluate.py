@@ -15,7 +15,6 @@ from jaxtyping import Array
 
 import jaxcam
 from jaxcam import _arguments
-from jaxcam._callable import ModelFn, name_of
 from jaxcam._evaluation import hosts
 from jaxcam._evaluation.columns import columns_of
 from jaxcam._evaluation.evaluation import Evaluation, table_of
@@ -29,9 +28,10 @@ from jaxcam._evaluation.sources import Source, source_of
 from jaxcam._evaluation.table import Column, Table
 from jaxcam._evaluation.totals import Totals
 from jaxcam._explain import check_evaluates
-from jaxcam._halves import check_model, network_of, subject_of
-from jaxcam._layout import Layout
 from jaxcam._raw_maps import Choice
+from jaxcam.cuts.grid import Layout
+from jaxcam.cuts.halves import check_model, network_of, subject_of
+from jaxcam.cuts.model import ModelFn, name_of
 from jaxcam.images.preprocessing import Preprocessing
 from jaxcam.progress import Progress
 

@@ -9,12 +9,12 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from jaxcam import _arguments, scores
-from jaxcam._callable import ModelFn
 from jaxcam._explained import Request, explained, image_of
 from jaxcam._explanation import Explanation
-from jaxcam._halves import check_model, subject_of
-from jaxcam._layout import Layout
-from jaxcam.models._training import in_training
+from jaxcam.cuts.grid import Layout
+from jaxcam.cuts.halves import check_model, subject_of
+from jaxcam.cuts.model import ModelFn
+from jaxcam.cuts.training import in_training
 
 
 def explain(

@@ -18,8 +18,8 @@ from jaxcam._evaluation.masks import Plan
 from jaxcam._evaluation.program import explained_blocks
 from jaxcam._evaluation.requests import parsed, requests_of
 from jaxcam._evaluation.shuffled import behind, shuffled
-from jaxcam._halves import subject_of
-from jaxcam._layout import Layout
+from jaxcam.cuts.grid import Layout
+from jaxcam.cuts.halves import subject_of
 from jaxcam.images import Preprocessing
 
 evaluate = partial(inspect.unwrap(jaxcam.evaluate), show_progress=False, num_resamples=20)

@@ -10,7 +10,7 @@ from support import brute_force_derivatives, gap_head, normal, relu_head, smooth
 
 import jaxcam
 from jaxcam import maps, methods, scores
-from jaxcam._halves import Halves
+from jaxcam.cuts.halves import Halves
 
 # Two channels on a 1 x 2 grid. S_0 = 3 a - 2 b + c d with A = [[a, b], [c, d]], positions by channels.
 A = jnp.array([[[1.0, 2.0], [4.0, 0.5]]])

@@ -13,7 +13,7 @@ from jax.ad_checkpoint import checkpoint_name as tag
 from support import normal
 
 import jaxcam
-from jaxcam import _split
+from jaxcam.cuts import cut as _split
 
 P, X = foreign.parameters(), foreign.example()
 W = normal(1, 3, 4)

@@ -18,8 +18,8 @@ from jaxcam._evaluation.protocol import Protocol
 from jaxcam._evaluation.shuffled import shuffled
 from jaxcam._explained import Request, explained, image_of
 from jaxcam._explanation import Explanation, Status
-from jaxcam._halves import Subject
 from jaxcam._raw_maps import takes
+from jaxcam.cuts.halves import Subject
 
 
 class Block(NamedTuple):

@@ -21,7 +21,7 @@ from jaxcam._evaluation.program import Block, explained_blocks
 from jaxcam._evaluation.sources import Source
 from jaxcam._evaluation.table import Column
 from jaxcam._evaluation.truths import against_truth
-from jaxcam._halves import Subject
+from jaxcam.cuts.halves import Subject
 
 _NOTE_BYTES = 1024
 _ABSENT, _GOOD, _BAD = 0, 1, 2

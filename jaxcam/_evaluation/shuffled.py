@@ -12,7 +12,7 @@ from jax.extend.core import Jaxpr, Literal
 from jaxtyping import Array
 
 from jaxcam._explained import Request
-from jaxcam._halves import Subject, model_of, sliced, takes_layer
+from jaxcam.cuts.halves import Subject, model_of, sliced, takes_layer
 
 
 def shuffled(subject: Subject, request: Request, arrays: list[Any], image: jax.ShapeDtypeStruct) -> list[Any]:

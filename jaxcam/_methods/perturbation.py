@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxcam import scores
-from jaxcam._halves import halves
 from jaxcam._methods.image import checked_image
-from jaxcam._split import LayerName
+from jaxcam.cuts.cut import LayerName
+from jaxcam.cuts.halves import halves
 from jaxcam.derivatives.of_score import Head, check_head, scaled_score
 from jaxcam.maps import resized, weighted_map
 

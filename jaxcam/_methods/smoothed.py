@@ -6,10 +6,10 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from jaxcam import scores
-from jaxcam._halves import halves
 from jaxcam._methods.image import checked_image
-from jaxcam._split import LayerName
 from jaxcam.alphas import exact_alphas
+from jaxcam.cuts.cut import LayerName
+from jaxcam.cuts.halves import halves
 from jaxcam.derivatives.of_score import derivatives_of_score
 from jaxcam.maps import weighted_map
 

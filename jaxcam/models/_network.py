@@ -10,9 +10,9 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
+from jaxcam.cuts.training import in_training
 from jaxcam.images.preprocessing import Preprocessing
 from jaxcam.models._layers import Dropout, GlobalAveragePool, Random
-from jaxcam.models._training import in_training
 
 Images = Float[Array, "n H W d"] | Float[np.ndarray, "n H W d"]
 

@@ -80,8 +80,8 @@ from jaxcam._evaluation import hosts
 from jaxcam._evaluation.masks import Plan
 from jaxcam._evaluation.program import explained_blocks
 from jaxcam._evaluation.requests import requests_of
-from jaxcam._halves import subject_of
-from jaxcam._layout import Layout
+from jaxcam.cuts.halves import subject_of
+from jaxcam.cuts.grid import Layout
 model = jaxcam.models.mini_resnet()
 subject, arrays = subject_of(model, (None,), jax.ShapeDtypeStruct((64, 64, 3), jnp.float32), None, Layout())
 plan = Plan(tuple(requests_of(["grad_cam", "grad_cam_pp", "grad_cam_positive"], None).values()), jaxcam.Protocol(),

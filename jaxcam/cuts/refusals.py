@@ -3,8 +3,8 @@
 import jax
 from jax.extend.core import JaxprEqn, Var
 
-from jaxcam._layout import Layout
-from jaxcam._split import Cut
+from jaxcam.cuts.cut import Cut
+from jaxcam.cuts.grid import Layout
 from jaxcam.programs.program import shape
 
 

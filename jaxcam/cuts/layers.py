@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from jax.typing import DTypeLike
 
-from jaxcam._sites import Analysis, Site
+from jaxcam.cuts.sites import Analysis, Site
 from jaxcam.programs.program import shape
 
 __all__ = ["Grid", "Layer", "Layers", "chosen", "listed"]

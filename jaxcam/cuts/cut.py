@@ -18,9 +18,9 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Var
 from jaxtyping import Array, Float
 
-from jaxcam._callable import Form, ModelFn, formed, program_of
-from jaxcam._layers import Grid, Layers, chosen, listed
-from jaxcam._sites import analysed, is_open, place_of_result
+from jaxcam.cuts.layers import Grid, Layers, chosen, listed
+from jaxcam.cuts.model import Form, ModelFn, formed, program_of
+from jaxcam.cuts.sites import analysed, is_open, place_of_result
 from jaxcam.programs.program import Program, Stage, needed, straight_line
 
 __all__ = ["Cut", "cut", "grid_of", "layers", "split"]

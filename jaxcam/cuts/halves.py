@@ -13,10 +13,10 @@ import jax.numpy as jnp
 from jax.extend.core import jaxpr_as_fun
 from jaxtyping import Array, Float
 
-from jaxcam._callable import Form, ModelFn, formed, name_of, program_of
-from jaxcam._layout import Layout
-from jaxcam._model_checks import check_channels, check_images_layout, check_is_logits
-from jaxcam._split import LayerName, cut, grid_of
+from jaxcam.cuts.cut import LayerName, cut, grid_of
+from jaxcam.cuts.grid import Layout
+from jaxcam.cuts.model import Form, ModelFn, formed, name_of, program_of
+from jaxcam.cuts.refusals import check_channels, check_images_layout, check_is_logits
 from jaxcam.derivatives.of_score import Head
 from jaxcam.programs.partition import Static, merged, partitioned
 
