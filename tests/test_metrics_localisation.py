@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from jaxcam import metrics
-from jaxcam._metrics.localisation import heatmap_boxes_numpy
-from jaxcam._metrics.pointing import dilated
+from jaxcam.metrics.localisation import heatmap_boxes_numpy
+from jaxcam.metrics.pointing import dilated
 
 NAN, INF = math.nan, math.inf
 

@@ -15,8 +15,8 @@ from jaxtyping import Array
 
 from jaxcam import metrics
 from jaxcam._evaluation.masks import AXIS, Plan, background_of, confidence_of, network_input
-from jaxcam._metrics.curves import ranks
 from jaxcam.cuts.halves import Subject
+from jaxcam.metrics.curves import ranks
 
 _SPLIT = PartitionSpec(AXIS)
 

@@ -10,7 +10,7 @@ from jaxcam._evaluation import hosts
 from jaxcam._evaluation.examples import View
 from jaxcam._evaluation.program import Block, Truth, compared_blocks
 from jaxcam._evaluation.protocol import Protocol
-from jaxcam._metrics.localisation import heatmap_boxes_numpy
+from jaxcam.metrics.localisation import heatmap_boxes_numpy
 
 _HIT = 0.5  # Selvaraju et al. 2017, section 4.1, as in the ILSVRC localisation task
 

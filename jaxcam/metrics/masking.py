@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxcam._metrics.arguments import (
+from jaxcam.metrics.operands import (
     Heatmap,
     Image,
     check_heatmap,

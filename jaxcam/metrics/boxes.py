@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Num
 
-from jaxcam._metrics.arguments import checked_count, where_defined
+from jaxcam.metrics.operands import checked_count, where_defined
 
 Box = Num[Array, "4"] | Num[np.ndarray, "4"]
 Boxes = Num[Array, "m 4"] | Num[np.ndarray, "m 4"]

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxcam._metrics.arguments import Values, check_floating, check_same_shape, together, where_defined, widest
+from jaxcam.metrics.operands import Values, check_floating, check_same_shape, together, where_defined, widest
 
 
 def _checked(**values: Values) -> tuple[Array, ...]:

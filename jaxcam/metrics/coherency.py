@@ -6,7 +6,7 @@ Maps have any number of spatial axes, for one image.
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxcam._metrics.arguments import Map, Values, check_floating, check_same_shape, together, where_defined, widest
+from jaxcam.metrics.operands import Map, Values, check_floating, check_same_shape, together, where_defined, widest
 
 
 def _correlation(a: Array, b: Array) -> Array:

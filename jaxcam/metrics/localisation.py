@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from scipy import ndimage
 
-from jaxcam._metrics.arguments import (
+from jaxcam.metrics.operands import (
     Heatmap,
     Mask,
     check_floating,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from jaxcam._metrics.arguments import Heatmap, Mask, check_heatmap, check_mask, checked_number, together, where_defined
+from jaxcam.metrics.operands import Heatmap, Mask, check_heatmap, check_mask, checked_number, together, where_defined
 
 
 def pointing_game(heatmap: Heatmap, mask: Mask, *, tolerance: float = 15.0) -> Float[Array, ""]:

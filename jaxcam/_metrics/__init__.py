@@ -1,1 +1,0 @@
-"""The rooms of `jaxcam.metrics`: one kind of metric a file."""
