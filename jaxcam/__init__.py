@@ -27,13 +27,6 @@ from jaxcam._evaluation.protocol import Protocol as Protocol
 from jaxcam._explain import explain as explain
 from jaxcam._explanation import Explanation as Explanation
 from jaxcam._explanation import Status as Status
-from jaxcam._overlay import Cell as Cell
-from jaxcam._overlay import Row as Row
-from jaxcam._overlay import colour_map as colour_map
-from jaxcam._overlay import gradient_picture as gradient_picture
-from jaxcam._overlay import overlay as overlay
-from jaxcam._overlay import panel as panel
-from jaxcam._overlay import save as save
 from jaxcam._verification.report import Verification as Verification
 from jaxcam._verify import verify as verify
 from jaxcam.alphas import exact_alphas as exact_alphas
@@ -55,6 +48,13 @@ from jaxcam.methods import grad_cam_pp_weights as grad_cam_pp_weights
 from jaxcam.methods import grad_cam_weights as grad_cam_weights
 from jaxcam.methods import guided_backprop as guided_backprop
 from jaxcam.methods import guided_grad_cam as guided_grad_cam
+from jaxcam.pictures.overlays import Cell as Cell
+from jaxcam.pictures.overlays import Row as Row
+from jaxcam.pictures.overlays import colour_map as colour_map
+from jaxcam.pictures.overlays import gradient_picture as gradient_picture
+from jaxcam.pictures.overlays import overlay as overlay
+from jaxcam.pictures.overlays import panel as panel
+from jaxcam.pictures.overlays import save as save
 from jaxcam.programs.guided_rule import guided as guided
 from jaxcam.programs.linearity import is_piecewise_linear as is_piecewise_linear
 from jaxcam.version import __version__ as __version__

@@ -8,10 +8,10 @@ from pathlib import Path
 from jaxcam._commands.networks import MODELS_HELP, WEIGHTS_HELP, network
 from jaxcam._commands.parser import Parser, UsageError, one_line, printable, report
 from jaxcam._commands.report import explained, panel_of, table_of
-from jaxcam._overlay import save
 from jaxcam.images.reading import read_image
 from jaxcam.methods import METHODS
 from jaxcam.models import EMBEDDED_MODELS, MODELS, Network
+from jaxcam.pictures.overlays import save
 from jaxcam.progress import progress
 
 _DEFAULT_METHODS = ("grad_cam", "grad_cam_pp", "cam", "guided_grad_cam")

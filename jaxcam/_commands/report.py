@@ -13,10 +13,10 @@ from PIL import Image
 from jaxcam import maps
 from jaxcam._explain import explain
 from jaxcam._explanation import Status
-from jaxcam._overlay import Cell, Row, gradient_picture, overlay, panel
 from jaxcam._raw_maps import takes
 from jaxcam.methods import METHODS
 from jaxcam.models import Network
+from jaxcam.pictures.overlays import Cell, Row, gradient_picture, overlay, panel
 
 _SHOWN_E = ("grad_cam_pp", "grad_cam", "cam")
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image, ImageDraw
 
-from jaxcam._pictures.colormap import colour_map
-from jaxcam._pictures.text import Align, Line, draw_lines, load_style, set_text, text_height, text_width
 from jaxcam.images.picture import to_pillow
+from jaxcam.pictures.colours import colour_map
+from jaxcam.pictures.lettering import Align, Line, draw_lines, load_style, set_text, text_height, text_width
 
 Type = tuple[int | float, str]
 """A size in points and a colour."""

@@ -23,10 +23,10 @@ from jax import Array
 from jaxtyping import Float
 from PIL import Image
 
-from jaxcam._pictures.colormap import anchor_colours
-from jaxcam._pictures.panel_parts import DARK, GREY, Page, Scale, common_size, scaled
-from jaxcam._pictures.text import text_height, text_width
 from jaxcam.images.picture import checked_picture, over_white, to_pillow
+from jaxcam.pictures.colours import anchor_colours
+from jaxcam.pictures.lettering import text_height, text_width
+from jaxcam.pictures.page import DARK, GREY, Page, Scale, common_size, scaled
 
 _TITLE, _SUBTITLE, _HEADING, _LABEL, _SUBLABEL = (17, DARK), (12, GREY), (13, DARK), (13, DARK), (12, GREY)
 _MARGIN, _COLUMN_GAP, _ROW_GAP, _LEAD_GAP, _LABEL_GAP, _BAR_GAP = 20, 8, 12, 22, 10, 14

@@ -1,1 +1,0 @@
-"""Pictures as Pillow images: preprocessing, colours, text, panels, files. See `jaxcam.images` and `jaxcam.overlay`."""
