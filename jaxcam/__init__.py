@@ -22,7 +22,6 @@ from jaxcam import scenes as scenes
 from jaxcam import scores as scores
 from jaxcam._evaluate import evaluate as evaluate
 from jaxcam._evaluation.evaluation import Evaluation as Evaluation
-from jaxcam._evaluation.examples import Example as Example
 from jaxcam._evaluation.protocol import Protocol as Protocol
 from jaxcam._explain import explain as explain
 from jaxcam._explanation import Explanation as Explanation
@@ -38,6 +37,7 @@ from jaxcam.cuts.cut import split as split
 from jaxcam.cuts.layers import Layer as Layer
 from jaxcam.cuts.layers import Layers as Layers
 from jaxcam.cuts.named import named as named
+from jaxcam.datasets.examples import Example as Example
 from jaxcam.derivatives.elementwise import elementwise_derivatives as elementwise_derivatives
 from jaxcam.images.reading import read_image as read_image
 from jaxcam.maps import explanation_map as explanation_map

@@ -24,7 +24,6 @@ from jaxcam._evaluation.masks import GROUPS, Plan
 from jaxcam._evaluation.protocol import Protocol, differences
 from jaxcam._evaluation.requests import Methods, requests_of
 from jaxcam._evaluation.run import Job, steps
-from jaxcam._evaluation.sources import Source, source_of
 from jaxcam._evaluation.table import Column, Table
 from jaxcam._evaluation.totals import Totals
 from jaxcam._explain import check_evaluates
@@ -32,6 +31,7 @@ from jaxcam._raw_maps import Choice
 from jaxcam.cuts.grid import Layout
 from jaxcam.cuts.halves import check_model, network_of, subject_of
 from jaxcam.cuts.model import ModelFn, name_of
+from jaxcam.datasets.sources import Source, source_of
 from jaxcam.images.preprocessing import Preprocessing
 from jaxcam.progress import Progress
 

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from jaxcam._evaluation.annotations import read_annotations, resolved
-from jaxcam._evaluation.class_index import ClassIndex
-from jaxcam._evaluation.regions import Polygons, Runs, drawn
+from jaxcam.datasets.annotations import read_annotations, resolved
+from jaxcam.datasets.class_index import ClassIndex
+from jaxcam.datasets.regions import Polygons, Runs, drawn
 
 NAMES = ("tabby", "tiger cat", "crane", "crane", "great white shark, white shark, man-eater", "dog")
 

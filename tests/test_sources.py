@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from jaxcam import scenes
-from jaxcam._evaluation.examples import Example, truth_of
-from jaxcam._evaluation.files import files_in, files_of, matched
-from jaxcam._evaluation.sources import source_of
-from jaxcam._evaluation.views import framed, moved_boxes, moved_masks
+from jaxcam.datasets.examples import Example, truth_of
+from jaxcam.datasets.image_files import files_in, files_of, matched
+from jaxcam.datasets.sources import source_of
+from jaxcam.datasets.views import framed, moved_boxes, moved_masks
 from jaxcam.images import Preprocessing, read_image
 
 PLAIN = Preprocessing()

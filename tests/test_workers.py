@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcam._evaluation import workers
-from jaxcam._evaluation.sources import source_of
-from jaxcam._evaluation.views import Seen, seen_file
-from jaxcam._evaluation.workers import Decoder, checked_num_workers, packed
+from jaxcam.datasets import decoding as workers
+from jaxcam.datasets.decoding import Decoder, checked_num_workers, packed
+from jaxcam.datasets.sources import source_of
+from jaxcam.datasets.views import Seen, seen_file
 from jaxcam.images import Preprocessing
 
 SMALL = Preprocessing(resize=20, crop=16)
@@ -132,7 +132,7 @@ def crashing(monkeypatch, tmp_path):
     (package / "crashing_worker.py").write_text(
         textwrap.dedent("""
             import os, signal
-            from jaxcam._evaluation import decode_worker as worker
+            from jaxcam.datasets import decode_worker as worker
             decode = worker.seen_file
             def crash(path, preprocessing):
                 if os.path.basename(path) in os.environ["CRASH"].split():
@@ -253,7 +253,7 @@ def test_a_script_without_main_guard_and_the_end_of_its_process(folder, tmp_path
         textwrap.dedent(f"""
             import os, signal, sys
             sys.path.insert(0, {str(Path(workers.__file__).parents[2])!r})
-            from jaxcam._evaluation.sources import source_of
+            from jaxcam.datasets.sources import source_of
             from jaxcam.images import Preprocessing
             views = source_of({str(folder)!r}).views(
                 range(30), preprocessing=Preprocessing(resize=20, crop=16), num_workers=1, prefetch=2)
@@ -319,5 +319,5 @@ def test_out_of_memory_is_one_bad_image(folder, monkeypatch):
     def no_memory(path):
         raise MemoryError
 
-    monkeypatch.setattr("jaxcam._evaluation.views.read_image", no_memory)
+    monkeypatch.setattr("jaxcam.datasets.views.read_image", no_memory)
     assert seen_file(folder / "00.jpg", SMALL) == Seen(None, error="not enough memory (MemoryError)")

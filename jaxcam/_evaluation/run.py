@@ -14,14 +14,14 @@ from jax.sharding import Mesh
 
 from jaxcam._evaluation import hosts
 from jaxcam._evaluation.curves import curves_of
-from jaxcam._evaluation.examples import View
 from jaxcam._evaluation.journal import Record
 from jaxcam._evaluation.masks import Plan
 from jaxcam._evaluation.program import Block, explained_blocks
-from jaxcam._evaluation.sources import Source
 from jaxcam._evaluation.table import Column
 from jaxcam._evaluation.truths import against_truth
 from jaxcam.cuts.halves import Subject
+from jaxcam.datasets.examples import View
+from jaxcam.datasets.sources import Source
 
 _NOTE_BYTES = 1024
 _ABSENT, _GOOD, _BAD = 0, 1, 2

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jaxcam._evaluation.examples import Example
 from jaxcam._scenes.arguments import checked_int, checked_key, checked_num, checked_size
 from jaxcam._scenes.parts import MAX_INSTANCES
+from jaxcam.datasets.examples import Example
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxcam._evaluation.examples import checked_boxes
-from jaxcam._evaluation.regions import Region
+from jaxcam.datasets.examples import checked_boxes
+from jaxcam.datasets.regions import Region
 
 
 class Entry(NamedTuple):

@@ -9,7 +9,8 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, NamedTuple
 
-from jaxcam._evaluation.examples import (
+from jaxcam.datasets.decoding import Decoder
+from jaxcam.datasets.examples import (
     NO_TRUTH,
     Truth,
     View,
@@ -20,8 +21,7 @@ from jaxcam._evaluation.examples import (
     printable,
     truth_of,
 )
-from jaxcam._evaluation.views import Seen, seen_picture, view_of
-from jaxcam._evaluation.workers import Decoder
+from jaxcam.datasets.views import Seen, seen_picture, view_of
 from jaxcam.images.preprocessing import Preprocessing
 
 _AHEAD_OF_EACH_WORKER = 4

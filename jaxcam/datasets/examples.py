@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxcam._evaluation.regions import Region
+from jaxcam.datasets.regions import Region
 
 UNKNOWN = -1
 

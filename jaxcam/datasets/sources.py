@@ -17,13 +17,13 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
-from jaxcam._evaluation.annotated import annotated_items
-from jaxcam._evaluation.class_index import ClassIndex
-from jaxcam._evaluation.examples import NO_TRUTH, Example, View, is_path, one_line, printable
-from jaxcam._evaluation.files import ImageFile, files_in, files_of
-from jaxcam._evaluation.fingerprint import checked_description, content, fingerprint
-from jaxcam._evaluation.items import Item, item_of, views_of
-from jaxcam._evaluation.workers import checked_num_workers
+from jaxcam.datasets.annotated import annotated_items
+from jaxcam.datasets.class_index import ClassIndex
+from jaxcam.datasets.decoding import checked_num_workers
+from jaxcam.datasets.examples import NO_TRUTH, Example, View, is_path, one_line, printable
+from jaxcam.datasets.fingerprint import checked_description, content, fingerprint
+from jaxcam.datasets.image_files import ImageFile, files_in, files_of
+from jaxcam.datasets.items import Item, item_of, views_of
 from jaxcam.images.preprocessing import Preprocessing
 
 

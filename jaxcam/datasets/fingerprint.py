@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxcam._evaluation.examples import Truth
-from jaxcam._evaluation.regions import Region, Runs
+from jaxcam.datasets.examples import Truth
+from jaxcam.datasets.regions import Region, Runs
 
 
 def fingerprint(items: Iterable[tuple[str, Truth | str]]) -> str:

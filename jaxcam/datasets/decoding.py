@@ -28,12 +28,12 @@ from typing import Any
 
 import numpy as np
 
-from jaxcam._evaluation.examples import one_line
-from jaxcam._evaluation.views import Seen, seen_file
+from jaxcam.datasets.examples import one_line
+from jaxcam.datasets.views import Seen, seen_file
 from jaxcam.images.preprocessing import Preprocessing
 
 READY = "ready"
-_MODULE = "jaxcam._evaluation.decode_worker"
+_MODULE = "jaxcam.datasets.decode_worker"
 _ASKED_AHEAD = 2
 _DEATHS_OF_AN_IMAGE = 2
 _DEATHS_IN_A_ROW = 6

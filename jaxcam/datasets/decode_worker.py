@@ -10,8 +10,8 @@ import os
 import pickle
 import sys
 
-from jaxcam._evaluation.views import seen_file
-from jaxcam._evaluation.workers import READY, packed
+from jaxcam.datasets.decoding import READY, packed
+from jaxcam.datasets.views import seen_file
 
 
 def main() -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxcam._evaluation.entries import Entry, entry_boxes, entry_file, entry_size, malformed
-from jaxcam._evaluation.regions import Polygons, Region, Runs
+from jaxcam.datasets.entries import Entry, entry_boxes, entry_file, entry_size, malformed
+from jaxcam.datasets.regions import Polygons, Region, Runs
 
 
 def coco_entries(content: dict[str, Any], source: str) -> list[Entry]:

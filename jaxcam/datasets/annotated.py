@@ -3,11 +3,11 @@
 import os
 from typing import Any
 
-from jaxcam._evaluation.annotations import read_annotations, resolved
-from jaxcam._evaluation.class_index import ClassIndex
-from jaxcam._evaluation.examples import printable
-from jaxcam._evaluation.files import ImageFile, matched
-from jaxcam._evaluation.items import Item
+from jaxcam.datasets.annotations import read_annotations, resolved
+from jaxcam.datasets.class_index import ClassIndex
+from jaxcam.datasets.examples import printable
+from jaxcam.datasets.image_files import ImageFile, matched
+from jaxcam.datasets.items import Item
 
 
 def annotated_items(

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxcam._evaluation.annotations_coco import coco_entries
-from jaxcam._evaluation.annotations_own import own_entries
-from jaxcam._evaluation.annotations_voc import voc_entries
-from jaxcam._evaluation.class_index import ClassIndex
-from jaxcam._evaluation.entries import Entry
-from jaxcam._evaluation.examples import UNKNOWN, Truth
+from jaxcam.datasets.class_index import ClassIndex
+from jaxcam.datasets.coco import coco_entries
+from jaxcam.datasets.entries import Entry
+from jaxcam.datasets.examples import UNKNOWN, Truth
+from jaxcam.datasets.own_format import own_entries
+from jaxcam.datasets.voc import voc_entries
 
 
 class Annotations(NamedTuple):

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcam._evaluation.entries import Entry, entry_boxes, entry_file, entry_size, malformed
+from jaxcam.datasets.entries import Entry, entry_boxes, entry_file, entry_size, malformed
 
 _SLIPS = {
     "box": "boxes", "bbox": "boxes", "bboxes": "boxes", "bounding_boxes": "boxes", "class": "label", "lable": "label",

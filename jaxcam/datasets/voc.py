@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from jaxcam._evaluation.entries import Entry, entry_boxes, entry_file, entry_size
+from jaxcam.datasets.entries import Entry, entry_boxes, entry_file, entry_size
 
 
 def voc_entries(folder: Path, source: str) -> list[Entry]:

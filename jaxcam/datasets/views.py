@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 from PIL import Image
 
-from jaxcam._evaluation.examples import Truth, View, bad_view, one_line
-from jaxcam._evaluation.regions import drawn
+from jaxcam.datasets.examples import Truth, View, bad_view, one_line
+from jaxcam.datasets.regions import drawn
 from jaxcam.images.picture import checked_picture
 from jaxcam.images.preprocessing import Preprocessing, _resized_shape
 from jaxcam.images.reading import read_image

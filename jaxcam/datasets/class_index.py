@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from jaxcam._evaluation.examples import UNKNOWN, checked_label
+from jaxcam.datasets.examples import UNKNOWN, checked_label
 
 _IMAGENET_CLASSES = 1000
 
