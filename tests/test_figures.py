@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcam._scenes.figures import CLASS_NAMES, signed_distance
+from jaxcam.scenes.figures import CLASS_NAMES, signed_distance
 
 SPAN = 2.6  # side of the square on which figures are measured
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jax import numpy as jnp
 
-from jaxcam.pictures.overlays import colour_map, overlay
+from jaxcam.pictures import colour_map, overlay
 
 RNG = np.random.default_rng(0)
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from jax import numpy as jnp
 from PIL import Image, ImageFont
 
+from jaxcam.pictures import Cell, Row, colour_map, panel
 from jaxcam.pictures.lettering import Line, load_style, readable, set_text
-from jaxcam.pictures.overlays import Cell, Row, colour_map, panel
 
 RNG = np.random.default_rng(0)
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from jaxcam import scenes
-from jaxcam._scenes.figures import signed_distance
-from jaxcam._scenes.layout import layout
-from jaxcam._scenes.paint import paint
-from jaxcam._scenes.visibility import unhidden
+from jaxcam.scenes.figures import signed_distance
+from jaxcam.scenes.layout import layout
+from jaxcam.scenes.paint import paint
+from jaxcam.scenes.visibility import unhidden
 
 NUM_CLASSES = len(scenes.CLASS_NAMES)
 NUM = 2048

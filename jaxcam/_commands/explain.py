@@ -11,7 +11,7 @@ from jaxcam._commands.report import explained, panel_of, table_of
 from jaxcam.images.reading import read_image
 from jaxcam.methods import METHODS
 from jaxcam.models import EMBEDDED_MODELS, MODELS, Network
-from jaxcam.pictures.overlays import save
+from jaxcam.pictures import save
 from jaxcam.progress import progress
 
 _DEFAULT_METHODS = ("grad_cam", "grad_cam_pp", "cam", "guided_grad_cam")

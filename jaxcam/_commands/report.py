@@ -16,7 +16,7 @@ from jaxcam._explanation import Status
 from jaxcam._raw_maps import takes
 from jaxcam.methods import METHODS
 from jaxcam.models import Network
-from jaxcam.pictures.overlays import Cell, Row, gradient_picture, overlay, panel
+from jaxcam.pictures import Cell, Row, gradient_picture, overlay, panel
 
 _SHOWN_E = ("grad_cam_pp", "grad_cam", "cam")
 

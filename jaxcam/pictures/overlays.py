@@ -11,12 +11,6 @@ from jaxtyping import Float
 from PIL import Image
 
 from jaxcam.images.picture import checked_heat, checked_picture, to_pillow
-from jaxcam.pictures.colours import colour_map as colour_map
-from jaxcam.pictures.gradients import gradient_picture as gradient_picture
-from jaxcam.pictures.panels import Cell as Cell
-from jaxcam.pictures.panels import Row as Row
-from jaxcam.pictures.panels import panel as panel
-from jaxcam.pictures.saving import save as save
 
 
 def overlay(

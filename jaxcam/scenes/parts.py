@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxcam._scenes.figures import signed_distance
+from jaxcam.scenes.figures import signed_distance
 
 MAX_INSTANCES = 4
 

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jaxcam._scenes.parts import MAX_INSTANCES, Arcs, Background, Instances, Layout, Strokes
-from jaxcam._scenes.visibility import accepted_bars, closeness, unhidden
+from jaxcam.scenes.parts import MAX_INSTANCES, Arcs, Background, Instances, Layout, Strokes
+from jaxcam.scenes.visibility import accepted_bars, closeness, unhidden
 
 NUM_STICKS, NUM_ARCS, NUM_BARS = 9, 3, 2
 COARSE, FINE = 6, 29  # lattice sides of the two value noises

@@ -6,7 +6,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
-from jaxcam._scenes.figures import CLASS_NAMES
+from jaxcam.scenes.figures import CLASS_NAMES
 
 MIN_SIZE, MAX_SIZE = 32, 2048
 

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from jaxcam._scenes.figures import signed_distance
-from jaxcam._scenes.parts import MAX_INSTANCES, Instances, Strokes, instance_distance, stroke_distance
+from jaxcam.scenes.figures import signed_distance
+from jaxcam.scenes.parts import MAX_INSTANCES, Instances, Strokes, instance_distance, stroke_distance
 
 MIN_VISIBLE = 0.67
 _REACH = 1.35  # a figure lies within this many radii of its centre, however sheared

@@ -10,9 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jaxcam._scenes.arguments import checked_int, checked_key, checked_num, checked_size
-from jaxcam._scenes.parts import MAX_INSTANCES
 from jaxcam.datasets.examples import Example
+from jaxcam.scenes.accepted import checked_int, checked_key, checked_num, checked_size
+from jaxcam.scenes.drawing import CHUNK, draw_chunks, pair_contents, scene_contents
+from jaxcam.scenes.parts import MAX_INSTANCES
+from jaxcam.version import __version__
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,6 @@ class Dataset:
     @property
     def description(self) -> dict[str, Any]:
         """What the results depend on, as JSON can hold it."""
-        from jaxcam import __version__  # defined after everything is imported
-
         numbers = self._scenes
         whole = numbers == range(self.num)
         return {
@@ -121,30 +121,24 @@ class Dataset:
 
 def chunk_length(size: int) -> int:
     """How many scenes are drawn at once: as `scenes.batch` does, since another number would round differently."""
-    from jaxcam import scenes  # which imports this module
-
-    return max(1, scenes._CHUNK * 64 * 64 // size**2)
+    return max(1, CHUNK * 64 * 64 // size**2)
 
 
 @lru_cache(maxsize=4)
 def _chunk(kind: str, seed: int, num_instances: int | None, size: int, chunk: int) -> tuple[np.ndarray, ...]:
-    from jaxcam import scenes  # which imports this module
-
     length = chunk_length(size)
     given = None if num_instances is None else jnp.asarray(num_instances, jnp.int32)
     first = jnp.asarray(chunk * length, jnp.uint32)
     contents = _contents(checked_key(seed), first, given, kind=kind, length=length)
-    return tuple(np.asarray(leaf) for leaf in scenes._draw_chunks(contents, size, length))
+    return tuple(np.asarray(leaf) for leaf in draw_chunks(contents, size, length))
 
 
 @partial(jax.jit, static_argnames=("kind", "length"))
 def _contents(key: Array, first: Array, num_instances: Array | None, *, kind: str, length: int) -> Any:
-    from jaxcam import scenes  # which imports this module
-
     def one(index: Array) -> Any:
         own = jax.random.fold_in(key, index)
         if kind == "pair":
-            return scenes._pair_contents(own, None)
-        return scenes._scene_contents(own, None, num_instances)
+            return pair_contents(own, None)
+        return scene_contents(own, None, num_instances)
 
     return jax.vmap(one)(first + jnp.arange(length, dtype=jnp.uint32))

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from jaxcam._scenes.figures import signed_distance
-from jaxcam._scenes.parts import (
+from jaxcam.scenes.figures import signed_distance
+from jaxcam.scenes.parts import (
     MAX_INSTANCES,
     Background,
     Instances,

@@ -17,14 +17,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
-from jaxcam._scenes.arguments import checked_classes, checked_int, checked_key, checked_num, checked_size
-from jaxcam._scenes.dataset import Dataset as Dataset
-from jaxcam._scenes.figures import CLASS_NAMES as CLASS_NAMES
-from jaxcam._scenes.layout import layout
-from jaxcam._scenes.paint import paint, tight_boxes
-from jaxcam._scenes.parts import MAX_INSTANCES as MAX_INSTANCES
+from jaxcam.scenes.accepted import checked_classes, checked_int, checked_key, checked_num, checked_size
+from jaxcam.scenes.figures import CLASS_NAMES
+from jaxcam.scenes.layout import layout
+from jaxcam.scenes.paint import paint, tight_boxes
+from jaxcam.scenes.parts import MAX_INSTANCES
 
-_CHUNK = 64  # scenes drawn at once at 64 pixels
+CHUNK = 64  # scenes drawn at once at 64 pixels
 
 
 class Scene(NamedTuple):
@@ -55,7 +54,7 @@ class _Contents(NamedTuple):
 
 
 @jax.jit
-def _scene_contents(key: Array, class_idx: Array | None, num_instances: Array | None) -> _Contents:
+def scene_contents(key: Array, class_idx: Array | None, num_instances: Array | None) -> _Contents:
     class_key, number_key, layout_key = jax.random.split(key, 3)
     if class_idx is None:
         class_idx = jax.random.randint(class_key, (), 0, len(CLASS_NAMES), jnp.int32)
@@ -66,7 +65,7 @@ def _scene_contents(key: Array, class_idx: Array | None, num_instances: Array | 
 
 
 @jax.jit
-def _pair_contents(key: Array, classes: Array | None) -> _Contents:
+def pair_contents(key: Array, classes: Array | None) -> _Contents:
     class_key, number_key, layout_key = jax.random.split(key, 3)
     if classes is None:
         lowest = jnp.array([0, 1], jnp.int32)
@@ -91,7 +90,7 @@ def _draw(contents: _Contents, size: int) -> Scene:
 
 
 @partial(jax.jit, static_argnames=("size", "chunk"))
-def _draw_chunks(contents: _Contents, size: int, chunk: int) -> Scene:
+def draw_chunks(contents: _Contents, size: int, chunk: int) -> Scene:
     chunks = jax.tree.map(lambda leaf: leaf.reshape(-1, chunk, *leaf.shape[1:]), contents)
     drawn = jax.lax.map(jax.vmap(partial(_draw, size=size)), chunks)
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), drawn)
@@ -122,7 +121,7 @@ def scene(
     checked_size(size)
     class_idx = checked_int(class_idx, "class_idx", 0, len(CLASS_NAMES) - 1)
     num_instances = checked_int(num_instances, "num_instances", 1, MAX_INSTANCES)
-    return _draw(_scene_contents(checked_key(key), class_idx, num_instances), int(size))
+    return _draw(scene_contents(checked_key(key), class_idx, num_instances), int(size))
 
 
 def pair(
@@ -148,7 +147,7 @@ def pair(
         ValueError: size or a class is out of range, or the two classes are the same.
     """
     checked_size(size)
-    return _draw(_pair_contents(checked_key(key), checked_classes(classes)), int(size))
+    return _draw(pair_contents(checked_key(key), checked_classes(classes)), int(size))
 
 
 def batch(
@@ -193,18 +192,18 @@ def batch(
             checked_int(class_idx, "class_idx", 0, len(CLASS_NAMES) - 1),
             checked_int(num_instances, "num_instances", 1, MAX_INSTANCES),
         )
-        one = _scene_contents
+        one = scene_contents
     elif kind == "pair":
         if class_idx is not None or num_instances is not None:
             raise ValueError('class_idx and num_instances belong to kind="scene"; for pairs give classes')
         given = (checked_classes(classes),)
-        one = _pair_contents
+        one = pair_contents
     else:
         raise ValueError(f'kind must be "scene" or "pair"; got {kind!r}')
 
     # The chunk never depends on num: another chunk would round differently.
-    chunk = max(1, _CHUNK * 64 * 64 // size**2)
+    chunk = max(1, CHUNK * 64 * 64 // size**2)
     index = jnp.arange(-(-num // chunk) * chunk, dtype=jnp.uint32)
     contents = jax.vmap(lambda i: one(jax.random.fold_in(key, i), *given))(index)
-    drawn = _draw_chunks(contents, int(size), chunk)
+    drawn = draw_chunks(contents, int(size), chunk)
     return jax.tree.map(lambda leaf: leaf[:num], drawn)

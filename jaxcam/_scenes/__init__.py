@@ -1,1 +1,0 @@
-"""How generated scenes are laid out and painted; `jaxcam.scenes` is the way in."""
