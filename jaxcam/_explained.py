@@ -10,10 +10,10 @@ from jaxtyping import Array, Int
 
 from jaxcam import maps, scores
 from jaxcam._explanation import PRIORITY, Explanation, Status
-from jaxcam._methods.guided import guided_gradient
 from jaxcam._raw_maps import Choice, Found, Seen, is_cheap, raw_map
 from jaxcam.cuts.grid import Layout
 from jaxcam.cuts.halves import Sliced, Subject, halves_of, model_of, network_of, sliced, takes_layer
+from jaxcam.methods.guided import guided_gradient
 
 _GUIDED = ("guided_backprop", "guided_grad_cam")
 _CLASS_BYTES = 2**28

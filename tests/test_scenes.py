@@ -45,7 +45,7 @@ def figure_areas() -> np.ndarray:
 def contents(seed: int):
     """Keys of the layouts, classes and presence of the scenes of `batch(seed, NUM)`."""
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(NUM, dtype=jnp.uint32))
-    return jax.vmap(lambda key: scenes._scene_contents(key, None, None))(keys)
+    return jax.vmap(lambda key: scenes.drawing.scene_contents(key, None, None))(keys)
 
 
 def equal(a, b) -> bool:

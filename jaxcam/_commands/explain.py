@@ -9,7 +9,7 @@ from jaxcam._commands.networks import MODELS_HELP, WEIGHTS_HELP, network
 from jaxcam._commands.parser import Parser, UsageError, one_line, printable, report
 from jaxcam._commands.report import explained, panel_of, table_of
 from jaxcam.images.reading import read_image
-from jaxcam.methods import METHODS
+from jaxcam.methods.method import METHODS
 from jaxcam.models import EMBEDDED_MODELS, MODELS, Network
 from jaxcam.pictures import save
 from jaxcam.progress import progress

@@ -14,7 +14,7 @@ from jaxcam import maps
 from jaxcam._explain import explain
 from jaxcam._explanation import Status
 from jaxcam._raw_maps import takes
-from jaxcam.methods import METHODS
+from jaxcam.methods.method import METHODS
 from jaxcam.models import Network
 from jaxcam.pictures import Cell, Row, gradient_picture, overlay, panel
 

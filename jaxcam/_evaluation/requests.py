@@ -8,7 +8,7 @@ import jax
 from jaxcam import _arguments
 from jaxcam._explained import Request
 from jaxcam._raw_maps import takes
-from jaxcam.methods import METHODS
+from jaxcam.methods.method import METHODS
 
 Methods = Sequence[str] | Mapping[str, str | Mapping[str, Any]]
 

@@ -11,11 +11,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxcam import scores
-from jaxcam._methods.image import checked_image
 from jaxcam.cuts.cut import LayerName
 from jaxcam.cuts.halves import halves
 from jaxcam.derivatives.of_score import Head, check_head, scaled_score
 from jaxcam.maps import resized, weighted_map
+from jaxcam.methods.image import checked_image
 
 _CHUNK_SIZE = 32
 

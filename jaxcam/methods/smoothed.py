@@ -6,12 +6,12 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from jaxcam import scores
-from jaxcam._methods.image import checked_image
 from jaxcam.alphas import exact_alphas
 from jaxcam.cuts.cut import LayerName
 from jaxcam.cuts.halves import halves
 from jaxcam.derivatives.of_score import derivatives_of_score
 from jaxcam.maps import weighted_map
+from jaxcam.methods.image import checked_image
 
 
 def smooth_grad_cam_pp(

@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxcam import maps, scores
-from jaxcam._methods.grad_cam import grad_cam
 from jaxcam.cuts.cut import LayerName
 from jaxcam.cuts.halves import halves
+from jaxcam.methods.grad_cam import grad_cam
 from jaxcam.programs.guided_rule import guided
 
 

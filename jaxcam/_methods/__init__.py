@@ -1,1 +1,0 @@
-"""The rooms of `jaxcam.methods`: what a family of methods shares stands in one file."""
