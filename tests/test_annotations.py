@@ -78,7 +78,7 @@ def test_mappings_that_are_refused(unchecked, classes, error, message):
 
 
 def test_imagenet_labels_of_the_photographs_are_found_by_name(data):
-    from jaxcam.models._class_names import IMAGENET
+    from jaxcam.models.class_names import IMAGENET
 
     classes = ClassIndex(None, IMAGENET)
     entries = json.loads((data / "images" / "imagenet_val.json").read_text())

@@ -13,8 +13,9 @@ import safetensors.numpy
 from support import normal
 
 from jaxcam import models
-from jaxcam.models import _checkpoint, weights
-from jaxcam.models._checkpoint import opened
+from jaxcam.models import weights
+from jaxcam.models.loading import checkpoint as _checkpoint
+from jaxcam.models.loading.checkpoint import opened
 
 TENSORS = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.array([1.5, -2.0], np.float16)}
 

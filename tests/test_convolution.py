@@ -7,7 +7,7 @@ from support import normal
 
 import jaxcam
 from jaxcam import models
-from jaxcam.models._convolution import convolution
+from jaxcam.models.convolution import convolution
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 # size, input channels, outputs, groups, strides, padding

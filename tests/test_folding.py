@@ -7,7 +7,7 @@ from support import normal
 
 from jaxcam import models
 from jaxcam.models import weights
-from jaxcam.models._layers import Folded
+from jaxcam.models.modules import Folded
 
 LARGE = ["resnet18", "resnet50", "efficientnet_b0"]
 NETWORKS = ["mini_resnet", "mini_vgg", "resnet20", *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)]

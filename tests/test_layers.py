@@ -8,7 +8,7 @@ from flax import nnx
 from support import normal
 
 from jaxcam import models
-from jaxcam.models._layers import AdaptiveAveragePool, Dropout, Flatten, MaxPool
+from jaxcam.models.modules import AdaptiveAveragePool, Dropout, Flatten, MaxPool
 
 
 @pytest.mark.parametrize(("size", "ceil_mode", "outputs"), [(7, False, 3), (7, True, 3), (8, False, 3), (8, True, 4)])

@@ -10,7 +10,7 @@ from test_ports import assert_close, randomised
 
 from jaxcam import images, models
 from jaxcam.images.picture import from_pillow
-from jaxcam.models import _timm_config
+from jaxcam.models.loading import timm_config as _timm_config
 
 NETWORKS = ["vgg11", "vgg16_bn", "resnet18", "resnet50", "resnext50_32x4d"]
 EFFICIENTNETS = [f"{prefix}efficientnet_b{i}" for i in (0, 2, 5) for prefix in ("", "tf_")]

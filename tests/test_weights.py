@@ -12,7 +12,7 @@ from flax import nnx
 from jaxcam import models
 from jaxcam.images import Preprocessing
 from jaxcam.models import weights
-from jaxcam.models._checkpoint import opened
+from jaxcam.models.loading.checkpoint import opened
 
 
 def flat(model):

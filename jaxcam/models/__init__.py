@@ -16,10 +16,9 @@ from jaxcam.models import mini as _mini
 from jaxcam.models import resnet as _resnet
 from jaxcam.models import squeezenet as _squeezenet
 from jaxcam.models import vgg as _vgg
-from jaxcam.models._build import Options as Options
-from jaxcam.models._build import Weights as Weights
-from jaxcam.models._folding import fold_batch_norm as fold_batch_norm
-from jaxcam.models._network import Network as Network
+from jaxcam.models.batch_norm import fold_batch_norm as fold_batch_norm
+from jaxcam.models.build import Options as Options
+from jaxcam.models.build import Weights as Weights
 from jaxcam.models.cifar_resnet import CifarResNet as CifarResNet
 from jaxcam.models.cifar_resnet import resnet20 as resnet20
 from jaxcam.models.cifar_resnet import resnet32 as resnet32
@@ -40,6 +39,7 @@ from jaxcam.models.mini import MiniResNet as MiniResNet
 from jaxcam.models.mini import MiniVGG as MiniVGG
 from jaxcam.models.mini import mini_resnet as mini_resnet
 from jaxcam.models.mini import mini_vgg as mini_vgg
+from jaxcam.models.network import Network as Network
 from jaxcam.models.resnet import ResNet as ResNet
 from jaxcam.models.resnet import resnet18 as resnet18
 from jaxcam.models.resnet import resnet34 as resnet34

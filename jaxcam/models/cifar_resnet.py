@@ -14,10 +14,10 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxcam.images.preprocessing import IMAGENET, Preprocessing
-from jaxcam.models._build import Architecture, Options, Weights, build
-from jaxcam.models._class_names import CIFAR10, class_names
-from jaxcam.models._layers import GlobalAveragePool, ReLU, batch_norm, conv
-from jaxcam.models._network import Network
+from jaxcam.models.build import Architecture, Options, Weights, build
+from jaxcam.models.class_names import CIFAR10, class_names
+from jaxcam.models.modules import GlobalAveragePool, ReLU, batch_norm, conv
+from jaxcam.models.network import Network
 
 
 class CifarBlock(nnx.Module):

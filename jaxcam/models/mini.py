@@ -13,10 +13,10 @@ from jaxtyping import Array, Float
 
 from jaxcam import scenes
 from jaxcam.images.preprocessing import Preprocessing
-from jaxcam.models._build import Architecture, Options, Weights, build
-from jaxcam.models._class_names import class_names
-from jaxcam.models._layers import AdaptiveAveragePool, Flatten, GlobalAveragePool, MaxPool, ReLU
-from jaxcam.models._network import Network
+from jaxcam.models.build import Architecture, Options, Weights, build
+from jaxcam.models.class_names import class_names
+from jaxcam.models.modules import AdaptiveAveragePool, Flatten, GlobalAveragePool, MaxPool, ReLU
+from jaxcam.models.network import Network
 
 _PREPROCESSING = Preprocessing(resize=64, crop=64, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 _NUM_CLASSES = len(scenes.CLASS_NAMES)

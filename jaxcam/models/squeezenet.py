@@ -13,10 +13,10 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxcam.images.preprocessing import IMAGENET
-from jaxcam.models._build import Architecture, Options, Weights, build
-from jaxcam.models._class_names import class_names
-from jaxcam.models._layers import Dropout, GlobalAveragePool, MaxPool, ReLU, conv
-from jaxcam.models._network import Network
+from jaxcam.models.build import Architecture, Options, Weights, build
+from jaxcam.models.class_names import class_names
+from jaxcam.models.modules import Dropout, GlobalAveragePool, MaxPool, ReLU, conv
+from jaxcam.models.network import Network
 
 
 class Fire(nnx.Module):

@@ -15,8 +15,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxcam import maps, scenes
-from jaxcam.models._network import Network
 from jaxcam.models.mini import mini_resnet, mini_vgg
+from jaxcam.models.network import Network
 from jaxcam.progress import progress
 
 DIMMED_SHARE = 0.4

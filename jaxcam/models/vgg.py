@@ -11,10 +11,10 @@ from typing import Unpack
 from flax import nnx
 
 from jaxcam.images.preprocessing import IMAGENET
-from jaxcam.models._build import Architecture, Options, Weights, build
-from jaxcam.models._class_names import class_names
-from jaxcam.models._layers import AdaptiveAveragePool, Dropout, Flatten, MaxPool, ReLU, batch_norm, conv
-from jaxcam.models._network import Network
+from jaxcam.models.build import Architecture, Options, Weights, build
+from jaxcam.models.class_names import class_names
+from jaxcam.models.modules import AdaptiveAveragePool, Dropout, Flatten, MaxPool, ReLU, batch_norm, conv
+from jaxcam.models.network import Network
 
 _DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 _CHANNELS = (64, 128, 256, 512, 512)

@@ -19,8 +19,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from jaxcam.files import replace_file
-from jaxcam.models._checkpoint import CONFIG, Checkpoint
-from jaxcam.models._layers import Folded
+from jaxcam.models.loading.checkpoint import CONFIG, Checkpoint
+from jaxcam.models.modules import Folded
 
 N = TypeVar("N", bound=nnx.Module)
 

@@ -10,7 +10,7 @@ import time
 import jax
 import numpy as np
 
-from jaxcam.models._convolution import convolution
+from jaxcam.models.convolution import convolution
 
 # positions, input channels, outputs, kernel, strides, groups: layers of ResNet-50 and EfficientNet-B0
 LAYERS = [

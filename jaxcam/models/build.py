@@ -11,9 +11,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from jaxcam.images.preprocessing import Preprocessing
-from jaxcam.models import _timm_config
-from jaxcam.models._checkpoint import Checkpoint, opened
-from jaxcam.models._network import Network
+from jaxcam.models.loading import timm_config as _timm_config
+from jaxcam.models.loading.checkpoint import Checkpoint, opened
+from jaxcam.models.network import Network
 from jaxcam.models.weights import loaded
 
 N = TypeVar("N", bound=Network)
@@ -166,7 +166,7 @@ def _default_repo(architecture: Architecture[Any]) -> str:
 
 def _hint(shapes: Mapping[str, tuple[int, ...]], name: str) -> str:
     # Imported here: it knows all the networks, which are built with this module.
-    from jaxcam.models._recognise import look_alike
+    from jaxcam.models.loading.recognise import look_alike
 
     likely = look_alike(shapes)
     return "" if likely in (None, name) else f"; they look like those of {likely}: use jaxcam.models.{likely}"

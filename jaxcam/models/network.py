@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxcam.cuts.training import in_training
 from jaxcam.images.preprocessing import Preprocessing
-from jaxcam.models._layers import Dropout, GlobalAveragePool, Random
+from jaxcam.models.modules import Dropout, GlobalAveragePool, Random
 
 Images = Float[Array, "n H W d"] | Float[np.ndarray, "n H W d"]
 

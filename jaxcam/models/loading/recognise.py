@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from jaxcam.models import cifar_resnet, efficientnet, resnet, squeezenet, vgg
-from jaxcam.models._build import Architecture
+from jaxcam.models.build import Architecture
 from jaxcam.models.weights import fits, shapes_of
 
 # A tensor that each family has and no other: to trace every network would take half a minute.

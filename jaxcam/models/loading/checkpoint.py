@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import safetensors
 
-from jaxcam.models._hub import Repo, downloaded
+from jaxcam.models.loading.hub import Repo, downloaded
 
 CONFIG = "jaxcam"
 """The key of a .safetensors file's metadata under which jaxcam keeps what a repo has in its config.json."""

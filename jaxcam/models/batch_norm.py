@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxcam.models._layers import Folded
-from jaxcam.models._network import Network
+from jaxcam.models.modules import Folded
+from jaxcam.models.network import Network
 
 N = TypeVar("N", bound=Network)
 
