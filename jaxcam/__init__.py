@@ -26,8 +26,6 @@ from jaxcam._evaluation.protocol import Protocol as Protocol
 from jaxcam._explain import explain as explain
 from jaxcam._explanation import Explanation as Explanation
 from jaxcam._explanation import Status as Status
-from jaxcam._verification.report import Verification as Verification
-from jaxcam._verify import verify as verify
 from jaxcam.alphas import exact_alphas as exact_alphas
 from jaxcam.alphas import exp_alphas as exp_alphas
 from jaxcam.alphas import log_softmax_alphas as log_softmax_alphas
@@ -57,4 +55,6 @@ from jaxcam.pictures import panel as panel
 from jaxcam.pictures import save as save
 from jaxcam.programs.guided_rule import guided as guided
 from jaxcam.programs.linearity import is_piecewise_linear as is_piecewise_linear
+from jaxcam.verification.report import Verification as Verification
+from jaxcam.verification.verify import verify as verify
 from jaxcam.version import __version__ as __version__

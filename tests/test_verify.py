@@ -10,12 +10,12 @@ from support import gap_head, normal, relu_head, smooth_head
 
 from jaxcam import scores
 from jaxcam._commands import verify as command
-from jaxcam._verification import problem as problems
-from jaxcam._verification import sections
-from jaxcam._verification.figures import Denominator, Difference
-from jaxcam._verification.reference import finite_differences
-from jaxcam._verification.verdict import figure
-from jaxcam._verify import verify
+from jaxcam.verification import problem as problems
+from jaxcam.verification import sections
+from jaxcam.verification.differences import Denominator, Difference
+from jaxcam.verification.reference import finite_differences
+from jaxcam.verification.verdict import figure
+from jaxcam.verification.verify import verify
 
 
 def scored(head, c, score):

@@ -12,10 +12,10 @@ from jaxtyping import Array, Float
 
 from jaxcam import scenes, scores
 from jaxcam._commands.parser import Parser, UsageError, one_line, report
-from jaxcam._verification.report import Verification
-from jaxcam._verification.verdict import figure, percent
-from jaxcam._verify import verify
 from jaxcam.models import EMBEDDED_MODELS, MODELS
+from jaxcam.verification.report import Verification
+from jaxcam.verification.verdict import figure, percent
+from jaxcam.verification.verify import verify
 
 _SCORES = ("exp", "softmax", "log_softmax")
 _EPILOG = """\

@@ -20,11 +20,11 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int
 
 from jaxcam import scores
-from jaxcam._verification.figures import alphas_of
 from jaxcam.derivatives.elementwise import elementwise_derivatives
 from jaxcam.derivatives.of_score import Head, check_head
 from jaxcam.programs.linearity import CONSTANT, PIECEWISE_LINEAR, dependences, is_piecewise_linear
 from jaxcam.programs.program import moves, straight_line
+from jaxcam.verification.differences import alphas_of
 
 CLOSED_FORMS = ("exp", "softmax", "log_softmax")
 _MAX_ELEMENTS = 16_384

@@ -12,12 +12,12 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from jaxcam import scores
-from jaxcam._verification import equations, sections
-from jaxcam._verification import problem as problems
-from jaxcam._verification.figures import alphas_of, denominator
-from jaxcam._verification.problem import Exact, Problem, derivatives_at, exact
-from jaxcam._verification.report import Verification
 from jaxcam.derivatives.of_score import Head
+from jaxcam.verification import equations, sections
+from jaxcam.verification import problem as problems
+from jaxcam.verification.differences import alphas_of, denominator
+from jaxcam.verification.problem import Exact, Problem, derivatives_at, exact
+from jaxcam.verification.report import Verification
 
 _ALPHA_ELEMENTS = 1_024
 """Up to here alpha is differentiated for a head that is not proven piecewise linear: for each element of the sample
@@ -62,7 +62,7 @@ def verify(
             not callable.
 
     **Source**: Chattopadhay et al. 2018 (Grad-CAM++), section 3; its equations are listed in
-    `jaxcam._verification.equations`. The mean of positive gradients: Lerma and Lucas 2022, "Grad-CAM++ is equivalent to
+    `jaxcam.verification.equations`. The mean of positive gradients: Lerma and Lucas 2022, "Grad-CAM++ is equivalent to
     Grad-CAM with positive gradients".
     """
     _check(activations, class_idx, num_sampled, seed)

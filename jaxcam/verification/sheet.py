@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from textwrap import wrap
 
-from jaxcam._verification.figures import Difference, MapComparison, Ratio
-from jaxcam._verification.report import Verification
-from jaxcam._verification.sections import Three
-from jaxcam._verification.verdict import figure, percent, sentences
+from jaxcam.verification.differences import Difference, MapComparison, Ratio
+from jaxcam.verification.report import Verification
+from jaxcam.verification.sections import Three
+from jaxcam.verification.verdict import figure, percent, sentences
 
 _WIDTH = 100
 _LABEL = 48

@@ -1,6 +1,6 @@
 """The verdict of a verification: what follows from its figures, in words."""
 
-from jaxcam._verification.report import Verification
+from jaxcam.verification.report import Verification
 
 
 def sentences(v: Verification) -> tuple[str, ...]:

@@ -5,9 +5,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from jaxcam._verification.equations import Differentiated, Exponential
-from jaxcam._verification.figures import Denominator, Difference, MapComparison
-from jaxcam._verification.sections import Alternative, FiniteDifferences, Three
+from jaxcam.verification.differences import Denominator, Difference, MapComparison
+from jaxcam.verification.equations import Differentiated, Exponential
+from jaxcam.verification.sections import Alternative, FiniteDifferences, Three
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Verification:
     @property
     def sentences(self) -> tuple[str, ...]:
         """The sentences of the verdict, one for each question."""
-        from jaxcam._verification.verdict import sentences
+        from jaxcam.verification.verdict import sentences
 
         return sentences(self)
 
@@ -108,7 +108,7 @@ class Verification:
         return {name: _plain(value) for name, value in fields.items()}
 
     def __str__(self) -> str:
-        from jaxcam._verification.text import table
+        from jaxcam.verification.sheet import table
 
         return table(self)
 

@@ -11,7 +11,8 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxcam import scores
-from jaxcam._verification.figures import (
+from jaxcam.derivatives import closed_forms as _closed_forms
+from jaxcam.verification.differences import (
     Difference,
     MapComparison,
     alphas_of,
@@ -19,9 +20,8 @@ from jaxcam._verification.figures import (
     elementwise,
     relative_to_largest,
 )
-from jaxcam._verification.problem import CLOSED_FORMS, Exact, Problem, derivatives_at
-from jaxcam._verification.reference import finite_differences, nested_tapes
-from jaxcam.derivatives import closed_forms as _closed_forms
+from jaxcam.verification.problem import CLOSED_FORMS, Exact, Problem, derivatives_at
+from jaxcam.verification.reference import finite_differences, nested_tapes
 
 Three = tuple[Difference, Difference, Difference]
 """One for each of d1, d2, d3."""

@@ -39,9 +39,9 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int
 
-from jaxcam._verification.figures import Difference, Ratio, ratio, relative_to_largest
 from jaxcam.alphas import exact_alphas
 from jaxcam.derivatives.elementwise import elementwise_derivatives
+from jaxcam.verification.differences import Difference, Ratio, ratio, relative_to_largest
 
 _CHUNK_NUMBERS = 2**22
 
