@@ -23,9 +23,6 @@ from jaxcam import scores as scores
 from jaxcam._evaluate import evaluate as evaluate
 from jaxcam._evaluation.evaluation import Evaluation as Evaluation
 from jaxcam._evaluation.protocol import Protocol as Protocol
-from jaxcam._explain import explain as explain
-from jaxcam._explanation import Explanation as Explanation
-from jaxcam._explanation import Status as Status
 from jaxcam.alphas import exact_alphas as exact_alphas
 from jaxcam.alphas import exp_alphas as exp_alphas
 from jaxcam.alphas import log_softmax_alphas as log_softmax_alphas
@@ -37,6 +34,9 @@ from jaxcam.cuts.layers import Layers as Layers
 from jaxcam.cuts.named import named as named
 from jaxcam.datasets.examples import Example as Example
 from jaxcam.derivatives.elementwise import elementwise_derivatives as elementwise_derivatives
+from jaxcam.explanation.explain import explain as explain
+from jaxcam.explanation.explanation import Explanation as Explanation
+from jaxcam.explanation.explanation import Status as Status
 from jaxcam.images.reading import read_image as read_image
 from jaxcam.maps import explanation_map as explanation_map
 from jaxcam.methods import cam as cam

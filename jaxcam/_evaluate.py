@@ -14,7 +14,6 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 
 import jaxcam
-from jaxcam import _arguments
 from jaxcam._evaluation import hosts
 from jaxcam._evaluation.columns import columns_of
 from jaxcam._evaluation.evaluation import Evaluation, table_of
@@ -26,12 +25,13 @@ from jaxcam._evaluation.requests import Methods, requests_of
 from jaxcam._evaluation.run import Job, steps
 from jaxcam._evaluation.table import Column, Table
 from jaxcam._evaluation.totals import Totals
-from jaxcam._explain import check_evaluates
-from jaxcam._raw_maps import Choice
 from jaxcam.cuts.grid import Layout
 from jaxcam.cuts.halves import check_model, network_of, subject_of
 from jaxcam.cuts.model import ModelFn, name_of
 from jaxcam.datasets.sources import Source, source_of
+from jaxcam.explanation import arguments as _arguments
+from jaxcam.explanation.explain import check_evaluates
+from jaxcam.explanation.raw_maps import Choice
 from jaxcam.images.preprocessing import Preprocessing
 from jaxcam.progress import Progress
 

@@ -9,7 +9,7 @@ from support import gap_head, normal, relu_head, smooth_head
 
 import jaxcam
 from jaxcam import maps, methods, models
-from jaxcam._explain import _compiled
+from jaxcam.explanation.explain import _compiled
 
 
 class Own(NamedTuple):
@@ -130,7 +130,7 @@ def test_parameters_are_arguments_not_constants_and_the_forward_pass_runs_once(n
         taken.update(arrays=arrays)
         return _compiled(subject, request, arrays, *rest)
 
-    monkeypatch.setattr("jaxcam._explain._compiled", compiled)
+    monkeypatch.setattr("jaxcam.explanation.explain._compiled", compiled)
     jaxpr = jax.make_jaxpr(lambda network, x: jaxcam.explain(network, x))(network, images)
     biggest = max(array.size for array in taken["arrays"])
     assert biggest > 100_000

@@ -13,7 +13,7 @@ from support import normal
 
 import jaxcam
 from jaxcam import maps, methods, models
-from jaxcam._explain import _compiled
+from jaxcam.explanation.explain import _compiled
 
 
 class Block(nn.Module):
@@ -215,7 +215,7 @@ def test_all_classes_and_the_likeliest(model, images, method):
 @pytest.mark.slow
 def test_classes_in_chunks_give_the_same(model, images, monkeypatch):
     expected = jaxcam.explain(model, images[:2], class_idx="all")
-    monkeypatch.setattr("jaxcam._explained._CLASS_BYTES", 1)  # one class at a time
+    monkeypatch.setattr("jaxcam.explanation.batch._CLASS_BYTES", 1)  # one class at a time
     _compiled.clear_cache()
     found = jaxcam.explain(model, images[:2], class_idx="all")
     _compiled.clear_cache()

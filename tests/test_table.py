@@ -12,7 +12,7 @@ from jaxcam._evaluation.layout import _number
 from jaxcam._evaluation.poisson import poisson_weights
 from jaxcam._evaluation.table import Column, Table, differences
 from jaxcam._evaluation.totals import Rows, Totals
-from jaxcam._explanation import Status
+from jaxcam.explanation.explanation import Status
 
 DROP = Column("average_drop", "average drop", "%", "lower", 100.0)
 IOU = Column("iou", "mask IoU", "", "higher", 1.0)

@@ -13,7 +13,7 @@ from jaxcam import metrics
 from jaxcam._evaluation import bootstrap
 from jaxcam._evaluation.poisson import poisson_weights
 from jaxcam._evaluation.totals import LIMIT, Rows, Totals, merge
-from jaxcam._explanation import Status
+from jaxcam.explanation.explanation import Status
 
 UNIT = Fraction(1, 2**32)
 SPECIAL = [math.nan, math.inf, -math.inf, 0.0, -0.0, 1.0, LIMIT, -LIMIT, np.nextafter(LIMIT, 0), 5e-324, 1e300]

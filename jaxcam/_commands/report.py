@@ -11,9 +11,9 @@ from jaxtyping import Array, Float
 from PIL import Image
 
 from jaxcam import maps
-from jaxcam._explain import explain
-from jaxcam._explanation import Status
-from jaxcam._raw_maps import takes
+from jaxcam.explanation.explain import explain
+from jaxcam.explanation.explanation import Status
+from jaxcam.explanation.raw_maps import takes
 from jaxcam.methods.method import METHODS
 from jaxcam.models import Network
 from jaxcam.pictures import Cell, Row, gradient_picture, overlay, panel

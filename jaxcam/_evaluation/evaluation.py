@@ -10,7 +10,7 @@ from jaxcam._evaluation.journal import Journal, Record
 from jaxcam._evaluation.protocol import Protocol, differences
 from jaxcam._evaluation.table import Column, Difference, Table
 from jaxcam._evaluation.totals import Rows, Totals, merge
-from jaxcam._explanation import Status
+from jaxcam.explanation.explanation import Status
 
 _SHOWN_BAD = 3
 _SAME = ("protocol", "preprocessing", "dataset")

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxcam._evaluation.bootstrap import Interval
 from jaxcam._evaluation.table import Column, Table
-from jaxcam._explanation import Status
+from jaxcam.explanation.explanation import Status
 
 _WIDTH = 120
 _NOTHING = "-"

@@ -9,8 +9,8 @@ from jaxtyping import Array
 
 from jaxcam import metrics, scores
 from jaxcam._evaluation.protocol import Protocol
-from jaxcam._explained import Request, image_of
 from jaxcam.cuts.halves import Subject, model_of, network_of
+from jaxcam.explanation.batch import Request, image_of
 from jaxcam.images.preprocessing import Preprocessing
 
 AXIS = "images"

@@ -16,10 +16,10 @@ from jaxcam import maps, metrics
 from jaxcam._evaluation.masks import AXIS, Plan, background_of, confidence_of, masked_input, network_input, of_class
 from jaxcam._evaluation.protocol import Protocol
 from jaxcam._evaluation.shuffled import shuffled
-from jaxcam._explained import Request, explained, image_of
-from jaxcam._explanation import Explanation, Status
-from jaxcam._raw_maps import takes
 from jaxcam.cuts.halves import Subject
+from jaxcam.explanation.batch import Request, explained, image_of
+from jaxcam.explanation.explanation import Explanation, Status
+from jaxcam.explanation.raw_maps import takes
 
 
 class Block(NamedTuple):

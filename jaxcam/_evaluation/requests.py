@@ -5,9 +5,9 @@ from typing import Any
 
 import jax
 
-from jaxcam import _arguments
-from jaxcam._explained import Request
-from jaxcam._raw_maps import takes
+from jaxcam.explanation import arguments as _arguments
+from jaxcam.explanation.batch import Request
+from jaxcam.explanation.raw_maps import takes
 from jaxcam.methods.method import METHODS
 
 Methods = Sequence[str] | Mapping[str, str | Mapping[str, Any]]

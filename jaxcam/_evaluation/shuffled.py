@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jax.extend.core import Jaxpr, Literal
 from jaxtyping import Array
 
-from jaxcam._explained import Request
 from jaxcam.cuts.halves import Subject, model_of, sliced, takes_layer
+from jaxcam.explanation.batch import Request
 
 
 def shuffled(subject: Subject, request: Request, arrays: list[Any], image: jax.ShapeDtypeStruct) -> list[Any]:

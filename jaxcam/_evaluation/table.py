@@ -19,7 +19,7 @@ from jaxtyping import Bool
 from jaxcam._evaluation import bootstrap
 from jaxcam._evaluation.bootstrap import Interval
 from jaxcam._evaluation.totals import Totals
-from jaxcam._explanation import Status
+from jaxcam.explanation.explanation import Status
 
 _BETTER = ("higher", "lower", "")
 

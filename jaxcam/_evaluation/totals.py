@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from jaxcam._evaluation.poisson import poisson_weights
-from jaxcam._explanation import Status
+from jaxcam.explanation.explanation import Status
 
 UNIT = 2.0**-32
 """Sums count in this unit."""

@@ -8,13 +8,14 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
-from jaxcam import _arguments, scores
-from jaxcam._explained import Request, explained, image_of
-from jaxcam._explanation import Explanation
+from jaxcam import scores
 from jaxcam.cuts.grid import Layout
 from jaxcam.cuts.halves import check_model, subject_of
 from jaxcam.cuts.model import ModelFn
 from jaxcam.cuts.training import in_training
+from jaxcam.explanation import arguments as _arguments
+from jaxcam.explanation.batch import Request, explained, image_of
+from jaxcam.explanation.explanation import Explanation
 
 
 def explain(

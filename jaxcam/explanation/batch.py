@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from jaxcam import maps, scores
-from jaxcam._explanation import PRIORITY, Explanation, Status
-from jaxcam._raw_maps import Choice, Found, Seen, is_cheap, raw_map
 from jaxcam.cuts.grid import Layout
 from jaxcam.cuts.halves import Sliced, Subject, halves_of, model_of, network_of, sliced, takes_layer
+from jaxcam.explanation.explanation import PRIORITY, Explanation, Status
+from jaxcam.explanation.raw_maps import Choice, Found, Seen, is_cheap, raw_map
 from jaxcam.methods.guided import guided_gradient
 
 _GUIDED = ("guided_backprop", "guided_grad_cam")

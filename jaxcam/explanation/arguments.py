@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array
 
 from jaxcam import methods, scores
-from jaxcam._raw_maps import Choice, takes
+from jaxcam.explanation.raw_maps import Choice, takes
 
 _EXPLAIN = [
     "class_idx", "top", "method", "layer", "fusion", "score", "model_fn", "channel_axis", "reshape", "key",
