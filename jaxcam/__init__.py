@@ -20,9 +20,6 @@ from jaxcam import metrics as metrics
 from jaxcam import models as models
 from jaxcam import scenes as scenes
 from jaxcam import scores as scores
-from jaxcam._evaluate import evaluate as evaluate
-from jaxcam._evaluation.evaluation import Evaluation as Evaluation
-from jaxcam._evaluation.protocol import Protocol as Protocol
 from jaxcam.alphas import exact_alphas as exact_alphas
 from jaxcam.alphas import exp_alphas as exp_alphas
 from jaxcam.alphas import log_softmax_alphas as log_softmax_alphas
@@ -34,6 +31,9 @@ from jaxcam.cuts.layers import Layers as Layers
 from jaxcam.cuts.named import named as named
 from jaxcam.datasets.examples import Example as Example
 from jaxcam.derivatives.elementwise import elementwise_derivatives as elementwise_derivatives
+from jaxcam.evaluation.evaluate import evaluate as evaluate
+from jaxcam.evaluation.protocol import Protocol as Protocol
+from jaxcam.evaluation.result import Evaluation as Evaluation
 from jaxcam.explanation.explain import explain as explain
 from jaxcam.explanation.explanation import Explanation as Explanation
 from jaxcam.explanation.explanation import Status as Status

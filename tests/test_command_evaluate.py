@@ -17,7 +17,7 @@ import jaxcam
 from jaxcam import __main__ as command
 from jaxcam import models, scenes
 from jaxcam._commands import evaluate as evaluate_command
-from jaxcam._evaluation import run as evaluation_run
+from jaxcam.evaluation import run as evaluation_run
 
 # Small and the same everywhere, so that what is compiled for one test serves the others.
 SMALL = ("--resamples", 10, "--batch-size", 3)

@@ -13,13 +13,13 @@ from support import relu_head
 
 import jaxcam
 from jaxcam import metrics, scenes
-from jaxcam._evaluation.curves import curves_of
-from jaxcam._evaluation.masks import Plan
-from jaxcam._evaluation.program import explained_blocks
-from jaxcam._evaluation.requests import parsed, requests_of
-from jaxcam._evaluation.shuffled import behind, shuffled
 from jaxcam.cuts.grid import Layout
 from jaxcam.cuts.halves import subject_of
+from jaxcam.evaluation.block import explained_blocks
+from jaxcam.evaluation.insertion import curves_of
+from jaxcam.evaluation.plan import Plan
+from jaxcam.evaluation.requests import parsed, requests_of
+from jaxcam.evaluation.shuffled import behind, shuffled
 from jaxcam.images import Preprocessing
 
 evaluate = partial(inspect.unwrap(jaxcam.evaluate), show_progress=False, num_resamples=20)

@@ -18,8 +18,8 @@ import pytest
 
 import jaxcam
 from jaxcam import scenes
-from jaxcam._evaluation.hashes import program_hash
-from jaxcam._evaluation.journal import Journal, Record
+from jaxcam.evaluation.header import program_hash
+from jaxcam.evaluation.journal import Journal, Record
 
 evaluate = partial(
     inspect.unwrap(jaxcam.evaluate), methods=["grad_cam", "grad_cam_pp"], show_progress=False, num_resamples=20
@@ -62,9 +62,9 @@ def test_an_interrupted_run_goes_on_where_it_stopped(model, whole, tmp_path, aft
     part = tmp_path / "rows.jsonl.part"
     before = part.read_bytes().splitlines(keepends=True) if part.exists() else []
     begun = []
-    begin = jaxcam._evaluation.run._begun
+    begin = jaxcam.evaluation.run._begun
     monkeypatch.setattr(
-        jaxcam._evaluation.run, "_begun", lambda job, blocks, views: begun.append(blocks) or begin(job, blocks, views)
+        jaxcam.evaluation.run, "_begun", lambda job, blocks, views: begun.append(blocks) or begin(job, blocks, views)
     )
     found = evaluate(model, scenes.Dataset(13), results=results, batch_size=3)
     assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
@@ -84,7 +84,7 @@ def test_half_a_line_is_written_again(model, whole, tmp_path):
 
 
 def test_a_complete_file_is_only_read(model, whole, monkeypatch):
-    monkeypatch.setattr(jaxcam._evaluation.run, "explained_blocks", None)
+    monkeypatch.setattr(jaxcam.evaluation.run, "explained_blocks", None)
     before = whole[1].read_bytes()
     found = evaluate(model, scenes.Dataset(13), results=whole[1], batch_size=3)
     assert found.json() == whole[0].json()

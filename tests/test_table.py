@@ -7,11 +7,11 @@ import re
 import numpy as np
 import pytest
 
-from jaxcam._evaluation import bootstrap
-from jaxcam._evaluation.layout import _number
-from jaxcam._evaluation.poisson import poisson_weights
-from jaxcam._evaluation.table import Column, Table, differences
-from jaxcam._evaluation.totals import Rows, Totals
+from jaxcam.evaluation import bootstrap
+from jaxcam.evaluation.poisson import poisson_weights
+from jaxcam.evaluation.rendering import _number
+from jaxcam.evaluation.table import Column, Table, differences
+from jaxcam.evaluation.totals import Rows, Totals
 from jaxcam.explanation.explanation import Status
 
 DROP = Column("average_drop", "average drop", "%", "lower", 100.0)

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxcam import metrics
-from jaxcam._evaluation import bootstrap
-from jaxcam._evaluation.poisson import poisson_weights
-from jaxcam._evaluation.totals import LIMIT, Rows, Totals, merge
+from jaxcam.evaluation import bootstrap
+from jaxcam.evaluation.poisson import poisson_weights
+from jaxcam.evaluation.totals import LIMIT, Rows, Totals, merge
 from jaxcam.explanation.explanation import Status
 
 UNIT = Fraction(1, 2**32)
@@ -241,7 +241,7 @@ def test_weights_depend_on_seed_image_and_resample_alone():
 
 def test_the_hash_is_splitmix64():
     """Its published first outputs from state 1234567 (Steele, Lea and Flood; the reference in C by Vigna)."""
-    from jaxcam._evaluation import poisson
+    from jaxcam.evaluation import poisson
 
     expected = [
         6457827717110365317,

@@ -14,10 +14,10 @@ import jax
 from jaxcam import scenes
 from jaxcam._commands.networks import MODELS_HELP, WEIGHTS_HELP, network
 from jaxcam._commands.parser import Parser, UsageError, one_line, printable, report
-from jaxcam._evaluate import DEFAULT_METHODS, DEFAULT_METRICS, evaluate
-from jaxcam._evaluation.evaluation import Evaluation
-from jaxcam._evaluation.masks import GROUPS
-from jaxcam._evaluation.protocol import Protocol
+from jaxcam.evaluation.evaluate import DEFAULT_METHODS, DEFAULT_METRICS, evaluate
+from jaxcam.evaluation.plan import GROUPS
+from jaxcam.evaluation.protocol import Protocol
+from jaxcam.evaluation.result import Evaluation
 from jaxcam.files import replace_file
 from jaxcam.models import EMBEDDED_MODELS, MODELS
 

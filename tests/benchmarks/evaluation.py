@@ -76,10 +76,10 @@ def devices(_: argparse.Namespace) -> None:
     """Work per device for 1, 2, 4, 8 virtual devices, counted in the compiled program."""
     code = """
 import jax, jax.numpy as jnp, numpy as np, jaxcam
-from jaxcam._evaluation import hosts
-from jaxcam._evaluation.masks import Plan
-from jaxcam._evaluation.program import explained_blocks
-from jaxcam._evaluation.requests import requests_of
+from jaxcam.evaluation import hosts
+from jaxcam.evaluation.plan import Plan
+from jaxcam.evaluation.block import explained_blocks
+from jaxcam.evaluation.requests import requests_of
 from jaxcam.cuts.halves import subject_of
 from jaxcam.cuts.grid import Layout
 model = jaxcam.models.mini_resnet()

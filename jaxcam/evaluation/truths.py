@@ -6,10 +6,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxcam._evaluation import hosts
-from jaxcam._evaluation.program import Block, Truth, compared_blocks
-from jaxcam._evaluation.protocol import Protocol
 from jaxcam.datasets.examples import View
+from jaxcam.evaluation import hosts
+from jaxcam.evaluation.block import Block, Truth, compared_blocks
+from jaxcam.evaluation.protocol import Protocol
 from jaxcam.metrics.localisation import heatmap_boxes_numpy
 
 _HIT = 0.5  # Selvaraju et al. 2017, section 4.1, as in the ILSVRC localisation task

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from jaxcam._evaluation.poisson import poisson_weights
+from jaxcam.evaluation.poisson import poisson_weights
 from jaxcam.explanation.explanation import Status
 
 UNIT = 2.0**-32

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxcam import metrics, scores
-from jaxcam._evaluation.protocol import Protocol
 from jaxcam.cuts.halves import Subject, model_of, network_of
+from jaxcam.evaluation.protocol import Protocol
 from jaxcam.explanation.batch import Request, image_of
 from jaxcam.images.preprocessing import Preprocessing
 

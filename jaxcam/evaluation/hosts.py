@@ -11,7 +11,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxcam._evaluation.masks import AXIS
+from jaxcam.evaluation.plan import AXIS
 
 
 def mesh_of(mesh: Any) -> Mesh:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float64, Int64, Shaped
 
-from jaxcam._evaluation.totals import UNIT, Totals, pairs
+from jaxcam.evaluation.totals import UNIT, Totals, pairs
 
 LEVEL = 0.95
 

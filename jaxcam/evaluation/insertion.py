@@ -14,8 +14,8 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array
 
 from jaxcam import metrics
-from jaxcam._evaluation.masks import AXIS, Plan, background_of, confidence_of, network_input
 from jaxcam.cuts.halves import Subject
+from jaxcam.evaluation.plan import AXIS, Plan, background_of, confidence_of, network_input
 from jaxcam.metrics.curves import ranks
 
 _SPLIT = PartitionSpec(AXIS)

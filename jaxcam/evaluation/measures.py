@@ -1,8 +1,8 @@
 """The metrics as columns of a table: their names, units, and which way is better."""
 
-from jaxcam._evaluation.program import loc_key
-from jaxcam._evaluation.protocol import Protocol
-from jaxcam._evaluation.table import Column
+from jaxcam.evaluation.block import loc_key
+from jaxcam.evaluation.protocol import Protocol
+from jaxcam.evaluation.table import Column
 
 
 def columns_of(groups: tuple[str, ...], protocol: Protocol, *, has_boxes: bool, has_masks: bool) -> tuple[Column, ...]:

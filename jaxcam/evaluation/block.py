@@ -13,10 +13,10 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxcam import maps, metrics
-from jaxcam._evaluation.masks import AXIS, Plan, background_of, confidence_of, masked_input, network_input, of_class
-from jaxcam._evaluation.protocol import Protocol
-from jaxcam._evaluation.shuffled import shuffled
 from jaxcam.cuts.halves import Subject
+from jaxcam.evaluation.plan import AXIS, Plan, background_of, confidence_of, masked_input, network_input, of_class
+from jaxcam.evaluation.protocol import Protocol
+from jaxcam.evaluation.shuffled import shuffled
 from jaxcam.explanation.batch import Request, explained, image_of
 from jaxcam.explanation.explanation import Explanation, Status
 from jaxcam.explanation.raw_maps import takes

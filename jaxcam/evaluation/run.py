@@ -12,16 +12,16 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxcam._evaluation import hosts
-from jaxcam._evaluation.curves import curves_of
-from jaxcam._evaluation.journal import Record
-from jaxcam._evaluation.masks import Plan
-from jaxcam._evaluation.program import Block, explained_blocks
-from jaxcam._evaluation.table import Column
-from jaxcam._evaluation.truths import against_truth
 from jaxcam.cuts.halves import Subject
 from jaxcam.datasets.examples import View
 from jaxcam.datasets.sources import Source
+from jaxcam.evaluation import hosts
+from jaxcam.evaluation.block import Block, explained_blocks
+from jaxcam.evaluation.insertion import curves_of
+from jaxcam.evaluation.journal import Record
+from jaxcam.evaluation.plan import Plan
+from jaxcam.evaluation.table import Column
+from jaxcam.evaluation.truths import against_truth
 
 _NOTE_BYTES = 1024
 _ABSENT, _GOOD, _BAD = 0, 1, 2

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxcam._evaluation.journal import Journal, Record
-from jaxcam._evaluation.protocol import Protocol, differences
-from jaxcam._evaluation.table import Column, Difference, Table
-from jaxcam._evaluation.totals import Rows, Totals, merge
+from jaxcam.evaluation.journal import Journal, Record
+from jaxcam.evaluation.protocol import Protocol, differences
+from jaxcam.evaluation.table import Column, Difference, Table
+from jaxcam.evaluation.totals import Rows, Totals, merge
 from jaxcam.explanation.explanation import Status
 
 _SHOWN_BAD = 3

@@ -20,8 +20,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from jaxcam._evaluation.protocol import differences
-from jaxcam._evaluation.totals import Rows
+from jaxcam.evaluation.protocol import differences
+from jaxcam.evaluation.totals import Rows
 
 _CHUNK = 256
 _BEGINNING = b'{"jaxcam_evaluation"'

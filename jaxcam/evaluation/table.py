@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool
 
-from jaxcam._evaluation import bootstrap
-from jaxcam._evaluation.bootstrap import Interval
-from jaxcam._evaluation.totals import Totals
+from jaxcam.evaluation import bootstrap
+from jaxcam.evaluation.bootstrap import Interval
+from jaxcam.evaluation.totals import Totals
 from jaxcam.explanation.explanation import Status
 
 _BETTER = ("higher", "lower", "")
@@ -118,13 +118,13 @@ class Table:
 
     def text(self) -> str:
         """Plain text of at most 120 characters a line where names allow it."""
-        from jaxcam._evaluation.layout import text
+        from jaxcam.evaluation.rendering import text
 
         return text(self)
 
     def markdown(self) -> str:
         """Markdown."""
-        from jaxcam._evaluation.layout import markdown
+        from jaxcam.evaluation.rendering import markdown
 
         return markdown(self)
 

@@ -14,21 +14,21 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 
 import jaxcam
-from jaxcam._evaluation import hosts
-from jaxcam._evaluation.columns import columns_of
-from jaxcam._evaluation.evaluation import Evaluation, table_of
-from jaxcam._evaluation.hashes import array_hash, program_hash
-from jaxcam._evaluation.journal import Journal
-from jaxcam._evaluation.masks import GROUPS, Plan
-from jaxcam._evaluation.protocol import Protocol, differences
-from jaxcam._evaluation.requests import Methods, requests_of
-from jaxcam._evaluation.run import Job, steps
-from jaxcam._evaluation.table import Column, Table
-from jaxcam._evaluation.totals import Totals
 from jaxcam.cuts.grid import Layout
 from jaxcam.cuts.halves import check_model, network_of, subject_of
 from jaxcam.cuts.model import ModelFn, name_of
 from jaxcam.datasets.sources import Source, source_of
+from jaxcam.evaluation import hosts
+from jaxcam.evaluation.header import array_hash, program_hash
+from jaxcam.evaluation.journal import Journal
+from jaxcam.evaluation.measures import columns_of
+from jaxcam.evaluation.plan import GROUPS, Plan
+from jaxcam.evaluation.protocol import Protocol, differences
+from jaxcam.evaluation.requests import Methods, requests_of
+from jaxcam.evaluation.result import Evaluation, table_of
+from jaxcam.evaluation.run import Job, steps
+from jaxcam.evaluation.table import Column, Table
+from jaxcam.evaluation.totals import Totals
 from jaxcam.explanation import arguments as _arguments
 from jaxcam.explanation.explain import check_evaluates
 from jaxcam.explanation.raw_maps import Choice

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxcam._evaluation.bootstrap import Interval
-from jaxcam._evaluation.table import Column, Table
+from jaxcam.evaluation.bootstrap import Interval
+from jaxcam.evaluation.table import Column, Table
 from jaxcam.explanation.explanation import Status
 
 _WIDTH = 120
