@@ -11,7 +11,7 @@ _COMMANDS = {name: f"jaxcam._commands.{name}" for name in ("evaluate", "train", 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit code: 0, 1 if a picture among several failed, 2 for a wrong call."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    module = "jaxcam._commands.explain"
+    module = "jaxcam.commands.explain"
     if arguments and arguments[0] in _COMMANDS:
         module = _COMMANDS[arguments.pop(0)]
     run: Callable[[list[str]], int] = import_module(module).run

@@ -16,7 +16,7 @@ from PIL import Image
 import jaxcam
 from jaxcam import __main__ as command
 from jaxcam import models, scenes
-from jaxcam._commands import evaluate as evaluate_command
+from jaxcam.commands import evaluate as evaluate_command
 from jaxcam.evaluation import run as evaluation_run
 
 # Small and the same everywhere, so that what is compiled for one test serves the others.

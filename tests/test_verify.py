@@ -9,7 +9,7 @@ import pytest
 from support import gap_head, normal, relu_head, smooth_head
 
 from jaxcam import scores
-from jaxcam._commands import verify as command
+from jaxcam.commands import verify as command
 from jaxcam.verification import problem as problems
 from jaxcam.verification import sections
 from jaxcam.verification.differences import Denominator, Difference

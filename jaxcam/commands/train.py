@@ -6,7 +6,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from jaxcam._commands.parser import Parser, report
+from jaxcam.commands.parser import Parser, report
 from jaxcam.models import weights
 from jaxcam.models.train import RECIPES, UNSEEN_SEED, accuracy, train
 

@@ -1,6 +1,6 @@
 """The network that --model and --weights name, for every command that takes them."""
 
-from jaxcam._commands.parser import UsageError, one_line
+from jaxcam.commands.parser import UsageError, one_line
 from jaxcam.models import EMBEDDED_MODELS, MODELS, Network
 
 MODELS_HELP = (

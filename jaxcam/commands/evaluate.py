@@ -12,8 +12,8 @@ from typing import Any
 import jax
 
 from jaxcam import scenes
-from jaxcam._commands.networks import MODELS_HELP, WEIGHTS_HELP, network
-from jaxcam._commands.parser import Parser, UsageError, one_line, printable, report
+from jaxcam.commands.networks import MODELS_HELP, WEIGHTS_HELP, network
+from jaxcam.commands.parser import Parser, UsageError, one_line, printable, report
 from jaxcam.evaluation.evaluate import DEFAULT_METHODS, DEFAULT_METRICS, evaluate
 from jaxcam.evaluation.plan import GROUPS
 from jaxcam.evaluation.protocol import Protocol

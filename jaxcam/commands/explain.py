@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from jaxcam._commands.networks import MODELS_HELP, WEIGHTS_HELP, network
-from jaxcam._commands.parser import Parser, UsageError, one_line, printable, report
-from jaxcam._commands.report import explained, panel_of, table_of
+from jaxcam.commands.networks import MODELS_HELP, WEIGHTS_HELP, network
+from jaxcam.commands.parser import Parser, UsageError, one_line, printable, report
+from jaxcam.commands.report import explained, panel_of, table_of
 from jaxcam.images.reading import read_image
 from jaxcam.methods.method import METHODS
 from jaxcam.models import EMBEDDED_MODELS, MODELS, Network

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcam import scenes, scores
-from jaxcam._commands.parser import Parser, UsageError, one_line, report
+from jaxcam.commands.parser import Parser, UsageError, one_line, report
 from jaxcam.models import EMBEDDED_MODELS, MODELS
 from jaxcam.verification.report import Verification
 from jaxcam.verification.verdict import figure, percent

@@ -1,0 +1,1 @@
+"""Commands: `python -m jaxcam ...`, a module each: argument parsing and printing, nothing else."""
