@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-_COMMANDS = {name: f"jaxcam._commands.{name}" for name in ("evaluate", "train", "verify")}
+_COMMANDS = {name: f"jaxcam.commands.{name}" for name in ("evaluate", "train", "verify")}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

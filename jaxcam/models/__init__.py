@@ -4,7 +4,7 @@
 
 Every constructor takes `weights` (a file, a folder, a Hugging Face repo, "imagenet", or None for random parameters; see
 `Weights`) and the keyword arguments of `Options`. The embedded ones, `mini_vgg` and `mini_resnet`, need no file. Flax
-is imported here and nowhere else in jaxcam.
+is imported here; elsewhere only inside the functions that need it.
 """
 
 from collections.abc import Callable
@@ -16,9 +16,10 @@ from jaxcam.models import mini as _mini
 from jaxcam.models import resnet as _resnet
 from jaxcam.models import squeezenet as _squeezenet
 from jaxcam.models import vgg as _vgg
+from jaxcam.models import weights as weights
+from jaxcam.models.architecture import Options as Options
+from jaxcam.models.architecture import Weights as Weights
 from jaxcam.models.batch_norm import fold_batch_norm as fold_batch_norm
-from jaxcam.models.build import Options as Options
-from jaxcam.models.build import Weights as Weights
 from jaxcam.models.cifar_resnet import CifarResNet as CifarResNet
 from jaxcam.models.cifar_resnet import resnet20 as resnet20
 from jaxcam.models.cifar_resnet import resnet32 as resnet32
@@ -69,3 +70,57 @@ MODELS: MappingProxyType[str, Callable[..., Network]] = MappingProxyType(
 """The constructors by name."""
 EMBEDDED_MODELS = ("mini_resnet", "mini_vgg")
 """Those whose trained weights are in the package."""
+
+__all__ = [
+    "EMBEDDED",
+    "EMBEDDED_MODELS",
+    "MODELS",
+    "VGG",
+    "CifarResNet",
+    "EfficientNet",
+    "MiniResNet",
+    "MiniVGG",
+    "Network",
+    "Options",
+    "ResNet",
+    "SqueezeNet",
+    "Weights",
+    "efficientnet_b0",
+    "efficientnet_b1",
+    "efficientnet_b2",
+    "efficientnet_b3",
+    "efficientnet_b4",
+    "efficientnet_b5",
+    "efficientnet_b6",
+    "efficientnet_b7",
+    "fold_batch_norm",
+    "mini_resnet",
+    "mini_vgg",
+    "resnet101",
+    "resnet110",
+    "resnet152",
+    "resnet18",
+    "resnet20",
+    "resnet32",
+    "resnet34",
+    "resnet44",
+    "resnet50",
+    "resnet56",
+    "resnext50_32x4d",
+    "squeezenet1_0",
+    "squeezenet1_1",
+    "vgg11",
+    "vgg11_bn",
+    "vgg13",
+    "vgg13_bn",
+    "vgg16",
+    "vgg16_bn",
+    "vgg19",
+    "vgg19_bn",
+    "weights",
+    "wide_resnet50_2",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -14,7 +14,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxcam.images.preprocessing import IMAGENET, Preprocessing
-from jaxcam.models.build import Architecture, Options, Weights, build
+from jaxcam.models.architecture import Architecture, Options, Weights, family
+from jaxcam.models.build import build
 from jaxcam.models.class_names import CIFAR10, class_names
 from jaxcam.models.modules import GlobalAveragePool, ReLU, batch_norm, conv
 from jaxcam.models.network import Network
@@ -67,10 +68,13 @@ class CifarResNet(Network):
 _PREPROCESSING = Preprocessing(resize=32, crop=32, mean=IMAGENET.mean, std=IMAGENET.std)
 
 
-ARCHITECTURES = {
-    f"resnet{depth}": Architecture(f"resnet{depth}", partial(CifarResNet, depth), classifier="linear", num_classes=10)
-    for depth in (20, 32, 44, 56, 110)
-}
+ARCHITECTURES = family(
+    "linear.weight",
+    *(
+        Architecture(f"resnet{depth}", partial(CifarResNet, depth), classifier="linear", num_classes=10)
+        for depth in (20, 32, 44, 56, 110)
+    ),
+)
 """By name."""
 
 

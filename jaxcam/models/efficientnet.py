@@ -22,7 +22,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxcam.images.preprocessing import IMAGENET, Preprocessing
-from jaxcam.models.build import Architecture, Options, Weights, build
+from jaxcam.models.architecture import Architecture, Options, Weights, family
+from jaxcam.models.build import build
 from jaxcam.models.class_names import class_names
 from jaxcam.models.modules import Dropout, GlobalAveragePool, Random, SiLU, batch_norm, conv
 from jaxcam.models.network import Network
@@ -241,7 +242,10 @@ def _architecture(number: int, scale: _Scale) -> Architecture[EfficientNet]:
     )
 
 
-ARCHITECTURES = {made.name: made for made in (_architecture(number, scale) for number, scale in enumerate(_SCALES))}
+ARCHITECTURES = family(
+    "features.1.0.block.0.0.weight",
+    *(_architecture(number, scale) for number, scale in enumerate(_SCALES)),
+)
 """By name."""
 
 

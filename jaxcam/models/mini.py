@@ -13,7 +13,8 @@ from jaxtyping import Array, Float
 
 from jaxcam import scenes
 from jaxcam.images.preprocessing import Preprocessing
-from jaxcam.models.build import Architecture, Options, Weights, build
+from jaxcam.models.architecture import Architecture, Options, Weights
+from jaxcam.models.build import build
 from jaxcam.models.class_names import class_names
 from jaxcam.models.modules import AdaptiveAveragePool, Flatten, GlobalAveragePool, MaxPool, ReLU
 from jaxcam.models.network import Network

@@ -15,7 +15,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxcam.images.preprocessing import IMAGENET
-from jaxcam.models.build import Architecture, Options, Weights, build
+from jaxcam.models.architecture import Architecture, Options, Weights, family
+from jaxcam.models.build import build
 from jaxcam.models.class_names import class_names
 from jaxcam.models.modules import GlobalAveragePool, MaxPool, ReLU, batch_norm, conv
 from jaxcam.models.network import Network
@@ -118,10 +119,10 @@ _NETWORKS = {
     "resnext50_32x4d": partial(ResNet, Bottleneck, (3, 4, 6, 3), groups=32, base_width=4),
     "wide_resnet50_2": partial(ResNet, Bottleneck, (3, 4, 6, 3), base_width=128),
 }
-ARCHITECTURES = {
-    name: Architecture(name, network, classifier="fc", repo=f"timm/{name}.tv_in1k")
-    for name, network in _NETWORKS.items()
-}
+ARCHITECTURES = family(
+    "fc.weight",
+    *(Architecture(name, network, classifier="fc", repo=f"timm/{name}.tv_in1k") for name, network in _NETWORKS.items()),
+)
 """By name."""
 
 

@@ -13,7 +13,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxcam.images.preprocessing import IMAGENET
-from jaxcam.models.build import Architecture, Options, Weights, build
+from jaxcam.models.architecture import Architecture, Options, Weights, family
+from jaxcam.models.build import build
 from jaxcam.models.class_names import class_names
 from jaxcam.models.modules import Dropout, GlobalAveragePool, MaxPool, ReLU, conv
 from jaxcam.models.network import Network
@@ -69,10 +70,11 @@ class SqueezeNet(Network):
         super().__init__(stages, class_names=class_names(num_classes), preprocessing=IMAGENET)
 
 
-ARCHITECTURES = {
-    "squeezenet1_0": Architecture("squeezenet1_0", partial(SqueezeNet, _features_1_0), classifier="classifier.1"),
-    "squeezenet1_1": Architecture("squeezenet1_1", partial(SqueezeNet, _features_1_1), classifier="classifier.1"),
-}
+ARCHITECTURES = family(
+    "features.3.squeeze.weight",
+    Architecture("squeezenet1_0", partial(SqueezeNet, _features_1_0), classifier="classifier.1"),
+    Architecture("squeezenet1_1", partial(SqueezeNet, _features_1_1), classifier="classifier.1"),
+)
 """By name."""
 
 

@@ -11,7 +11,8 @@ from typing import Unpack
 from flax import nnx
 
 from jaxcam.images.preprocessing import IMAGENET
-from jaxcam.models.build import Architecture, Options, Weights, build
+from jaxcam.models.architecture import Architecture, Options, Weights, family
+from jaxcam.models.build import build
 from jaxcam.models.class_names import class_names
 from jaxcam.models.modules import AdaptiveAveragePool, Dropout, Flatten, MaxPool, ReLU, batch_norm, conv
 from jaxcam.models.network import Network
@@ -122,7 +123,8 @@ def _architecture(depth: int, *, batch_normed: bool) -> Architecture[VGG]:
     )
 
 
-ARCHITECTURES = {
-    made.name: made for depth in _DEPTHS for made in (_architecture(depth, batch_normed=b) for b in (False, True))
-}
+ARCHITECTURES = family(
+    "classifier.6.weight",
+    *(_architecture(depth, batch_normed=batch_normed) for depth in _DEPTHS for batch_normed in (False, True)),
+)
 """By name."""

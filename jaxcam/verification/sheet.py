@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from textwrap import wrap
 
 from jaxcam.verification.differences import Difference, MapComparison, Ratio
-from jaxcam.verification.report import Verification
+from jaxcam.verification.record import Record
 from jaxcam.verification.sections import Three
 from jaxcam.verification.verdict import figure, percent, sentences
 
@@ -19,7 +19,7 @@ _SCORES = {
 }
 
 
-def table(v: Verification) -> str:
+def table(v: Record) -> str:
     """The figures, section by section, and the verdict."""
     score = _SCORES.get(v.score, v.score + "(S, {c})").format(c=v.class_idx)
     proof = "proven" if v.piecewise_linear else "not proven"
@@ -40,7 +40,7 @@ def table(v: Verification) -> str:
     return "\n\n".join("\n".join(section) for section in sections if section)
 
 
-def _sampled(v: Verification) -> str:
+def _sampled(v: Record) -> str:
     if v.num_exact < v.num_elements:
         return f"Only a sample of {v.num_sampled:,} elements (seed {v.seed}) was looked at."
     if v.num_sampled < v.num_elements:
@@ -48,7 +48,7 @@ def _sampled(v: Verification) -> str:
     return "All elements were looked at in every way."
 
 
-def _derivatives(v: Verification) -> list[str]:
+def _derivatives(v: Record) -> list[str]:
     def row(label: str, three: Three | None) -> str:
         if three is None:
             return _row(label, ["-"] * 4)
@@ -71,7 +71,7 @@ def _derivatives(v: Verification) -> list[str]:
     return lines
 
 
-def _alphas(v: Verification) -> list[str]:
+def _alphas(v: Record) -> list[str]:
     def row(label: str, found: Difference) -> str:
         return _row(label, [f"{found.num_elements:,}", figure(found.median), figure(found.largest)])
 
@@ -82,7 +82,7 @@ def _alphas(v: Verification) -> list[str]:
     return [*lines, row("three nested tapes against exact", v.nested_tapes.alphas)]
 
 
-def _denominator(v: Verification) -> list[str]:
+def _denominator(v: Record) -> list[str]:
     header = ["elements", "smallest", "negative", "ill-cond.", "crossing"]
     lines = [_row("Denominator 2 d2 + S_k d3 of alpha", header, indent=0)]
     for label, d in (("where d1 > 0 (in the weights)", v.denominator), ("where d1 is not 0", v.denominator_all)):
@@ -92,7 +92,7 @@ def _denominator(v: Verification) -> list[str]:
     return lines
 
 
-def _maps(v: Verification) -> list[str]:
+def _maps(v: Record) -> list[str]:
     def row(label: str, found: MapComparison | None) -> str:
         cells = (None,) * 3 if found is None else (found.weights_cosine, found.map_correlation, found.map_difference)
         return _row(label, [figure(cell) for cell in cells])
@@ -104,7 +104,7 @@ def _maps(v: Verification) -> list[str]:
     return [*lines, row("weights: the mean of the positive gradients", v.mean_of_positive_gradients)]
 
 
-def _equations(v: Verification) -> list[str]:
+def _equations(v: Record) -> list[str]:
     def off(label: str, difference: Difference | None) -> str:
         cells = (None, None) if difference is None else (difference.median, difference.largest)
         return _row(label, [figure(cell) for cell in cells])
@@ -140,7 +140,7 @@ def _equations(v: Verification) -> list[str]:
     return lines
 
 
-def _dropped(v: Verification) -> list[str]:
+def _dropped(v: Record) -> list[str]:
     if v.first_step is None or v.second_step is None:
         return []
 

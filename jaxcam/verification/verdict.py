@@ -1,9 +1,9 @@
 """The verdict of a verification: what follows from its figures, in words."""
 
-from jaxcam.verification.report import Verification
+from jaxcam.verification.record import Record
 
 
-def sentences(v: Verification) -> tuple[str, ...]:
+def sentences(v: Record) -> tuple[str, ...]:
     """The verdict, a sentence or two for each question."""
     found = [
         _on_closed_form(v), _on_derivatives(v), _on_denominator(v), _on_identity(v), _on_dropped(v), _on_tapes(v),
@@ -12,7 +12,7 @@ def sentences(v: Verification) -> tuple[str, ...]:
     return tuple(text for text in found if text)
 
 
-def _on_closed_form(v: Verification) -> str:
+def _on_closed_form(v: Record) -> str:
     if v.closed_form is None:
         return f"There is no closed form for the score {v.score}: only exact derivatives give its alphas."
     if not v.denominator.num_elements:
@@ -32,7 +32,7 @@ def _on_closed_form(v: Verification) -> str:
     )
 
 
-def _on_derivatives(v: Verification) -> str:
+def _on_derivatives(v: Record) -> str:
     finite = v.finite_differences
     if v.grad_and_jvp is None:
         text = "The head allows only one of the two compositions"
@@ -48,7 +48,7 @@ def _on_derivatives(v: Verification) -> str:
     return f"{text}; finite differences {verb} them at {num_compared} of {v.num_sampled} elements (to {figure(gap)})."
 
 
-def _on_denominator(v: Verification) -> str:
+def _on_denominator(v: Record) -> str:
     d = v.denominator
     if not d.num_elements:
         return "No element has a positive gradient: every weight and the map are zero."
@@ -62,7 +62,7 @@ def _on_denominator(v: Verification) -> str:
     )
 
 
-def _on_identity(v: Verification) -> str:
+def _on_identity(v: Record) -> str:
     if v.identity is None:
         return ""
     if abs(v.identity - 1) <= v.tolerance:
@@ -70,7 +70,7 @@ def _on_identity(v: Verification) -> str:
     return f"Eq. 3, from which alpha is derived, does not hold: its right-hand side is {figure(v.identity)} Y."
 
 
-def _on_dropped(v: Verification) -> str:
+def _on_dropped(v: Record) -> str:
     if v.first_step is None or v.second_step is None:
         return ""
     first, second = (step.mixed_partials for step in (v.first_step, v.second_step))
@@ -84,7 +84,7 @@ def _on_dropped(v: Verification) -> str:
     )
 
 
-def _on_tapes(v: Verification) -> str:
+def _on_tapes(v: Record) -> str:
     found = v.nested_tapes.alphas
     if found.largest <= v.tolerance:
         return "Three nested tapes give the same alphas."
@@ -94,7 +94,7 @@ def _on_tapes(v: Verification) -> str:
     )
 
 
-def _on_positive_gradients(v: Verification) -> str:
+def _on_positive_gradients(v: Record) -> str:
     found = v.mean_of_positive_gradients
     if found is None or found.weights_cosine is None:
         return ""

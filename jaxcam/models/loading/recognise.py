@@ -2,18 +2,9 @@
 
 from collections.abc import Mapping
 
-from jaxcam.models import cifar_resnet, efficientnet, resnet, squeezenet, vgg
-from jaxcam.models.build import Architecture
+from jaxcam.models.architecture import FAMILIES, Architecture
 from jaxcam.models.weights import fits, shapes_of
 
-# A tensor that each family has and no other: to trace every network would take half a minute.
-_FAMILIES = {
-    "features.3.squeeze.weight": squeezenet,
-    "linear.weight": cifar_resnet,
-    "fc.weight": resnet,
-    "classifier.6.weight": vgg,
-    "features.1.0.block.0.0.weight": efficientnet,
-}
 _ENOUGH, _CERTAIN = 0.8, 0.95
 """Shares of tensors that agree: a ResNet with another head is still recognised, an unknown network is not."""
 
@@ -25,8 +16,9 @@ def look_alike(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
         shapes: of the tensors, by torchvision's or timm's keys.
     """
     likeliest, best = None, _ENOUGH
-    for marker, family in _FAMILIES.items():
-        for architecture in family.ARCHITECTURES.values():
+    # By the marker first: to trace every network would take half a minute.
+    for marker, family in FAMILIES.items():
+        for architecture in family.values():
             given = {architecture.torchvision_key(key): tuple(shape) for key, shape in shapes.items()}
             if marker in given and (agreement := _agreement(architecture, given)) >= best:
                 likeliest, best = architecture.name, agreement
