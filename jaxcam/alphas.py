@@ -16,6 +16,12 @@ from jaxtyping import Array, Bool, Float
 from jaxcam.derivatives.closed_forms import exp_derivatives, log_softmax_derivatives, softmax_derivatives, widened
 from jaxcam.scores import ClassIdx
 
+__all__ = ["exact_alphas", "exp_alphas", "ill_conditioned", "log_softmax_alphas", "softmax_alphas"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 def _channel_sums(activations: Float[Array, "*spatial k"]) -> Float[Array, "*spatial k"]:
     """S_k, spread over the positions of its channel."""

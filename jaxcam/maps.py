@@ -11,6 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+__all__ = ["explanation_map", "heatmap", "normalised", "resized", "weighted_map"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 def weighted_map(weights: Float[Array, " k"], activations: Float[Array, "*spatial k"]) -> Float[Array, "*spatial"]:
     """ReLU(sum_k w_k A_k): what speaks for the class. **Source**: Selvaraju et al. 2017, Eq. 2."""

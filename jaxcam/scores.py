@@ -15,6 +15,25 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
+__all__ = [
+    "ClassIdx",
+    "Negated",
+    "Score",
+    "check_class_idx",
+    "exp",
+    "log_softmax",
+    "logit",
+    "name_of",
+    "negated",
+    "resolve",
+    "softmax",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 Score = Callable[..., Array]
 """`(logits [c], class_idx []) -> scalar`."""
 

@@ -13,7 +13,6 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-import jaxcam
 from jaxcam.cuts.grid import Layout
 from jaxcam.cuts.halves import check_model, network_of, subject_of
 from jaxcam.cuts.model import ModelFn, name_of
@@ -34,6 +33,7 @@ from jaxcam.explanation.explain import check_evaluates
 from jaxcam.explanation.raw_maps import Choice
 from jaxcam.images.preprocessing import Preprocessing
 from jaxcam.progress import Progress
+from jaxcam.version import __version__
 
 DEFAULT_METHODS = ("grad_cam", "grad_cam_pp")
 DEFAULT_METRICS = ("confidence", "localisation", "shape")
@@ -141,7 +141,7 @@ def evaluate(
     logits = jax.eval_shape(lambda a, x: network_of(subject, a, spec)(x), arrays, spec)
     header = {
         "jaxcam_evaluation": 1,
-        "version": jaxcam.__version__,
+        "version": __version__,
         "model": {
             "name": name_of(model) if model_fn is None else "model_fn",
             "sha256": array_hash(arrays),

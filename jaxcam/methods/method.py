@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from jaxcam.methods.grad_cam import cam, grad_cam, grad_cam_pp, grad_cam_pp_weights, grad_cam_weights
+from jaxcam.methods.grad_cam import cam, grad_cam, grad_cam_pp
 from jaxcam.methods.gradient import counterfactual, eigen_cam, grad_cam_positive, hires_cam, layer_cam, xgrad_cam
 from jaxcam.methods.guided import guided_backprop, guided_grad_cam
 from jaxcam.methods.perturbation import ablation_cam, score_cam

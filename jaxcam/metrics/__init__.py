@@ -69,3 +69,35 @@ from jaxcam.metrics.masking import blended as blended
 from jaxcam.metrics.masking import blurred as blurred
 from jaxcam.metrics.pointing import energy_pointing_game as energy_pointing_game
 from jaxcam.metrics.pointing import pointing_game as pointing_game
+
+__all__ = [
+    "absolute_drop",
+    "adcc",
+    "area_under_curve",
+    "average_drop",
+    "blended",
+    "blurred",
+    "box_iou",
+    "box_mask",
+    "coherency",
+    "complexity",
+    "deletion_curve",
+    "drop_in_deletion",
+    "energy_pointing_game",
+    "heatmap_box",
+    "increase_in_confidence",
+    "insertion_curve",
+    "iou",
+    "localisation",
+    "pearson",
+    "pointing_game",
+    "rank_correlation",
+    "relative_drop",
+    "sparsity",
+    "ties",
+    "win",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,9 +1,7 @@
 """What the constructors share: from an architecture, weights and options to a network."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from os import PathLike
-from typing import Any, Generic, TypedDict, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +13,6 @@ from jaxcam.models.architecture import Architecture, N, Options, Weights
 from jaxcam.models.loading import timm_config as _timm_config
 from jaxcam.models.loading.checkpoint import Checkpoint, opened
 from jaxcam.models.loading.recognise import look_alike
-from jaxcam.models.network import Network
 from jaxcam.models.weights import loaded
 
 

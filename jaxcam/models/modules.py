@@ -65,6 +65,7 @@ class ReLU(nnx.Module):
     """max(x, 0)."""
 
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        """The layer, applied."""
         return jax.nn.relu(x)
 
 
@@ -72,6 +73,7 @@ class SiLU(nnx.Module):
     """x · sigmoid(x)."""
 
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        """The layer, applied."""
         return jax.nn.silu(x)
 
 
@@ -82,6 +84,7 @@ class MaxPool(nnx.Module):
         self.window, self.strides, self.padding, self.ceil_mode = window, strides, padding, ceil_mode
 
     def __call__(self, x: Float[Array, "n H W k"]) -> Float[Array, "n h w k"]:
+        """The layer, applied."""
         if min(x.shape[1:3]) + 2 * self.padding < self.window:
             raise ValueError(
                 f"images are too small: {list(x.shape[1:3])} positions are left for a pooling window of "
@@ -99,6 +102,7 @@ class GlobalAveragePool(nnx.Module):
     """The mean over the positions."""
 
     def __call__(self, x: Float[Array, "n H W k"]) -> Float[Array, "n k"]:
+        """The layer, applied."""
         return x.mean((1, 2))
 
 
@@ -109,6 +113,7 @@ class AdaptiveAveragePool(nnx.Module):
         self.size = size
 
     def __call__(self, x: Float[Array, "n H W k"]) -> Float[Array, "n h w k"]:
+        """The layer, applied."""
         if x.shape[1:3] == (self.size, self.size):
             return x
         rows, columns = (jnp.asarray(self._windows(length), x.dtype) for length in x.shape[1:3])
@@ -131,6 +136,7 @@ class Flatten(nnx.Module):
         self.channels_first = channels_first
 
     def __call__(self, x: Float[Array, "n *rest"]) -> Float[Array, "n m"]:
+        """The layer, applied."""
         if self.channels_first:
             x = jnp.moveaxis(x, -1, 1)
         return x.reshape(x.shape[0], -1)
@@ -140,6 +146,7 @@ class Random(nnx.Module):
     """A layer that draws random numbers in training and is called with `rngs`; in evaluation it needs none."""
 
     def __call__(self, x: Float[Array, "..."], *, rngs: nnx.Rngs | None = None) -> Float[Array, "..."]:
+        """The layer, applied."""
         raise NotImplementedError
 
 
@@ -155,6 +162,7 @@ class Dropout(Random):
         self.dropout = nnx.Dropout(rate, broadcast_dims=(1, 2, 3) if whole_images else ())
 
     def __call__(self, x: Float[Array, "n ..."], *, rngs: nnx.Rngs | None = None) -> Float[Array, "n ..."]:
+        """The layer, applied."""
         if rngs is None and not self.dropout.deterministic and self.dropout.rate > 0:
             raise ValueError(
                 "rngs: this network is in training mode and draws random numbers: pass rngs=nnx.Rngs(0), or call "
@@ -167,4 +175,5 @@ class Folded(nnx.Module):
     """Where a batch norm was: the identity. The layer keeps its name."""
 
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        """The layer, applied."""
         return x

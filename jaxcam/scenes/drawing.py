@@ -55,6 +55,7 @@ class _Contents(NamedTuple):
 
 @jax.jit
 def scene_contents(key: Array, class_idx: Array | None, num_instances: Array | None) -> _Contents:
+    """What a scene shows: instances of one class."""
     class_key, number_key, layout_key = jax.random.split(key, 3)
     if class_idx is None:
         class_idx = jax.random.randint(class_key, (), 0, len(CLASS_NAMES), jnp.int32)
@@ -66,6 +67,7 @@ def scene_contents(key: Array, class_idx: Array | None, num_instances: Array | N
 
 @jax.jit
 def pair_contents(key: Array, classes: Array | None) -> _Contents:
+    """What a pair shows: instances of two classes."""
     class_key, number_key, layout_key = jax.random.split(key, 3)
     if classes is None:
         lowest = jnp.array([0, 1], jnp.int32)
@@ -91,6 +93,7 @@ def _draw(contents: _Contents, size: int) -> Scene:
 
 @partial(jax.jit, static_argnames=("size", "chunk"))
 def draw_chunks(contents: _Contents, size: int, chunk: int) -> Scene:
+    """The scenes with these contents, so many at a time."""
     chunks = jax.tree.map(lambda leaf: leaf.reshape(-1, chunk, *leaf.shape[1:]), contents)
     drawn = jax.lax.map(jax.vmap(partial(_draw, size=size)), chunks)
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), drawn)
