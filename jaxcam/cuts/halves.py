@@ -17,8 +17,8 @@ from jaxcam.cuts.cut import LayerName, cut, grid_of
 from jaxcam.cuts.grid import Layout
 from jaxcam.cuts.model import Form, ModelFn, formed, name_of, program_of
 from jaxcam.cuts.refusals import check_channels, check_images_layout, check_is_logits
-from jaxcam.derivatives.of_score import Head
 from jaxcam.programs.partition import Static, merged, partitioned
+from jaxcam.types import Head
 
 
 class Halves(NamedTuple):

@@ -12,8 +12,8 @@ from jaxcam.alphas import exact_alphas, ill_conditioned
 from jaxcam.derivatives import closed_forms as _closed_forms
 from jaxcam.derivatives.elementwise import elementwise_derivatives
 from jaxcam.programs.linearity import is_piecewise_linear
+from jaxcam.types import Head
 
-Head = Callable[[Array], Array]
 _CLOSED_FORMS = ("exp", "softmax", "log_softmax")
 _ALPHAS = ("auto", "exact", "closed_form")
 

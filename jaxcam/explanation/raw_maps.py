@@ -10,8 +10,9 @@ from jaxtyping import Array, Bool, Float
 
 from jaxcam import maps, methods, scores
 from jaxcam.cuts.halves import Halves
-from jaxcam.derivatives.of_score import Head, gradient_of_score, is_one_backward_pass, terms
+from jaxcam.derivatives.of_score import gradient_of_score, is_one_backward_pass, terms
 from jaxcam.methods.grad_cam import weights_of
+from jaxcam.types import Head
 
 _ILL_SHARE = 0.01
 

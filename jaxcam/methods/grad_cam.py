@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxcam.derivatives.of_score import Head, Terms, gradient_of_score, terms
+from jaxcam.derivatives.of_score import Terms, gradient_of_score, terms
 from jaxcam.maps import weighted_map
 from jaxcam.scores import ClassIdx, Score, check_class_idx
+from jaxcam.types import Head
 
 
 def cam(

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcam.derivatives.closed_forms import widened
-from jaxcam.derivatives.of_score import Head, gradient_of_score
+from jaxcam.derivatives.of_score import gradient_of_score
 from jaxcam.maps import weighted_map
 from jaxcam.methods.grad_cam import grad_cam_weights
 from jaxcam.scores import ClassIdx, Score
+from jaxcam.types import Head
 
 
 def hires_cam(

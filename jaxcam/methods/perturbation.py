@@ -13,9 +13,10 @@ from jaxtyping import Array, Float
 from jaxcam import scores
 from jaxcam.cuts.cut import LayerName
 from jaxcam.cuts.halves import halves
-from jaxcam.derivatives.of_score import Head, check_head, scaled_score
+from jaxcam.derivatives.of_score import check_head, scaled_score
 from jaxcam.maps import resized, weighted_map
 from jaxcam.methods.image import checked_image
+from jaxcam.types import Head
 
 _CHUNK_SIZE = 32
 

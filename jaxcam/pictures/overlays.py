@@ -11,6 +11,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from jaxcam.images.picture import checked_heat, checked_picture, to_pillow
+from jaxcam.pictures.colours import colour_map
 
 
 def overlay(

@@ -39,8 +39,8 @@ def guided(f: Callable[..., R], *, deconvnet: bool = False) -> Callable[..., R]:
     keep their own slope and the two conditions. Recognised is what computes such a function elementwise from one value
     and constants and ends in max, where, clip, a product or a call (see `jaxcam.programs.rectifiers`): those of
     jax.nn, and what is written by hand in these ways, such as x * sigmoid(x). Also clip(x, 0, 1), wherever it stands.
-    Not (x + |x|) / 2 or -min(-x, 0), softplus, which is no zero at zero, slopes that are learned (PReLU), and what keeps a
-    variance above zero in normalisation layers: these keep their ordinary gradient.
+    Not (x + |x|) / 2 or -min(-x, 0), softplus, which is no zero at zero, slopes that are learned (PReLU), and what
+    keeps a variance above zero in normalisation layers: these keep their ordinary gradient.
 
     Composes with jit, vmap and grad, in any order, also by the parameters, but not with forward derivatives: the rule
     is not linear in ȳ, so that there is no jvp. Where rectifiers are inside functions with a derivative rule of their

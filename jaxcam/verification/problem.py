@@ -21,9 +21,10 @@ from jaxtyping import Array, Float, Int
 
 from jaxcam import scores
 from jaxcam.derivatives.elementwise import elementwise_derivatives
-from jaxcam.derivatives.of_score import Head, check_head
+from jaxcam.derivatives.of_score import check_head
 from jaxcam.programs.linearity import CONSTANT, PIECEWISE_LINEAR, dependences, is_piecewise_linear
 from jaxcam.programs.program import moves, straight_line
+from jaxcam.types import Head
 from jaxcam.verification.differences import alphas_of
 
 CLOSED_FORMS = ("exp", "softmax", "log_softmax")

@@ -12,7 +12,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from jaxcam import scores
-from jaxcam.derivatives.of_score import Head
+from jaxcam.types import Head
 from jaxcam.verification import equations, sections
 from jaxcam.verification import problem as problems
 from jaxcam.verification.differences import alphas_of, denominator
