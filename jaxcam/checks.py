@@ -1,0 +1,74 @@
+"""Checks of arguments that all rooms share: static facts only, and one message style.
+
+"<argument> must be <what was expected> but is <what came>: <what to do>". The wrong kind is a TypeError, the wrong
+value a ValueError. Each check returns the value, so that it can stand where the value is used.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+__all__ = ["check_floating", "check_integer", "check_key", "check_number", "is_integer"]
+
+
+def is_integer(value: object) -> bool:
+    """Whether it is a whole number of Python or NumPy. True and False are none: they are slips, not counts."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def check_integer(name: str, value: object, *, low: int | None = None, high: int | None = None, hint: str = "") -> int:
+    """A whole number from `low` to `high`.
+
+    Raises:
+        TypeError: it is no whole number.
+        ValueError: it is out of range.
+    """
+    if not is_integer(value):
+        raise TypeError(f"{name} must be an integer but is {value!r}{hint}")
+    number = int(value)  # type: ignore[call-overload, arg-type]
+    if (low is not None and number < low) or (high is not None and number > high):
+        limits = [f"at least {low}"] * (low is not None) + [f"at most {high}"] * (high is not None)
+        raise ValueError(f"{name} must be {' and '.join(limits)} but is {number}{hint}")
+    return number
+
+
+def check_number(name: str, value: object, *, low: float | None = None, high: float | None = None) -> float:
+    """A finite number from `low` to `high`.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is not finite, or out of range.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        raise TypeError(f"{name} must be a number but is {value!r}")
+    number = float(value)
+    inside = (low is None or number >= low) and (high is None or number <= high)
+    if not np.isfinite(number) or not inside:
+        limits = [f"at least {low:g}"] * (low is not None) + [f"at most {high:g}"] * (high is not None)
+        raise ValueError(f"{name} must be {' and '.join(limits) or 'finite'} but is {value}")
+    return number
+
+
+def check_floating(name: str, array: Any, hint: str = "") -> None:
+    """An array of floating-point numbers.
+
+    Raises:
+        TypeError: it is no array, or one of other numbers.
+    """
+    if not (hasattr(array, "dtype") and hasattr(array, "shape")):
+        raise TypeError(f"{name} must be an array but is {type(array).__name__}{hint}")
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(f"{name} must be floating point but its dtype is {array.dtype}{hint}")
+
+
+def check_key(name: str, key: Any) -> None:
+    """One random key.
+
+    Raises:
+        TypeError: it is none, as `jax.random.PRNGKey` of old makes, or several.
+    """
+    is_key = hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if not is_key or key.shape != ():
+        raise TypeError(f"{name} must be one random key, as jax.random.key(0) makes it, but is {key!r}")
