@@ -29,8 +29,7 @@ def check_integer(name: str, value: object, *, low: int | None = None, high: int
         raise TypeError(f"{name} must be an integer but is {value!r}{hint}")
     number = int(value)  # type: ignore[call-overload, arg-type]
     if (low is not None and number < low) or (high is not None and number > high):
-        limits = [f"at least {low}"] * (low is not None) + [f"at most {high}"] * (high is not None)
-        raise ValueError(f"{name} must be {' and '.join(limits)} but is {number}{hint}")
+        raise ValueError(f"{name} must be {_limits(low, high)} but is {number}{hint}")
     return number
 
 
@@ -46,8 +45,8 @@ def check_number(name: str, value: object, *, low: float | None = None, high: fl
     number = float(value)
     inside = (low is None or number >= low) and (high is None or number <= high)
     if not np.isfinite(number) or not inside:
-        limits = [f"at least {low:g}"] * (low is not None) + [f"at most {high:g}"] * (high is not None)
-        raise ValueError(f"{name} must be {' and '.join(limits) or 'finite'} but is {value}")
+        limits = _limits(low, high) or "finite"
+        raise ValueError(f"{name} must be {limits} but is {value}")
     return number
 
 
@@ -72,3 +71,8 @@ def check_key(name: str, key: Any) -> None:
     is_key = hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     if not is_key or key.shape != ():
         raise TypeError(f"{name} must be one random key, as jax.random.key(0) makes it, but is {key!r}")
+
+
+def _limits(low: float | None, high: float | None) -> str:
+    limits = {"at least": low, "at most": high}
+    return " and ".join(f"{words} {limit}" for words, limit in limits.items() if limit is not None)
