@@ -29,7 +29,7 @@ from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 
 from jaxcam.programs.program import Atom, called, closed, holds, moves, rule
 
-__all__ = ["Dependence", "dependence", "dependences", "is_piecewise_linear"]
+__all__ = ["Dependence", "dependence", "dependences", "is_piecewise_linear", "proves_piecewise_linear"]
 
 
 class Dependence(IntEnum):
@@ -103,7 +103,11 @@ def is_piecewise_linear(f: Callable[..., Any], *args: Any) -> bool:
     """
     if not callable(f):
         raise TypeError(f"f must be a function of arrays, got {type(f).__name__}; pass the function itself")
-    jaxpr = jax.make_jaxpr(lambda *args: f(*args))(*args).jaxpr
+    return proves_piecewise_linear(jax.make_jaxpr(lambda *args: f(*args))(*args).jaxpr)
+
+
+def proves_piecewise_linear(jaxpr: Jaxpr) -> bool:
+    """The same for the program of a function; what it closes over counts as constant."""
     inputs = [PIECEWISE_LINEAR if moves(var) else PIECEWISE_CONSTANT for var in jaxpr.invars]
     return all(out <= PIECEWISE_LINEAR for out in _outputs(jaxpr, inputs))
 
