@@ -13,8 +13,7 @@ from PIL import Image
 from jaxcam import maps
 from jaxcam.explanation.explain import explain
 from jaxcam.explanation.explanation import Status
-from jaxcam.explanation.raw_maps import takes
-from jaxcam.methods.method import METHODS
+from jaxcam.methods.method import METHODS, bind
 from jaxcam.models import Network
 from jaxcam.pictures import Cell, Row, gradient_picture, overlay, panel
 
@@ -75,7 +74,7 @@ def explained(
     for method in methods:
         if method == "cam" and model.cam_layer is None:
             continue
-        key = jax.random.key(0) if takes(method, "key") else None
+        key = jax.random.key(0) if bind(method, {}, draws=True).takes_key else None
         found = explain(model, images, method=method, key=key, **which)
         found = jax.tree.map(lambda value: value[0] if class_idx is None else value, found)
         on_e = _probabilities(model, maps.explanation_map(jnp.stack([jnp.asarray(seen)] * len(chosen)), found.heatmap))

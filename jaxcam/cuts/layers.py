@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 from jax.typing import DTypeLike
 
-from jaxcam.cuts.sites import Analysis, Site
+from jaxcam.cuts.grid import is_grid
+from jaxcam.cuts.model import Adapted, adapted, program_of
+from jaxcam.cuts.sites import Analysis, Site, analysed
 from jaxcam.programs.program import shape
 
-__all__ = ["Grid", "Layer", "Layers", "chosen", "listed"]
+__all__ = ["Layer", "LayerName", "Layers", "layers", "site_of"]
 
-Grid = Callable[[Any], bool]
-"""Whether a value of this shape and dtype is a grid of positions with channels, from which a map can be made."""
+LayerName = str | int | None
 
 
 class Layer(NamedTuple):
@@ -59,9 +61,75 @@ class Layers(tuple[Layer, ...]):
         )
 
 
-def listed(analysis: Analysis, grid: Grid) -> Layers:
+def layers(model: Any, images: Any) -> Layers:
+    """The layers at which a model can be cut: name, kind, shape, dtype, and whether everything flows through.
+
+    Names are those that JAX recorded: `checkpoint_name` tags and `named_scope` paths; the convolutions have positions.
+    Where a name occurs several times, `:0`, `:1` ... tell the occurrences apart, and the name alone means the last.
+    Layers inside scan, while and cond are not listed: they are not one value.
+
+    Args:
+        model: as for `split`.
+        images: `[n, ...]`, for their shape and dtype only.
+
+    Returns:
+        A tuple of `Layer`s in the order of the program, which prints as a table.
+
+    Raises:
+        ValueError, TypeError: as `split`, but for the layer.
+    """
+    spec = check_images(images)
+    known = adapted(model).hoist(spec)
+    return _listed(analysed(program_of(known, spec)), known)
+
+
+def site_of(analysis: Analysis, layer: LayerName, model: Adapted) -> Site:
+    """The site that `layer` means in a model.
+
+    Raises:
+        ValueError: there is none; the message has the table. Or it is inside a loop or a branch.
+    """
+    if layer is None:
+        default = _default(analysis, model)
+        if default is None:
+            raise ValueError(
+                "layer: this model has no value with positions through which everything flows, so there is no default: "
+                "name one of its layers, or say what they mean with jaxcam.adapt(model, grid=...):\n"
+                f"{_listed(analysis, model)}"
+            )
+        return default
+    found = _by_position(analysis, layer) if isinstance(layer, int) else _by_name(analysis.sites, layer)
+    if found is not None:
+        return found
+    for name, holder in analysis.hidden.items():
+        if layer in (name, name.rpartition("/")[2]):
+            raise ValueError(
+                f"layer={layer!r} is inside a {holder}, where it takes a new value in each round or in one branch "
+                f"only: name a layer before or after it:\n{_listed(analysis, model)}"
+            )
+    raise ValueError(f"layer={layer!r} is not in this model. Its layers are:\n{_listed(analysis, model)}")
+
+
+def check_images(images: Any) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of a batch.
+
+    Raises:
+        TypeError: it is no array.
+        ValueError: it has too few axes, or is empty.
+    """
+    if not (hasattr(images, "shape") and hasattr(images, "dtype")):
+        raise TypeError(f"images must be an array [n, ...] but is {type(images).__name__}")
+    if len(images.shape) < 3 or 0 in images.shape:
+        raise ValueError(
+            f"images must be [n, *spatial, d] with at least one image, but came as {list(images.shape)}: add the batch "
+            "axis with images[None]"
+        )
+    return jax.ShapeDtypeStruct(images.shape, jax.dtypes.canonicalize_dtype(images.dtype))
+
+
+def _listed(analysis: Analysis, model: Adapted) -> Layers:
     """All sites, and the default where there is one."""
-    default = _default(analysis, grid)
+    default = _default(analysis, model)
     rows: list[Layer] = []
     named = False
     for site in analysis.sites:
@@ -75,37 +143,14 @@ def listed(analysis: Analysis, grid: Grid) -> Layers:
     return Layers(rows)
 
 
-def chosen(analysis: Analysis, layer: str | int | None, grid: Grid) -> Site:
-    """The site that `layer` means.
-
-    Raises:
-        ValueError: there is none; the message has the table. Or it is inside a loop or a branch.
-    """
-    if layer is None:
-        default = _default(analysis, grid)
-        if default is None:
-            raise ValueError(
-                "layer: this model has no value with positions through which everything flows, so there is no default: "
-                f"name one of its layers, or say what they mean with channel_axis or reshape:\n{_table(analysis, grid)}"
-            )
-        return default
-    found = _by_position(analysis, layer) if isinstance(layer, int) else _by_name(analysis.sites, layer)
-    if found is not None:
-        return found
-    if isinstance(layer, str):
-        for name, holder in analysis.hidden.items():
-            if layer in (name, name.rpartition("/")[2]):
-                raise ValueError(
-                    f"layer={layer!r} is inside a {holder}, where it takes a new value in each round or in one branch "
-                    f"only: name a layer before or after it:\n{_table(analysis, grid)}"
-                )
-    raise ValueError(f"layer={layer!r} is not in this model. Its layers are:\n{_table(analysis, grid)}")
-
-
-def _default(analysis: Analysis, grid: Grid) -> Site | None:
-    images = analysis.program.arguments[-1]
+def _default(analysis: Analysis, model: Adapted) -> Site | None:
+    """Where the model says that it is cut; else the last value with a grid through which everything flows."""
+    own = "features" if model.cuts_itself else model.told("default_layer")
+    if own is not None and (site := _by_name(analysis.sites, own)) is not None:
+        return site
+    images = shape(analysis.program.arguments[-1])
     # The picture itself, normalised, has a grid as well, and is no layer.
-    fitting = [s for s in analysis.values if grid(s.var.aval) and shape(s.var) != shape(images)]
+    fitting = [s for s in analysis.values if shape(s.var) != images and is_grid(analysis, s, model.grid)]
     return fitting[-1] if fitting else None
 
 
@@ -133,7 +178,3 @@ def _row(site: Site, *, default: bool) -> Layer:
     aval: Any = site.var.aval
     layer = site.name if site.position is None else site.position
     return Layer(layer, site.kind, tuple(aval.shape), aval.dtype, site.complete, default)
-
-
-def _table(analysis: Analysis, grid: Grid) -> str:
-    return str(listed(analysis, grid))

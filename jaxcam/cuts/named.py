@@ -1,13 +1,15 @@
 """Names for the layers of NNX modules, which record none by themselves."""
 
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any, TypeVar
 
 import jax
-from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-M = TypeVar("M", bound=nnx.Module)
+from jaxcam.cuts.model import Adapted
+
+M = TypeVar("M")
 
 
 def named(model: M) -> M:
@@ -20,7 +22,7 @@ def named(model: M) -> M:
     The copy shares no parameters with the model: make it where the model is explained, not where it is trained.
 
     Args:
-        model: any nnx.Module. Linen, Keras and Equinox modules have names, or none of this kind: see
+        model: any nnx.Module, or an adapted one. Linen, Keras and Equinox modules have names, or none of this kind: see
             `jaxcam.layers`.
 
     Raises:
@@ -31,6 +33,10 @@ def named(model: M) -> M:
         >>> print(jaxcam.layers(tagged, images))
         >>> found = jaxcam.explain(tagged, images, layer="blocks.2.conv1")
     """
+    from flax import nnx
+
+    if isinstance(model, Adapted):
+        return replace(model, state=named(model.state))
     if not isinstance(model, nnx.Module):
         raise TypeError(
             f"model must be an nnx.Module, but is {type(model).__name__}: jaxcam.layers(model, images) lists the names "
@@ -67,7 +73,7 @@ def _new(kind: Any, *arguments: Any) -> Any:
 
 
 @cache
-def _tagging(kind: type[nnx.Module]) -> type[nnx.Module]:
+def _tagging(kind: Any) -> Any:
     """The class, tagging what its instances return. One for each class: compiled programs are found by it."""
     untagged: Any = kind.__call__
 

@@ -1,55 +1,53 @@
-"""What is wrong with a foreign model's layout or outputs, as far as its program says so."""
+"""What is refused, and why, before anything is computed: models in training, images and outputs of another kind."""
 
-import jax
+from typing import Any
+
+import jax.numpy as jnp
 from jax.extend.core import JaxprEqn, Var
 
-from jaxcam.cuts.cut import Cut
-from jaxcam.cuts.grid import Layout
-from jaxcam.programs.program import shape
+from jaxcam.programs.program import Program
+
+__all__ = ["check_evaluates", "check_example", "check_is_logits", "in_training"]
 
 
-def check_images_layout(image: jax.ShapeDtypeStruct, layout: Layout) -> None:
-    """Refuses images whose colours are plainly not where `channel_axis` says."""
-    sizes = image.shape
-    first, last = sizes[0], sizes[-1]
-    if layout.channel_axis == -1 and first in (1, 3) and last > 4 and sizes[1] > 4:
-        raise ValueError(f"images seem to be channels first, [n, {', '.join(map(str, sizes))}]: pass channel_axis=1")
-    if layout.channel_axis == 1 and last in (1, 3) and first > 4 and sizes[1] > 4:
+def check_evaluates(model: Any) -> None:
+    """Refuses a model in training mode, where batch norm and dropout make examples depend on each other."""
+    if in_training(model) or getattr(model, "training", None) is True:
+        raise ValueError("model is in training mode, where images depend on each other: call model.eval() first")
+
+
+def in_training(model: Any) -> bool:
+    """Whether batch norm uses the batch's statistics or dropout drops in any part of an nnx.Module."""
+    from flax import nnx
+
+    if not isinstance(model, nnx.Module):
+        return False
+    modules = [module for _, module in nnx.iter_modules(model)]
+    return any(isinstance(m, nnx.BatchNorm) and not m.use_running_average for m in modules) or any(
+        isinstance(m, nnx.Dropout) and not m.deterministic and m.rate > 0 for m in modules
+    )
+
+
+def check_example(example: Any) -> None:
+    """Refuses what is not one image as the model takes it."""
+    if not (hasattr(example, "shape") and hasattr(example, "dtype")):
+        raise TypeError(f"image must be an array [H, W, 3] but is {type(example).__name__}")
+    if len(example.shape) != 3:
         raise ValueError(
-            f"images seem to be channels last, [n, {', '.join(map(str, sizes))}], and channel_axis=1 means [n, 3, H, "
-            "W]: transpose them; or, where only the activations are channels first, leave channel_axis out and pass "
-            "reshape=lambda t: t.transpose(0, 2, 3, 1)"
+            f"image must be one image [H, W, 3] but came as {list(example.shape)}: use images[0], and jaxcam.explain "
+            "for a batch"
+        )
+    # A mask or noise would be rounded to 0 and 1, and the map be wrong.
+    if not jnp.issubdtype(example.dtype, jnp.floating):
+        raise TypeError(
+            f"image must be floating point and normalised for the model but its dtype is {example.dtype}: "
+            "divide by 255 and normalise as in training (model.preprocessing(picture) for jaxcam.models)"
         )
 
 
-def check_channels(cut: Cut, layout: Layout) -> None:
-    """Refuses a layer that comes straight from a convolution with its channels on another axis."""
-    if layout.reshape is not None:
-        return
-    equations = cut.before.equations
-    convolutions = [i for i, eqn in enumerate(equations) if eqn.primitive.name == "conv_general_dilated"]
-    if not convolutions or any(eqn.primitive.name == "transpose" for eqn in equations[convolutions[-1] :]):
-        return
-    last = equations[convolutions[-1]]
-    if shape(last.outvars[0]) != shape(cut.layer):
-        return
-    axis = last.params["dimension_numbers"].out_spec[1]
-    expected = layout.channel_axis % len(shape(cut.layer))
-    if axis != expected:
-        raise ValueError(
-            f"the layer's channels are on axis {axis} of {list(shape(cut.layer))}, not on axis {expected}: pass "
-            + (
-                "channel_axis=1 for images [n, 3, H, W], or reshape=lambda t: t.transpose(0, 2, 3, 1) where the images "
-                "are channels last"
-                if axis == 1
-                else "reshape=lambda t: t, where only the images are channels first"
-            )
-        )
-
-
-def check_is_logits(cut: Cut, name: str) -> None:
+def check_is_logits(program: Program, name: str) -> None:
     """Refuses a model that ends in a softmax: its probabilities are no logits."""
-    makers: dict[Var, JaxprEqn] = {var: eqn for eqn in cut.program.equations for var in eqn.outvars}
+    makers: dict[Var, JaxprEqn] = {var: eqn for eqn in program.equations for var in eqn.outvars}
 
     def behind(var: object) -> JaxprEqn | None:
         eqn = makers.get(var) if isinstance(var, Var) else None
@@ -58,7 +56,7 @@ def check_is_logits(cut: Cut, name: str) -> None:
             eqn = makers.get(operand) if isinstance(operand, Var) else None
         return eqn
 
-    last = behind(cut.program.outputs[0])
+    last = behind(program.outputs[0])
     if last is None or last.primitive.name != "div":
         return
     over, under = (behind(atom) for atom in last.invars)
@@ -67,6 +65,7 @@ def check_is_logits(cut: Cut, name: str) -> None:
     if behind(under.invars[0]) is over:
         raise ValueError(
             f"{name} must return logits, but ends in a softmax: leave that out (classifier_activation=None in "
-            "keras.applications), or explain the logarithm, model_fn=lambda model, images: jnp.log(model(images)), "
+            "keras.applications), or explain the logarithm, jaxcam.adapt(model, apply=lambda model, images: "
+            "jnp.log(model(images))), "
             "whose softmax is the same"
         )

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Var
 
+from jaxcam.cuts.axes import channel_axes, image_channel_axis
 from jaxcam.programs.primitives import ELEMENTWISE, is_elementwise, program_of_call
 from jaxcam.programs.program import (
     CUSTOM,
@@ -60,13 +61,19 @@ class Site:
 class Analysis:
     """What was found in a program from `(*arrays, images)` to logits."""
 
+    closed: ClosedJaxpr
     program: Program
+    """The same with its calls written out."""
     sites: list[Site]
     """By name, in the order of the program."""
     values: list[Site]
     """All values through which everything flows."""
     hidden: dict[str, str]
     """Names inside loops and branches, and the primitive that holds them."""
+    image_axis: int
+    """Where the images `[n, ...]` have their channels."""
+    axes: dict[Var, int | None]
+    """Where each value that depends on the images has them, as far as the program shows it."""
 
 
 def analysed(model: ClosedJaxpr) -> Analysis:
@@ -90,7 +97,15 @@ def analysed(model: ClosedJaxpr) -> Analysis:
     order = {var: i for i, eqn in enumerate(program.equations) for var in eqn.outvars}
     sites.sort(key=lambda s: order[s.var])
     values = [site("value", None, var) for var in order if var in complete and is_layer(var)]
-    return Analysis(program, sites, values, dict(hidden(program.equations)))
+    image_axis = image_channel_axis(program) or _likely_channel_axis(shape(program.arguments[-1]))
+    axes = channel_axes(program, image_axis)
+    return Analysis(model, program, sites, values, dict(hidden(program.equations)), image_axis, axes)
+
+
+def _likely_channel_axis(images: tuple[int, ...]) -> int:
+    """Where no convolution says it: the first axis if only that one has the length of colours, else the last."""
+    first, *between, last = images[1:]
+    return 1 if first in (1, 3) and last > 4 and min(between, default=last) > 4 else len(images) - 1
 
 
 def is_open(eqn: JaxprEqn, place: Place, on_the_way: Place | None) -> ClosedJaxpr | None:

@@ -13,13 +13,12 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxcam import maps, metrics
-from jaxcam.cuts.halves import Subject
+from jaxcam.cuts.model import Adapted
 from jaxcam.evaluation.plan import AXIS, Plan, background_of, confidence_of, masked_input, network_input, of_class
 from jaxcam.evaluation.protocol import Protocol
 from jaxcam.evaluation.shuffled import shuffled
 from jaxcam.explanation.batch import Request, explained, image_of
 from jaxcam.explanation.explanation import Explanation, Status
-from jaxcam.explanation.raw_maps import takes
 
 
 class Block(NamedTuple):
@@ -46,19 +45,17 @@ class Truth(NamedTuple):
     """The union of its masks."""
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def explained_blocks(
-    mesh: Mesh, subject: Subject, plan: Plan, arrays: list[Any], pictures: Array, labels: Array, keys: Array
-) -> Block:
+@partial(jax.jit, static_argnums=(0, 1))
+def explained_blocks(mesh: Mesh, plan: Plan, model: Adapted, pictures: Array, labels: Array, keys: Array) -> Block:
     """Program 1: the pictures `[n, H, W, 3]` of a block for every device of the mesh; a key for every block."""
     over_devices = jax.shard_map(
-        partial(_explained_block, subject, plan),
+        partial(_explained_block, plan),
         mesh=mesh,
         in_specs=(PartitionSpec(), PartitionSpec(AXIS), PartitionSpec(AXIS), PartitionSpec(AXIS)),
         out_specs=PartitionSpec(AXIS),
         check_vma=False,
     )
-    return over_devices(arrays, pictures, labels, keys)
+    return over_devices(model, pictures, labels, keys)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -74,18 +71,16 @@ def compared_blocks(mesh: Mesh, protocol: Protocol, heatmaps: Array, truth: Trut
     return over_devices(heatmaps, truth)
 
 
-def _explained_block(
-    subject: Subject, plan: Plan, arrays: list[Any], pictures: Array, labels: Array, keys: Array
-) -> Block:
+def _explained_block(plan: Plan, model: Adapted, pictures: Array, labels: Array, keys: Array) -> Block:
     protocol = plan.protocol
-    confidence = partial(confidence_of, subject, plan, arrays)
-    images = network_input(subject, plan.preprocessing.normalise(pictures))
+    confidence = partial(confidence_of, plan, model)
+    images = network_input(plan, plan.preprocessing.normalise(pictures))
     class_idx = labels if protocol.class_idx == "true" else None
     found: list[Explanation] = []
     logits: Array | None = None
     for request in plan.requests:
         # Each begins with the same forward pass, of which XLA keeps one.
-        explanation, own_logits = explained(subject, request, arrays, images, class_idx, _key(request, keys))
+        explanation, own_logits = explained(model, request, images, class_idx, _key(request, keys))
         class_idx = explanation.class_idx
         logits = own_logits if logits is None else logits
         found.append(explanation)
@@ -94,12 +89,12 @@ def _explained_block(
     y = of_class(protocol, logits, class_idx)
     heatmaps = [_heatmap(protocol, explanation, pictures.shape[1:3]) for explanation in found]
     background = background_of(plan, pictures)
-    masked = [masked_input(subject, plan, pictures, heatmap, background) for heatmap in heatmaps]
+    masked = [masked_input(plan, pictures, heatmap, background) for heatmap in heatmaps]
     values: dict[str, list[Array]] = {}
     if "coherency" in plan.groups:
         o, again = [], []
         for request, images_e in zip(plan.requests, masked, strict=True):
-            explanation, logits_e = explained(subject, request, arrays, images_e, class_idx, _key(request, keys))
+            explanation, logits_e = explained(model, request, images_e, class_idx, _key(request, keys))
             o.append(of_class(protocol, logits_e, class_idx))
             again.append(_heatmap(protocol, explanation, pictures.shape[1:3]))
         values["coherency"] = [jax.vmap(metrics.coherency)(a, b) for a, b in zip(heatmaps, again, strict=True)]
@@ -110,7 +105,7 @@ def _explained_block(
     values["absolute_drop"] = [jax.nn.relu(y - each) for each in o]
     values["increase"] = [_counted(each > y, each + y) for each in o]
     if "deletion" in plan.groups:
-        inverse = [masked_input(subject, plan, pictures, 1 - heatmap, background) for heatmap in heatmaps]
+        inverse = [masked_input(plan, pictures, 1 - heatmap, background) for heatmap in heatmaps]
         o_inverse = _in_one_batch(confidence, inverse, class_idx)
         values["drop_in_deletion"] = [metrics.relative_drop(y, each) for each in o_inverse]
     if "shape" in plan.groups or "coherency" in plan.groups:
@@ -123,7 +118,7 @@ def _explained_block(
             for three in zip(drops, values["coherency"], values["complexity"], strict=True)
         ]
     if "sanity" in plan.groups:
-        values["sanity"] = _sanity(subject, plan, arrays, images, found, keys)
+        values["sanity"] = _sanity(plan, model, images, found, keys)
     status = jnp.stack([explanation.status for explanation in found], 1)
     has_map = (status != Status.NOT_FINITE) & (status != Status.NO_SUCH_CLASS)
     return Block(
@@ -181,14 +176,12 @@ def _counted(is_so: Array, where_finite: Array) -> Array:
     return jnp.where(jnp.isfinite(where_finite), is_so.astype(where_finite.dtype), jnp.nan)
 
 
-def _sanity(
-    subject: Subject, plan: Plan, arrays: list[Any], images: Array, found: list[Explanation], keys: Array
-) -> list[Array]:
+def _sanity(plan: Plan, model: Adapted, images: Array, found: list[Explanation], keys: Array) -> list[Array]:
     """Rank correlation with the map for the same class when the weights behind the layer are shuffled."""
     values = []
     for request, explanation in zip(plan.requests, found, strict=True):
-        others = shuffled(subject, request, arrays, image_of(images))
-        again, _ = explained(subject, request, others, images, explanation.class_idx, _key(request, keys))
+        others = shuffled(model, request, image_of(images))
+        again, _ = explained(others, request, images, explanation.class_idx, _key(request, keys))
         values.append(jax.vmap(metrics.rank_correlation)(_raw(explanation), _raw(again)))
     return values
 
@@ -203,4 +196,4 @@ def _raw(explanation: Explanation) -> Array:
 
 def _key(request: Request, keys: Array) -> Array | None:
     """Of the block, for methods that draw."""
-    return keys[0] if takes(request.choice.method, "key") else None
+    return keys[0] if request.method.takes_key else None

@@ -1,7 +1,7 @@
 """A model and a data set in, a table of what each method's maps are worth out."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -13,12 +13,12 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from jaxcam.cuts.grid import Layout
-from jaxcam.cuts.halves import check_model, network_of, subject_of
-from jaxcam.cuts.model import ModelFn, name_of
+from jaxcam.cuts.cut import network
+from jaxcam.cuts.model import Adapted, adapted
+from jaxcam.cuts.refusals import check_evaluates
 from jaxcam.datasets.sources import Source, source_of
 from jaxcam.evaluation import hosts
-from jaxcam.evaluation.header import array_hash, program_hash
+from jaxcam.evaluation.header import array_hash, code_hash, program_hash
 from jaxcam.evaluation.journal import Journal
 from jaxcam.evaluation.measures import columns_of
 from jaxcam.evaluation.plan import GROUPS, Plan
@@ -28,10 +28,8 @@ from jaxcam.evaluation.result import Evaluation, table_of
 from jaxcam.evaluation.run import Job, steps
 from jaxcam.evaluation.table import Column, Table
 from jaxcam.evaluation.totals import Totals
-from jaxcam.explanation import arguments as _arguments
-from jaxcam.explanation.explain import check_evaluates
-from jaxcam.explanation.raw_maps import Choice
 from jaxcam.images.preprocessing import Preprocessing
+from jaxcam.methods.method import METHODS, Bound
 from jaxcam.progress import Progress
 from jaxcam.version import __version__
 
@@ -48,11 +46,7 @@ def evaluate(
     protocol: Protocol | None = None,
     annotations: str | os.PathLike[str] | None = None,
     classes: Mapping[str, int | str] | None = None,
-    preprocessing: Preprocessing | None = None,
     layer: str | int | None = None,
-    model_fn: ModelFn | None = None,
-    channel_axis: int = -1,
-    reshape: Callable[[Array], Array] | None = None,
     results: str | os.PathLike[str] | None = None,
     batch_size: int = 8,
     num_workers: int | None = None,
@@ -69,11 +63,13 @@ def evaluate(
     process). Image files are decoded by worker processes meanwhile. Memory does not grow with the number of pictures.
 
     Args:
-        model: as for `explain`: an image network in evaluation mode, or anything with `model_fn`.
+        model: as for `explain`: an image network in evaluation mode that knows its preprocessing, or
+            `jaxcam.adapt(model, preprocessing=...)`. Pictures are channels last all the same.
         dataset: a folder of pictures; a sequence or any iterable of pictures `[H, W, 3]` in [0, 1], paths, pairs
             (picture or path, label) or `jaxcam.Example`s; or generated ones, `jaxcam.scenes.Dataset(1000)`.
-        methods: names from `jaxcam.methods.METHODS`, with options as "grad_cam_pp:alphas=exact"; or a dictionary from
-            the names of the rows to these, or to dictionaries as `{"method": "grad_cam_pp", "alphas": "exact"}`.
+        methods: names from `jaxcam.methods.METHODS`, with options as "grad_cam_pp:alphas=exact", or functions as for
+            `explain`; or a dictionary from the names of the rows to these, or to dictionaries as `{"method":
+            "grad_cam_pp", "alphas": "exact"}`.
         metrics: groups of metrics, or "all". "confidence" (average drop, increase, win; one forward pass for each
             method), "localisation" (where boxes or masks are known), "shape" (complexity, sparsity), "deletion" (one
             more pass each), "coherency" (with ADCC), "curves" (insertion and deletion: 2 (num_steps + 1) passes each),
@@ -84,11 +80,7 @@ def evaluate(
             "boxes"}`), COCO JSON, or a folder of PASCAL VOC XML. Pictures that it does not name are left out.
         classes: what the annotations' class names are in the model: indices or names of it. Names that are the same in
             `model.class_names` need not be given.
-        preprocessing: of the pictures; by default `model.preprocessing`.
         layer: as for `explain`.
-        model_fn: as for `explain`.
-        channel_axis: as for `explain`; the pictures are channels last all the same.
-        reshape: as for `explain`.
         results: a file to which a line of JSON for every picture is written as it comes. A run that was ended goes on
             there when it is called again in the same way, and a complete one is only read. Until the end its name
             has ".part" added. What would change the figures is compared first: the model's arrays and program, the
@@ -112,24 +104,21 @@ def evaluate(
 
     **Source**: the metrics' papers are in `jaxcam.metrics`; the bootstrap: Hanley and MacGibbon 2006.
     """
-    check_model(model, model_fn)
-    check_evaluates(model)
+    known = adapted(model)
+    check_evaluates(known.state)
     protocol = _checked_protocol(protocol)
     groups = _checked_groups(metrics)
     requests = requests_of(methods, layer)
-    preprocessing = _checked_preprocessing(preprocessing, model)
+    preprocessing = _preprocessing_of(known)
     for name, value, low in (("batch_size", batch_size, 1), ("num_resamples", num_resamples, 0), ("seed", seed, 0)):
         _check_int(name, value, low)
     if seed >= 2**32:
         raise ValueError(f"seed must be below 2**32, but is {seed}")
-    layout = Layout(_arguments.checked_channel_axis(channel_axis), reshape)
-    class_names = tuple(getattr(model, "class_names", ()))
-    source = source_of(dataset, annotations=annotations, classes=classes, class_names=class_names)
+    source = source_of(dataset, annotations=annotations, classes=classes, class_names=known.class_names)
     mesh = hosts.mesh_of(mesh)
     size = _size(preprocessing, source)
-    image = (3, *size) if layout.channel_axis == 1 else (*size, 3)
-    spec = jax.ShapeDtypeStruct(image, jnp.float32)
-    subject, arrays = subject_of(model, (layer,), spec, model_fn, layout)
+    known, example, channel_axis = _for_pictures(known, size)
+    arrays = jax.tree.leaves(known)
     has_boxes, has_masks = source.knows
     if "localisation" in groups and groups not in (GROUPS, DEFAULT_METRICS) and not (has_boxes or has_masks):
         raise ValueError(
@@ -137,19 +126,23 @@ def evaluate(
             "or jaxcam.Example(image, label=..., boxes=...)"
         )
     columns = columns_of(groups, protocol, has_boxes=has_boxes, has_masks=has_masks)
-    plan = Plan(tuple(requests.values()), protocol, preprocessing, groups)
-    logits = jax.eval_shape(lambda a, x: network_of(subject, a, spec)(x), arrays, spec)
+    plan = Plan(tuple(requests.values()), protocol, preprocessing, groups, channel_axis)
+
+    def logits_of(model: Adapted, image: Array) -> Array:
+        return network(model, image)[0](image)
+
+    logits = jax.eval_shape(logits_of, known, example)
     header = {
         "jaxcam_evaluation": 1,
         "version": __version__,
         "model": {
-            "name": name_of(model) if model_fn is None else "model_fn",
+            "name": known.name,
             "sha256": array_hash(arrays),
-            "program": program_hash(lambda a, x: network_of(subject, a, spec)(x), arrays, spec),
+            "program": program_hash(logits_of, known, example),
         },
         "layer": layer,
         "methods": list(requests),
-        "requests": [_described(request.choice, logits) for request in requests.values()],
+        "requests": [_described(request.method, logits) for request in requests.values()],
         "metrics": [column.key for column in columns],
         "protocol": protocol.to_dict(),
         "preprocessing": {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(preprocessing).items()},
@@ -157,7 +150,8 @@ def evaluate(
         "batch_size": batch_size,
         "seed": seed,
     }
-    job = Job(mesh, subject, plan, hosts.replicated(mesh, arrays), columns, source, size, batch_size, num_workers, seed)
+    on_devices = jax.tree.unflatten(jax.tree.structure(known), hosts.replicated(mesh, arrays))
+    job = Job(mesh, plan, on_devices, columns, source, size, batch_size, num_workers, seed)
     journal = _journal(results, header)
     done = set(hosts.from_first(lambda: sorted(journal.done) if journal else []))
     is_complete = hosts.from_first(lambda: bool(journal and journal.is_complete))
@@ -284,14 +278,32 @@ def _checked_groups(metrics: Any) -> tuple[str, ...]:
     return tuple(group for group in GROUPS if group in listed or group == "confidence")
 
 
-def _checked_preprocessing(preprocessing: Any, model: Any) -> Preprocessing:
-    found = getattr(model, "preprocessing", None) if preprocessing is None else preprocessing
-    if not isinstance(found, Preprocessing):
+def _preprocessing_of(model: Adapted) -> Preprocessing:
+    if model.preprocessing is None:
         raise TypeError(
-            "preprocessing must say what the model expects of its input, as jaxcam.images.Preprocessing(resize=256, "
-            f"crop=224, mean=..., std=...), but is {found!r}"
+            f"preprocessing of {model.name} must be known, but is not: say what the model expects of its input with "
+            "jaxcam.adapt(model, preprocessing=jaxcam.images.Preprocessing(resize=256, crop=224, mean=..., std=...))"
         )
-    return found
+    return model.preprocessing
+
+
+def _for_pictures(model: Adapted, size: tuple[int, int]) -> tuple[Adapted, jax.ShapeDtypeStruct, int]:
+    """The model for pictures of a size, one of them as the model takes it, and where it has its channels.
+
+    A model that takes channels first is known by what it takes: it fails on the others.
+    """
+    last, first = (jax.ShapeDtypeStruct((1, *shape), jnp.float32) for shape in ((*size, 3), (3, *size)))
+    try:
+        known = model.hoist(last)
+        jax.eval_shape(known, last)
+    except Exception as error:  # whatever a model raises for images that it cannot take
+        try:
+            known = model.hoist(first)
+            jax.eval_shape(known, first)
+        except Exception:
+            raise error from None
+        return known, jax.ShapeDtypeStruct(first.shape[1:], first.dtype), 0
+    return known, jax.ShapeDtypeStruct(last.shape[1:], last.dtype), -1
 
 
 def _check_int(name: str, value: Any, low: int) -> None:
@@ -315,11 +327,13 @@ def _size(preprocessing: Preprocessing, source: Source) -> tuple[int, int]:
     raise ValueError("dataset: none of its pictures can be read")
 
 
-def _described(choice: Choice, logits: jax.ShapeDtypeStruct) -> dict[str, Any]:
-    """A method with its options, for JSON; a score of the user's own by its program."""
-    options = {name: str(value) if callable(value) else value for name, value in choice.options}
-    score = choice.score
-    if not isinstance(score, str):
+def _described(method: Bound, logits: jax.ShapeDtypeStruct) -> dict[str, Any]:
+    """A method with its options, for JSON; a score of the user's own by its program, a method by its code."""
+    options = {name: str(value) if callable(value) else value for name, value in method.options}
+    score = options.get("score", method.score)
+    if callable(dict(method.options).get("score")):
+        own: Any = dict(method.options)["score"]
         class_idx = jax.ShapeDtypeStruct((), jnp.int32)
-        score = f"{getattr(score, '__name__', 'own score')} {program_hash(score, logits, class_idx)}"
-    return {"method": choice.method, "score": score, **options}
+        score = f"{getattr(own, '__name__', 'own score')} {program_hash(own, logits, class_idx)}"
+    name = method.name if METHODS.get(method.name) is method.method else f"{method.name} {code_hash(method)}"
+    return {"method": name, **options, "score": score}

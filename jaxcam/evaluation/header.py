@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcam.methods.method import Bound
 from jaxcam.programs.program import kept_constants
 
 _DIGITS = 16
@@ -22,6 +23,21 @@ def array_hash(arrays: list[Any]) -> str:
         values = np.ascontiguousarray(np.asarray(plain))
         digest.update(f"{values.dtype}{values.shape}".encode() + values.tobytes())
     return digest.hexdigest()[:_DIGITS]
+
+
+def code_hash(method: Bound) -> str:
+    """Of the code of a function that is no method of ours, with its constants and what it captured, as text."""
+    function: Any = method.method.function
+    while not hasattr(function, "__code__") and hasattr(function, "function"):
+        function = function.function
+    code = getattr(function, "__code__", None)
+    cells = [repr(cell.cell_contents) for cell in getattr(function, "__closure__", None) or ()]
+    text = repr(function) if code is None else f"{code.co_code!r}{_constants(code)}{code.co_names}{cells}"
+    return hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", text).encode()).hexdigest()[:_DIGITS]
+
+
+def _constants(code: Any) -> list[str]:
+    return [str(_constants(c)) + repr(c.co_code) if hasattr(c, "co_code") else repr(c) for c in code.co_consts]
 
 
 def program_hash(function: Callable[..., Any], *arguments: Any) -> str:

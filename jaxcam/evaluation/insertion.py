@@ -5,7 +5,6 @@ would be slower, since XLA for CPUs runs convolutions in loops on one thread.
 """
 
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +13,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array
 
 from jaxcam import metrics
-from jaxcam.cuts.halves import Subject
+from jaxcam.cuts.model import Adapted
 from jaxcam.evaluation.plan import AXIS, Plan, background_of, confidence_of, network_input
 from jaxcam.metrics.curves import ranks
 
@@ -22,7 +21,7 @@ _SPLIT = PartitionSpec(AXIS)
 
 
 def curves_of(
-    mesh: Mesh, subject: Subject, plan: Plan, arrays: list[Any], pictures: Array, heatmaps: Array, class_idx: Array
+    mesh: Mesh, plan: Plan, model: Adapted, pictures: Array, heatmaps: Array, class_idx: Array
 ) -> dict[str, Array]:
     """The areas under both curves, `[n, m]`; NaN where the heatmap ranks nothing."""
     order = _ranked(mesh, heatmaps)
@@ -30,7 +29,7 @@ def curves_of(
     counts = [np.int32(step * num_pixels // num_steps) for step in range(num_steps + 1)]
     areas: dict[str, Array] = {}
     for name, appears in (("insertion", True), ("deletion", False)):
-        points = [_point(mesh, subject, plan, appears, arrays, pictures, order, class_idx, count) for count in counts]
+        points = [_point(mesh, plan, appears, model, pictures, order, class_idx, count) for count in counts]
         areas[name] = _area(mesh, points, heatmaps)
     return areas
 
@@ -41,13 +40,12 @@ def _ranked(mesh: Mesh, heatmaps: Array) -> Array:
     return jax.shard_map(over_methods, mesh=mesh, in_specs=_SPLIT, out_specs=_SPLIT, check_vma=False)(heatmaps)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@partial(jax.jit, static_argnums=(0, 1, 2))
 def _point(
     mesh: Mesh,
-    subject: Subject,
     plan: Plan,
     appears: bool,
-    arrays: list[Any],
+    model: Adapted,
     pictures: Array,
     order: Array,
     class_idx: Array,
@@ -56,20 +54,19 @@ def _point(
     """The confidence when the first `count` pixels have appeared on the background, or disappeared into it."""
     whole = PartitionSpec()
     over_devices = jax.shard_map(
-        partial(_point_of_block, subject, plan, appears),
+        partial(_point_of_block, plan, appears),
         mesh=mesh,
         in_specs=(whole, _SPLIT, _SPLIT, _SPLIT, whole),
         out_specs=_SPLIT,
         check_vma=False,
     )
-    return over_devices(arrays, pictures, order, class_idx, jnp.asarray(count))
+    return over_devices(model, pictures, order, class_idx, jnp.asarray(count))
 
 
 def _point_of_block(
-    subject: Subject,
     plan: Plan,
     appears: bool,
-    arrays: list[Any],
+    model: Adapted,
     pictures: Array,
     order: Array,
     class_idx: Array,
@@ -79,8 +76,8 @@ def _point_of_block(
     shown, hidden = (pictures, background) if appears else (background, pictures)
     changed = jnp.where((order < count)[..., None], shown[:, None], hidden[:, None])  # [n, m, H, W, 3]
     n, m = changed.shape[:2]
-    images = network_input(subject, plan.preprocessing.normalise(changed.reshape(n * m, *changed.shape[2:])))
-    return confidence_of(subject, plan, arrays, images, jnp.repeat(class_idx, m)).reshape(n, m)
+    images = network_input(plan, plan.preprocessing.normalise(changed.reshape(n * m, *changed.shape[2:])))
+    return confidence_of(plan, model, images, jnp.repeat(class_idx, m)).reshape(n, m)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -1,14 +1,15 @@
 """What an evaluation asks of the network: its confidence on pictures that are partly masked."""
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxcam import metrics, scores
-from jaxcam.cuts.halves import Subject, model_of, network_of
+from jaxcam.cuts.cut import network
+from jaxcam.cuts.model import Adapted
 from jaxcam.evaluation.protocol import Protocol
 from jaxcam.explanation.batch import Request, image_of
 from jaxcam.images.preprocessing import Preprocessing
@@ -28,11 +29,13 @@ class Plan(NamedTuple):
     protocol: Protocol
     preprocessing: Preprocessing
     groups: tuple[str, ...]
+    channel_axis: int
+    """Of one example as the model takes it: -1, or 0 for channels first."""
 
 
-def network_input(subject: Subject, normalised: Array) -> Array:
+def network_input(plan: Plan, normalised: Array) -> Array:
     """Normalised pictures with their channels where the model has them."""
-    return jnp.moveaxis(normalised, -1, 1) if subject.layout.channel_axis == 1 else normalised
+    return jnp.moveaxis(normalised, -1, 1) if plan.channel_axis == 0 else normalised
 
 
 def background_of(plan: Plan, pictures: Array) -> Array:
@@ -47,22 +50,18 @@ def background_of(plan: Plan, pictures: Array) -> Array:
     return jax.vmap(partial(metrics.blurred, sigma=sigma))(pictures)
 
 
-def masked_input(subject: Subject, plan: Plan, pictures: Array, heatmaps: Array, background: Array) -> Array:
+def masked_input(plan: Plan, pictures: Array, heatmaps: Array, background: Array) -> Array:
     """The network's input for E = L ∘ I + (1 - L) ∘ background."""
     blended, normalise = jax.vmap(metrics.blended), plan.preprocessing.normalise
     if plan.protocol.mask == "pixels":
-        return network_input(subject, normalise(blended(pictures, heatmaps, background)))
-    return network_input(subject, blended(normalise(pictures), heatmaps, normalise(background)))
+        return network_input(plan, normalise(blended(pictures, heatmaps, background)))
+    return network_input(plan, blended(normalise(pictures), heatmaps, normalise(background)))
 
 
-def confidence_of(subject: Subject, plan: Plan, arrays: list[Any], images: Array, class_idx: Array) -> Array:
+def confidence_of(plan: Plan, model: Adapted, images: Array, class_idx: Array) -> Array:
     """The confidence in one class for each of a batch of inputs, `[n]`."""
-    model = model_of(subject, arrays)
-    if model is None:
-        logits = jax.vmap(network_of(subject, arrays, image_of(images)))(images)
-    else:
-        logits = model.head(model.features(images))
-    return of_class(plan.protocol, logits, class_idx)
+    whole, _ = network(model, image_of(images))
+    return of_class(plan.protocol, jax.vmap(whole)(images), class_idx)
 
 
 def of_class(protocol: Protocol, logits: Array, class_idx: Array) -> Array:

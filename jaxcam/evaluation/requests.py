@@ -1,16 +1,17 @@
-"""The methods of an evaluation: names with options -> what `explain` is asked for."""
+"""The methods of an evaluation: names with options, or functions -> what `explain` is asked for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
-
-from jaxcam.explanation import arguments as _arguments
+from jaxcam.explanation.arguments import layers_of
 from jaxcam.explanation.batch import Request
-from jaxcam.explanation.raw_maps import takes
-from jaxcam.methods.method import METHODS
+from jaxcam.methods.method import METHODS, Method, bind
 
-Methods = Sequence[str] | Mapping[str, str | Mapping[str, Any]]
+__all__ = ["Choice", "Methods", "parsed", "requests_of"]
+
+Choice = str | Callable[..., Any] | Method
+"""A method, by its name with options or as it is."""
+Methods = Sequence[Choice] | Mapping[str, Choice | Mapping[str, Any]]
 
 
 def requests_of(methods: Methods, layer: Any) -> dict[str, Request]:
@@ -20,28 +21,37 @@ def requests_of(methods: Methods, layer: Any) -> dict[str, Request]:
         TypeError, ValueError: no such method or option, no methods, the same twice.
     """
     if isinstance(methods, str) or not isinstance(methods, Mapping | Sequence):
-        raise TypeError(f"methods must be a list of names, as ['grad_cam', 'cam'], not {methods!r}")
+        raise TypeError(f"methods must be a list of names or functions, as ['grad_cam', 'cam'], but is {methods!r}")
     if not methods:
-        raise ValueError(f"methods is empty: name one or more of {', '.join(METHODS)}")
+        raise ValueError(f"methods must not be empty: name one or more of {', '.join(METHODS)}")
     if not isinstance(methods, Mapping):
-        twice = [name for i, name in enumerate(methods) if name in methods[:i]]
+        names = [_row(choice) for choice in methods]
+        twice = [name for i, name in enumerate(names) if name in names[:i]]
         if twice:
-            raise ValueError(f"methods has {twice[0]!r} twice")
-        methods = {_text(name): name for name in methods}
+            raise ValueError(f"methods has {twice[0]!r} twice: give the rows names of their own in a dictionary")
+        methods = dict(zip(names, methods, strict=True))
     requests: dict[str, Request] = {}
     for row, choice in methods.items():
-        options = dict(choice) if isinstance(choice, Mapping) else parsed(choice)
+        options: dict[str, Any] = {"method": choice}
+        if isinstance(choice, Mapping):
+            options = dict(choice)
+        elif isinstance(choice, str):
+            options = parsed(choice)
         if "method" not in options:
-            raise ValueError(f"methods[{row!r}] must be a name, or a dictionary with method=, not {choice!r}")
-        name, score = options.pop("method"), options.pop("score", None)
-        key = jax.random.key(0) if name in METHODS and takes(name, "key") else None
+            raise ValueError(f"methods[{row!r}] must be a method, or a dictionary with method=, but is {choice!r}")
+        method, score = options.pop("method"), options.pop("score", None)
         try:
-            chosen = _arguments.checked_choice(name, score, key, options)
-            layers = _arguments.checked_layers(None if name == "guided_backprop" else layer, "max", name)
+            bound = bind(method, options, score=score, key=None, draws=True)
+            layers = layers_of(layer if bound.takes_layer else None, "max", bound)
         except (TypeError, ValueError) as error:
             raise type(error)(f"methods: {error}") from None
-        requests[_text(row)] = Request(chosen, layers, several=False, fusion="max", num_classes=None)
+        requests[_text(row)] = Request(bound, layers, several=False, fusion="max", num_classes=None)
     return requests
+
+
+def _row(choice: Any) -> str:
+    """What a method is called in the table unless it is said."""
+    return choice if isinstance(choice, str) else bind(choice, {}, draws=True).name
 
 
 def parsed(choice: str) -> dict[str, Any]:

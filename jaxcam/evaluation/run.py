@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxcam.cuts.halves import Subject
+from jaxcam.cuts.model import Adapted
 from jaxcam.datasets.examples import View
 from jaxcam.datasets.sources import Source
 from jaxcam.evaluation import hosts
@@ -31,9 +31,8 @@ class Job(NamedTuple):
     """All that the loop needs to know."""
 
     mesh: Mesh
-    subject: Subject
     plan: Plan
-    arrays: list[Any]
+    model: Adapted
     columns: tuple[Column, ...]
     source: Source
     size: tuple[int, int]
@@ -133,10 +132,10 @@ def _begun(job: Job, blocks: list[int | None], views: list[View | None]) -> _Ste
     data = np.asarray(jax.random.key_data(jax.vmap(lambda b: jax.random.fold_in(base, b))(numbers)))
     keys = jax.random.wrap_key_data(hosts.sharded(job.mesh, data), impl="threefry2x32")
     inputs = [hosts.sharded(job.mesh, array) for array in (pictures, labels)]
-    block = explained_blocks(job.mesh, job.subject, job.plan, job.arrays, *inputs, keys)
+    block = explained_blocks(job.mesh, job.plan, job.model, *inputs, keys)
     if "curves" in job.plan.groups:
-        rest = (job.arrays, inputs[0], block.heatmaps, block.class_idx)
-        block = block._replace(values=block.values | curves_of(job.mesh, job.subject, job.plan, *rest))
+        rest = (job.model, inputs[0], block.heatmaps, block.class_idx)
+        block = block._replace(values=block.values | curves_of(job.mesh, job.plan, *rest))
     return _Step(blocks, checked, block)
 
 

@@ -24,13 +24,13 @@ From a model and an image, because they run it on changed images, or go back to 
 forwards). A batch, an image in and a heatmap out: `jaxcam.explain`, whose `method=` are the names in `METHODS`.
 """
 
+from jaxcam.methods.eigen_cam import eigen_cam as eigen_cam
 from jaxcam.methods.grad_cam import cam as cam
 from jaxcam.methods.grad_cam import grad_cam as grad_cam
-from jaxcam.methods.grad_cam import grad_cam_pp as grad_cam_pp
-from jaxcam.methods.grad_cam import grad_cam_pp_weights as grad_cam_pp_weights
 from jaxcam.methods.grad_cam import grad_cam_weights as grad_cam_weights
+from jaxcam.methods.grad_cam_pp import grad_cam_pp as grad_cam_pp
+from jaxcam.methods.grad_cam_pp import grad_cam_pp_weights as grad_cam_pp_weights
 from jaxcam.methods.gradient import counterfactual as counterfactual
-from jaxcam.methods.gradient import eigen_cam as eigen_cam
 from jaxcam.methods.gradient import grad_cam_positive as grad_cam_positive
 from jaxcam.methods.gradient import hires_cam as hires_cam
 from jaxcam.methods.gradient import layer_cam as layer_cam

@@ -8,10 +8,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxcam import maps, scores
-from jaxcam.cuts.cut import LayerName
-from jaxcam.cuts.halves import halves
+from jaxcam.cuts.cut import cut, network
+from jaxcam.cuts.layers import LayerName
 from jaxcam.methods.grad_cam import grad_cam
 from jaxcam.programs.guided_rule import guided
+from jaxcam.programs.notes import note
 
 
 def guided_backprop(
@@ -44,7 +45,10 @@ def guided_backprop(
     **Source**: Springenberg et al. 2015 (Striving for Simplicity), section 3.4.
     """
     image = jnp.asarray(image)
-    return guided_gradient(halves(model, image).network, image, class_idx, score=score, deconvnet=deconvnet)
+    whole, _ = network(model, image)
+    gradient = _guided_gradient(whole, image, class_idx, score=score, deconvnet=deconvnet)
+    note("has_gradient", lambda: (gradient != 0).any())
+    return gradient
 
 
 def guided_grad_cam(
@@ -77,14 +81,15 @@ def guided_grad_cam(
     **Source**: Selvaraju et al. 2017 (Grad-CAM), section 3.2.
     """
     image = jnp.asarray(image)
-    parts = halves(model, image, layer=layer)
-    a = parts.features(image)
-    cam_map = grad_cam(lambda a: parts.head(a, image), a, class_idx, score=score)
-    gradient = guided_gradient(parts.network, image, class_idx, score=score, deconvnet=deconvnet)
-    return gradient * jnp.expand_dims(maps.heatmap(cam_map, parts.size(image)), parts.channel_axis)
+    halves = cut(model, image, layer=layer)
+    a, beside = halves.features(image)
+    cam_map = grad_cam(halves.head(beside), a, class_idx, score=score)
+    note("cam_map", lambda: cam_map)
+    gradient = _guided_gradient(halves.network, image, class_idx, score=score, deconvnet=deconvnet)
+    return gradient * jnp.expand_dims(maps.heatmap(cam_map, halves.size(image)), halves.channel_axis)
 
 
-def guided_gradient(
+def _guided_gradient(
     network: Callable[[Array], Array],
     image: Array,
     class_idx: scores.ClassIdx,

@@ -11,11 +11,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxcam import scores
-from jaxcam.cuts.cut import LayerName
-from jaxcam.cuts.halves import halves
-from jaxcam.derivatives.of_score import check_head, scaled_score
+from jaxcam.checks import check_integer
+from jaxcam.cuts.cut import cut
+from jaxcam.cuts.layers import LayerName
+from jaxcam.derivatives.of_score import head_of, scaled_score
 from jaxcam.maps import resized, weighted_map
-from jaxcam.methods.image import checked_image
 from jaxcam.types import Head
 
 _CHUNK_SIZE = 32
@@ -47,7 +47,7 @@ def ablation_cam(
 
     **Source**: Desai and Ramaswamy 2020 (Ablation-CAM), Eq. 3 and 4.
     """
-    check_head(head, activations, class_idx)
+    head = head_of(head, activations, class_idx)
     # For score="exp" divided by exp(S_c), which cancels: no logit, however large, overflows.
     function, num_channels = scaled_score(head, activations, class_idx, score=score), activations.shape[-1]
 
@@ -96,30 +96,26 @@ def score_cam(
 
     **Source**: Wang et al. 2020 (Score-CAM), Eq. 4 to 8 and Algorithm 1.
     """
-    image = checked_image(image)
-    parts = halves(model, image, layer=layer)
-    activations = parts.features(image)
-    logits = jax.eval_shape(parts.network, image)
+    halves = cut(model, image, layer=layer)
+    image = jnp.asarray(image)
+    activations, _ = halves.features(image)
+    logits = jax.eval_shape(halves.network, image)
     scores.check_class_idx(class_idx, logits.shape[0])
     function = scores.resolve(score)
 
     def masked(channel: Array) -> Array:
         h = jax.lax.dynamic_index_in_dim(activations, channel, axis=-1, keepdims=False)
-        h = resized(h, parts.size(image))
+        h = resized(h, halves.size(image))
         low, span = h.min(), h.max() - h.min()
         mask = jnp.where(span > 0, (h - low) / jnp.where(span > 0, span, 1), 0).astype(image.dtype)
-        return function(parts.network(image * jnp.expand_dims(mask, parts.channel_axis)), class_idx)
+        return function(halves.network(image * jnp.expand_dims(mask, halves.channel_axis)), class_idx)
 
     weights = jax.nn.softmax(_over_channels(masked, activations.shape[-1], chunk_size))
     return weighted_map(weights.astype(activations.dtype), activations)
 
 
 def _over_channels(function: Callable[[Array], Array], num_channels: int, chunk_size: int | None) -> Float[Array, " k"]:
-    size = _CHUNK_SIZE if chunk_size is None else chunk_size
-    if isinstance(size, bool) or not isinstance(size, int):
-        raise TypeError(f"chunk_size must be an integer, not {chunk_size!r}")
-    if size < 1:
-        raise ValueError(f"chunk_size must be at least 1, but is {size}")
+    size = check_integer("chunk_size", _CHUNK_SIZE if chunk_size is None else chunk_size, low=1)
     channels = jnp.arange(num_channels, dtype=jnp.int32)
     if size >= num_channels:
         return jax.vmap(function)(channels)

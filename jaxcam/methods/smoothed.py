@@ -7,11 +7,12 @@ from jaxtyping import Array, Float, Key
 
 from jaxcam import scores
 from jaxcam.alphas import exact_alphas
-from jaxcam.cuts.cut import LayerName
-from jaxcam.cuts.halves import halves
-from jaxcam.derivatives.of_score import derivatives_of_score
+from jaxcam.checks import check_integer, check_key, check_number
+from jaxcam.cuts.cut import cut
+from jaxcam.cuts.layers import LayerName
+from jaxcam.derivatives.of_score import derivatives_of_score, head_of
 from jaxcam.maps import weighted_map
-from jaxcam.methods.image import checked_image
+from jaxcam.programs.notes import note
 
 
 def smooth_grad_cam_pp(
@@ -55,28 +56,24 @@ def smooth_grad_cam_pp(
 
     **Source**: Omeiza et al. 2019 (Smooth Grad-CAM++), Eq. 7 to 9; Smilkov et al. 2017 (SmoothGrad) for the noise.
     """
-    if isinstance(num_samples, bool) or not isinstance(num_samples, int):
-        raise TypeError(f"num_samples must be an integer, not {num_samples!r}")
-    if num_samples < 1:
-        raise ValueError(f"num_samples must be at least 1, but is {num_samples}")
-    if isinstance(noise, bool | str) or not jnp.issubdtype(jnp.result_type(noise), jnp.number):
-        raise TypeError(f"noise must be a number, not {noise!r}")
-    if isinstance(noise, int | float | np.number) and not 0 <= noise < float("inf"):
-        raise ValueError(f"noise must not be negative, and finite, but is {noise}")
-    if not (hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()):
-        raise TypeError(f"key must be one random key, as jax.random.key(0) makes it, not {key!r}")
-    image = checked_image(image)
-    parts = halves(model, image, layer=layer)
+    num_samples = check_integer("num_samples", num_samples, low=1)
+    if not isinstance(noise, jax.Array):
+        check_number("noise", noise, low=0)
+    check_key("key", key)
+    halves = cut(model, image, layer=layer)
+    image = jnp.asarray(image)
     spread = jnp.asarray(noise, image.dtype) * (image.max() - image.min())
 
     def sample(key: Array) -> tuple[tuple[Array, Array, Array], Array]:
         noisy = image + spread * jax.random.normal(key, image.shape, image.dtype)
-        a = parts.features(noisy)
-        return derivatives_of_score(lambda a: parts.head(a, noisy), a, class_idx, score=score, alphas=alphas)
+        a, beside = halves.features(noisy)
+        head = head_of(halves.head(beside), a, class_idx)
+        return derivatives_of_score(head, a, class_idx, score=score, alphas=alphas)
 
     derivatives, log_scales = jax.lax.map(sample, jax.random.split(key, num_samples))
     shares = jnp.exp(log_scales - log_scales.max())  # the common factor cancels from alpha and scales the map
     d1, d2, d3 = (jnp.tensordot(shares.astype(d.dtype), d, axes=1) / num_samples for d in derivatives)
-    activations = parts.features(image)
+    note("has_gradient", lambda: (d1 != 0).any())
+    activations, _ = halves.features(image)
     weights = exact_alphas(activations, d2, d3).astype(d1.dtype) * jax.nn.relu(d1)
     return weighted_map(weights.sum(tuple(range(weights.ndim - 1))).astype(activations.dtype), activations)

@@ -10,7 +10,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
-from jaxcam.cuts.training import in_training
+from jaxcam.cuts.refusals import in_training
 from jaxcam.images.preprocessing import Preprocessing
 from jaxcam.models.modules import Dropout, GlobalAveragePool, Random
 

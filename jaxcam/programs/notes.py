@@ -16,7 +16,7 @@ What is noted inside of a `vmap`, a loop or a `jit` that the function opens itse
 left out: nothing leaks.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -33,7 +33,7 @@ _watched: ContextVar[tuple[Notes, Any] | None] = ContextVar("watched", default=N
 
 
 @contextmanager
-def watch() -> Iterator[Notes]:
+def watch() -> Generator[Notes]:
     """Collects what is noted inside; of two that watch, the inner one sees it."""
     notes: Notes = {}
     token = _watched.set((notes, get_opaque_trace_state()))

@@ -66,8 +66,7 @@ class Stage:
     def __call__(self, known: Mapping[Var, Any], *values: Any) -> tuple[tuple[Any, ...], list[Any]]:
         """The outputs at these values of the inputs, and beside them the values of all that is `defined`."""
         known = {**known, **dict(zip(self.inputs, values, strict=True))}
-        atoms = [*self.outputs, *(atom for eqn in self.equations for atom in eqn.invars)]
-        used = {atom for atom in atoms if isinstance(atom, Var)}.difference(self.defined)
+        used = self.used
         start = [var for var in known if var in used]
         run = _function(start, [*self.outputs, *self.defined], self.equations)
         results = run(*(known[var] for var in start))
@@ -82,6 +81,12 @@ class Stage:
         outputs, pull, made = jax.vjp(partial(self, known), *values, has_aux=True)
         after = dict(zip((*self.inputs, *self.defined), (*values, *made), strict=True))
         return outputs, pull, {**known, **after}
+
+    @property
+    def used(self) -> set[Var]:
+        """All variables that have to be known, its inputs among them."""
+        atoms = [*self.outputs, *(atom for eqn in self.equations for atom in eqn.invars)]
+        return {atom for atom in atoms if isinstance(atom, Var)}.difference(self.defined)
 
     @property
     def defined(self) -> list[Var]:

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxcam import scores
 from jaxcam.derivatives.elementwise import elementwise_derivatives
-from jaxcam.derivatives.of_score import check_head
+from jaxcam.derivatives.of_score import head_of
 from jaxcam.programs.linearity import CONSTANT, PIECEWISE_LINEAR, dependences, is_piecewise_linear
 from jaxcam.programs.program import moves, straight_line
 from jaxcam.types import Head
@@ -113,9 +113,9 @@ def _in_float64(head: Head, activations: Any, class_idx: Any) -> tuple[Head, Arr
     given = jnp.asarray(activations)
     wide = given.astype(jnp.float64) if jnp.issubdtype(given.dtype, jnp.floating) else given
     try:
-        check_head(head, wide, class_idx)
+        head_of(head, wide, class_idx)
     except TypeError:
-        check_head(head, given, class_idx)
+        head_of(head, given, class_idx)
         return lambda a: head(a.astype(given.dtype)), wide
     return head, wide
 

@@ -1,0 +1,115 @@
+"""`split`: a model in two halves, as functions of the model's own arrays, for anything else."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxcam.checks import is_integer
+from jaxcam.cuts.halves import Halves, halve
+from jaxcam.cuts.layers import LayerName, check_images, site_of
+from jaxcam.cuts.model import Adapted, adapted, program_of
+from jaxcam.cuts.sites import analysed
+
+__all__ = ["check_layer", "split"]
+
+Images = Float[Array, "n ..."] | Float[np.ndarray, "n ..."]
+
+
+def split(
+    model: Any, layer: LayerName, images: Images
+) -> tuple[Callable[[Any, Images], Array], Callable[[Any, Array, Images], Array]]:
+    """A model in two halves, before and after a layer: head(model, features(model, images), images) = model(images).
+
+    Both are compiled, compose with jit, vmap and grad (by the model's arrays as well), and take models of the same
+    structure with other parameters, and other images; the program is cut anew for each shape of these. A custom
+    derivative (custom_jvp, custom_vjp) with the layer inside is given up: there is no rule for a part of it.
+
+    Args:
+        model: any JAX callable from images to logits `[n, c]`: an nnx.Module, an equinox.Module,
+            `jax.tree_util.Partial(linen_model.apply, variables)`, a Keras model, a function; or `jaxcam.adapt(...)` of
+            anything that is called in another way.
+        layer: a name from `layers(model, images)`, the end of only one of them ("Block_1/Conv_0" for
+            "Net/Block_1/Conv_0"), or what several begin with, which means the last of these ("layer4" for "layer4.2");
+            the position of a convolution (-1 for the last); or None for the default: the last value with spatial axes
+            through which everything flows.
+        images: `[n, ...]`, for their shape and dtype only.
+
+    Returns:
+        features: `(model, images)` -> the layer's activations, as the model computes them.
+        head: `(model, activations, images)` -> logits. The images only serve for what does not flow through the layer.
+
+    Raises:
+        ValueError: there is no such layer (the message has the table), it is inside a loop or branch, or the model does
+            not return logits `[n, c]`.
+        TypeError: the model cannot be called, or holds what is neither array nor hashable; or the layer is neither name
+            nor position.
+    """
+    layer = check_layer(layer)
+    known, spec = _known(model, images)
+    jax.eval_shape(partial(_features, layer), known, spec)
+    return _Features(layer), _Head(layer)
+
+
+def check_layer(layer: Any) -> LayerName:
+    """A name, the position of a convolution, or None for the default."""
+    if layer is None or isinstance(layer, str):
+        return layer
+    if not is_integer(layer):
+        raise TypeError(f"layer must be a name, the position of a convolution, or None for the default, not {layer!r}")
+    return int(layer)
+
+
+@dataclass(frozen=True)
+class _Features:
+    layer: LayerName
+
+    def __call__(self, model: Any, images: Images) -> Array:
+        """The layer's activations."""
+        known, _ = _known(model, images)
+        return _features(self.layer, known, jnp.asarray(images))
+
+
+@dataclass(frozen=True)
+class _Head:
+    layer: LayerName
+
+    def __call__(self, model: Any, activations: Array, images: Images) -> Array:
+        """The logits from the layer's activations."""
+        if not isinstance(activations, jax.Array | np.ndarray):
+            raise TypeError(f"activations must be an array, as features returns it, not {type(activations).__name__}")
+        known, _ = _known(model, images)
+        return _head(self.layer, known, activations, jnp.asarray(images))
+
+
+def _known(model: Any, images: Images) -> tuple[Adapted, jax.ShapeDtypeStruct]:
+    spec = check_images(images)
+    return adapted(model).hoist(spec), spec
+
+
+@partial(jax.jit, static_argnums=0)
+def _features(layer: LayerName, model: Adapted, images: Array) -> Array:
+    return _halves(layer, model, images).features(jax.tree.leaves(model), images)[0]
+
+
+@partial(jax.jit, static_argnums=0)
+def _head(layer: LayerName, model: Adapted, activations: Array, images: Array) -> Array:
+    halves, arrays = _halves(layer, model, images), jax.tree.leaves(model)
+    expected: Any = halves.layer.aval
+    if jnp.shape(activations) != expected.shape:
+        raise ValueError(
+            f"activations must be {list(expected.shape)} at this layer for these images, but came as "
+            f"{list(jnp.shape(activations))}: pass the images that they were computed from, or as many"
+        )
+    _, beside = halves.features(arrays, images)
+    return halves.head(arrays, activations, beside)
+
+
+def _halves(layer: LayerName, model: Adapted, images: Array) -> Halves:
+    analysis = analysed(program_of(model, jax.ShapeDtypeStruct(images.shape, images.dtype)))
+    return halve(analysis, site_of(analysis, layer, model))
