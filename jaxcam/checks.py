@@ -33,7 +33,7 @@ def check_integer(name: str, value: object, *, low: int | None = None, high: int
     return number
 
 
-def check_number(name: str, value: object, *, low: float | None = None, high: float | None = None) -> float:
+def check_number(name: str, value: object, *, low: float | int | None = None, high: float | int | None = None) -> float:
     """A finite number from `low` to `high`.
 
     Raises:
@@ -73,6 +73,6 @@ def check_key(name: str, key: Any) -> None:
         raise TypeError(f"{name} must be one random key, as jax.random.key(0) makes it, but is {key!r}")
 
 
-def _limits(low: float | None, high: float | None) -> str:
+def _limits(low: float | int | None, high: float | int | None) -> str:
     limits = {"at least": low, "at most": high}
     return " and ".join(f"{words} {limit}" for words, limit in limits.items() if limit is not None)

@@ -87,21 +87,21 @@ def _made_by_dense(eqn: JaxprEqn, axes: dict[int, int | None]) -> int | None:
 
 
 def _transposed(axis: int, params: Any, operand: tuple[int, ...], result: tuple[int, ...]) -> int | None:
-    return params["permutation"].index(axis)
+    return list(params["permutation"]).index(axis)
 
 
 def _broadcast(axis: int, params: Any, operand: tuple[int, ...], result: tuple[int, ...]) -> int | None:
-    return params["broadcast_dimensions"][axis]
+    return int(params["broadcast_dimensions"][axis])
 
 
 def _squeezed(axis: int, params: Any, operand: tuple[int, ...], result: tuple[int, ...]) -> int | None:
     gone = params["dimensions"]
-    return None if axis in gone else axis - sum(other < axis for other in gone)
+    return None if axis in gone else axis - sum(1 for other in gone if other < axis)
 
 
 def _reduced(axis: int, params: Any, operand: tuple[int, ...], result: tuple[int, ...]) -> int | None:
     gone = params["axes"]
-    return None if axis in gone else axis - sum(other < axis for other in gone)
+    return None if axis in gone else axis - sum(1 for other in gone if other < axis)
 
 
 def _reshaped(axis: int, params: Any, operand: tuple[int, ...], result: tuple[int, ...]) -> int | None:

@@ -145,8 +145,7 @@ def _listed(analysis: Analysis, model: Adapted) -> Layers:
 
 def _default(analysis: Analysis, model: Adapted) -> Site | None:
     """Where the model says that it is cut; else the last value with a grid through which everything flows."""
-    own = "features" if model.cuts_itself else model.told("default_layer")
-    if own is not None and (site := _by_name(analysis.sites, own)) is not None:
+    if model.default_layer is not None and (site := _by_name(analysis.sites, model.default_layer)) is not None:
         return site
     images = shape(analysis.program.arguments[-1])
     # The picture itself, normalised, has a grid as well, and is no layer.

@@ -49,6 +49,7 @@ class Adapted:
         grid: takes a layer's value to a grid, or None where the program shows it.
         preprocessing: what turns a picture into the model's input, or None.
         class_names: of the logits; may be empty.
+        default_layer: where the model itself says that it is cut, or None.
     """
 
     state: Any
@@ -57,6 +58,7 @@ class Adapted:
     grid: Callable[[Array], Array] | None = None
     preprocessing: Preprocessing | None = None
     class_names: tuple[str, ...] = ()
+    default_layer: str | None = None
 
     def __call__(self, inputs: Any) -> Any:
         """The outputs for a batch."""
@@ -65,7 +67,8 @@ class Adapted:
     def tree_flatten(self) -> tuple[tuple[list[Any]], Any]:
         """The arrays; and everything else, which is hashable."""
         static, arrays = partitioned((self.state,))
-        return (arrays,), (static, self.call, self.name, self.grid, self.preprocessing, self.class_names)
+        rest = (self.call, self.name, self.grid, self.preprocessing, self.class_names, self.default_layer)
+        return (arrays,), (static, *rest)
 
     @classmethod
     def tree_unflatten(cls, static: Any, children: tuple[list[Any]]) -> Adapted:
@@ -73,13 +76,8 @@ class Adapted:
         state, *rest = static
         return cls(merged(state, list(children[0]))[0], *rest)
 
-    @property
-    def cuts_itself(self) -> bool:
-        """Whether the model has two halves of its own; the program then has a tag "features" between them."""
-        return self.call is _halves
-
     def told(self, name: str) -> Any:
-        """What the model says of itself, or None: `cam_layer`, `cam_kernel`, `default_layer`, `class_logit`."""
+        """What the model says of itself, or None: `cam_layer`, `cam_kernel`, `class_logit`."""
         return getattr(self.state, name, None) if self.call in (_called, _halves) else None
 
     def hoist(self, inputs: jax.ShapeDtypeStruct) -> Adapted:
@@ -242,7 +240,8 @@ def _adapted(model: Any) -> Adapted:
     if callable(getattr(model, "stateless_call", None)):  # Keras: the weights are held outside the pytree
         values = [[v.value for v in kind] for kind in (model.trainable_variables, model.non_trainable_variables)]
         return Adapted(values, _Keras(model), name)
-    call = _halves if _cuts_itself(model) else _called
+    halves = _cuts_itself(model)
+    call, layer = (_halves, "features") if halves else (_called, _attribute(model, "default_layer", str))
     if call is _called and not callable(model):
         raise TypeError(
             f"model must be something that can be called, or that has features(images) -> activations and "
@@ -251,8 +250,8 @@ def _adapted(model: Any) -> Adapted:
         )
     leaves = jax.tree.leaves(model)
     if len(leaves) == 1 and leaves[0] is model:  # a function, or an object that JAX knows nothing of
-        return Adapted((), _Own(lambda _, inputs: call(model, inputs)), name_of(model))
-    return Adapted(model, call, name)
+        return Adapted((), _Own(lambda _, inputs: call(model, inputs)), name_of(model), default_layer=layer)
+    return Adapted(model, call, name, default_layer=layer)
 
 
 def _cuts_itself(model: Any) -> bool:

@@ -5,6 +5,7 @@ derivatives. A head that is traced already, as `explain` passes it, is not trace
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,7 @@ __all__ = [
     "gradient_of_score",
     "has_closed_form",
     "head_of",
+    "is_one_backward_pass",
     "scaled_derivatives",
     "scaled_score",
 ]
@@ -86,8 +88,8 @@ def gradient_of_score(
     return gradient
 
 
-def is_one_backward_pass(head: Traced, *, score: str | scores.Score, alphas: str) -> bool:
-    """Whether `scaled_derivatives` costs no more than the gradient of one logit."""
+def is_one_backward_pass(head: Any, *, score: str | scores.Score, alphas: str) -> bool:
+    """Whether `scaled_derivatives` costs no more than the gradient of one logit, for a head that knows its kind."""
     return scores.name_of(score) == "exp" and alphas != "exact" and head.is_piecewise_linear
 
 

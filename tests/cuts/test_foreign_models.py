@@ -44,19 +44,18 @@ def gradients_by_hand(class_idx):
     return jax.grad(lambda moved: foreign.by_hand(P, X, moved)["logits"][:, class_idx].sum())(zeros)
 
 
-def check(model, x, expected, gradients, *, channel_axis=-1, model_fn=None, rtol=1e-9, atol=1e-11, same=1e-12):
+def check(model, x, expected, gradients, *, channel_axis=-1, rtol=1e-9, atol=1e-11, same=1e-12):
     """At each layer with a name: activations, gradients, the whole network again, and whether all flows through."""
     with jax.disable_jit():  # operation by operation: nothing to compile at each layer
-        checked(model, x, expected, gradients, channel_axis, model_fn, (rtol, atol, same))
+        checked(model, x, expected, gradients, channel_axis, (rtol, atol, same))
 
 
-def checked(model, x, expected, gradients, channel_axis, model_fn, tolerances):
+def checked(model, x, expected, gradients, channel_axis, tolerances):
     rtol, atol, same = tolerances
-    options = {} if model_fn is None else {"model_fn": model_fn}
-    whole = model(x) if model_fn is None else model_fn(model, x)
-    table = jaxcam.layers(model, x, channel_axis=channel_axis, **options)
+    whole = model(x)
+    table = jaxcam.layers(model, x)
     for layer, name in expected.items():
-        features, head = jaxcam.split(model, layer, x, **options)
+        features, head = jaxcam.split(model, layer, x)
         a = features(model, x)
         there = lambda value: jnp.moveaxis(value, -1, channel_axis)
         np.testing.assert_allclose(a, there(HAND[name]), rtol=rtol, atol=atol, err_msg=str(layer))
@@ -103,19 +102,19 @@ class TestEquinox:
         # Equinox has a scope in each of its own layers; the activations come from the convolutions' positions.
         scopes = ["stem", "first.conv1", "first.conv2", "down", "second.conv1", "second.conv2"]
         expected = {f"eqx.nn.Conv:{i}": name for i, name in enumerate(scopes)} | self.positions
-        batched = lambda model, x: jax.vmap(model)(x)
-        check(model, x, expected, gradients_by_hand(2), channel_axis=1, model_fn=batched)
+        batched = jaxcam.adapt(model, apply=lambda model, x: jax.vmap(model)(x))
+        check(batched, x, expected, gradients_by_hand(2), channel_axis=1)
 
     def test_by_hand(self):
         model, x = foreign.equinox_model(P), jnp.moveaxis(X, -1, 1)
         stem = jax.vmap(lambda x: jax.nn.relu(model.stem_norm(model.stem(x))))(x)
         down = jax.vmap(lambda x: jax.nn.relu(model.down(model.first(x))))(stem)
-        batched = lambda model, x: jax.vmap(model)(x)
+        batched = jaxcam.adapt(model, apply=lambda model, x: jax.vmap(model)(x))
         for position, value in ((0, stem), (3, down)):
-            features, _ = jaxcam.split(model, position, x, model_fn=batched)
-            np.testing.assert_allclose(features(model, x), value, rtol=1e-11, atol=1e-13)
+            features, _ = jaxcam.split(batched, position, x)
+            np.testing.assert_allclose(features(batched, x), value, rtol=1e-11, atol=1e-13)
 
-    def test_state_through_model_fn(self, equinox):
+    def test_state_through_apply(self, equinox):
         """Its own batch norm, whose statistics are in a state that goes through the network."""
 
         class Net(equinox.Module):
@@ -139,11 +138,12 @@ class TestEquinox:
         def logits(both, x):
             return jax.vmap(lambda x: both[0](x, both[1])[0])(x)
 
-        features, head = jaxcam.split((model, state), -1, x, model_fn=logits)
-        a = features((model, state), x)
+        net = jaxcam.adapt((model, state), apply=logits)
+        features, head = jaxcam.split(net, -1, x)
+        a = features(net, x)
         expected = jax.vmap(lambda x: jax.nn.relu(model.norm(model.conv(x), state)[0]))(x)
         np.testing.assert_allclose(a, expected, rtol=1e-12)
-        np.testing.assert_allclose(head((model, state), a, x), run(model, state)[0], rtol=1e-12)
+        np.testing.assert_allclose(head(net, a, x), run(model, state)[0], rtol=1e-12)
 
 
 @pytest.mark.parity
@@ -213,4 +213,5 @@ def test_haiku_layers():
     names = ["stem", "stem_norm", "down"]
     names += [f"{block}.{part}" for block in ("first", "second") for part in ("conv1", "norm1", "conv2", "norm2")]
     expected = {name.replace(".", "_"): name for name in names} | TestEquinox.positions
-    check((params, state), X, expected, gradients_by_hand(2), model_fn=lambda both, x: net.apply(*both, x)[0])
+    model = jaxcam.adapt((params, state), apply=lambda both, x: net.apply(*both, x)[0])
+    check(model, X, expected, gradients_by_hand(2))

@@ -96,14 +96,20 @@ def test_a_default_without_a_name_has_a_row():
     equal(features(network, value.layer), jnp.sin(X @ W))
 
 
-def test_the_channel_axis_decides_what_a_grid_is():
-    def network(x):  # channels first, with 3 x 1 positions at the end
-        x = tag(x.sum(3, keepdims=True), "column")
-        x = tag(x.sum(2, keepdims=True), "channels")
-        return x[:, :, 0, 0]
+def test_where_the_channels_are_decides_what_a_grid_is():
+    kernel = normal(7, 1, 1, 3, 6)
 
-    assert [row.layer for row in jaxcam.layers(network, X, channel_axis=1) if row.default] == ["column"]
-    assert [row.layer for row in jaxcam.layers(network, X) if row.default] == ["channels"]
+    def network(axes, keep, last):  # a column of positions, and in the end none
+        def run(x):
+            x = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=(axes, "HWIO", axes))
+            x = tag(x.sum(keep, keepdims=True), "column")
+            return tag(x.sum(last, keepdims=True), "channels").reshape(2, 6)
+
+        return run
+
+    default = lambda run, x: [row.layer for row in jaxcam.layers(run, x) if row.default]
+    assert default(network("NHWC", 2, 1), X) == ["column"]
+    assert default(network("NCHW", 3, 2), X.transpose(0, 3, 1, 2)) == ["column"]
 
 
 def test_the_table_as_printed():

@@ -13,7 +13,8 @@ from jax.ad_checkpoint import checkpoint_name as tag
 from support import normal
 
 import jaxcam
-from jaxcam.cuts import cut as _split
+from jaxcam.cuts.model import adapted
+from jaxcam.cuts.split import _features, _head
 
 P, X = foreign.parameters(), foreign.example()
 W = normal(1, 3, 4)
@@ -157,11 +158,11 @@ class TestOtherArguments:
         model = MODELS[kind]()
         features, head = jaxcam.split(model, 2, X)
         head(model, features(model, X), X)
-        counts = _split._features._cache_size(), _split._head._cache_size()
+        counts = _features._cache_size(), _head._cache_size()
         again = over_floats(lambda a: a + 1, model)
         features, head = jaxcam.split(again, 2, X + 1)
         head(again, features(again, X), X)
-        assert (_split._features._cache_size(), _split._head._cache_size()) == counts
+        assert (_features._cache_size(), _head._cache_size()) == counts
 
 
 class TestFunctions:
@@ -225,9 +226,9 @@ class TestFunctions:
         big = normal(3, 60, 70)  # larger than anything else
         x = normal(0, 2, 2, 2, 60)
         for model in (lambda x: jnp.tanh(x @ big).mean((1, 2)), lambda x: jax.jit(lambda v: v @ big)(x).mean((1, 2))):
-            form, arrays = _split.formed(model, None, jax.ShapeDtypeStruct(x.shape, x.dtype))
-            assert [a.shape for a in arrays] == [(60, 70)]
-            text = _split._features.lower(form, None, arrays, x).as_text()
+            known = adapted(model).hoist(jax.ShapeDtypeStruct(x.shape, x.dtype))
+            assert [a.shape for a in jax.tree.leaves(known)] == [(60, 70)]
+            text = _features.lower(None, known, x).as_text()
             assert re.search(r"func.func public @main\(.*tensor<60x70xf64>", text)
             assert not re.search(r"constant dense.*tensor<60x70xf64>", text)
 
@@ -242,7 +243,7 @@ class TestFunctions:
             for function in (model, outer, partial(lambda w, x: jnp.tanh(x @ w).mean((1, 2)), w)):
                 features, head = jaxcam.split(function, None, x)
                 close(head(function, features(function, x), x), function(x))
-            counts.append((_split._features._cache_size(), _split._head._cache_size()))
+            counts.append((_features._cache_size(), _head._cache_size()))
         assert counts[0] == counts[1] == counts[2]
 
     def test_gradients_by_captured_parameters(self):
@@ -313,8 +314,9 @@ class TestFunctions:
     def test_several_inputs(self):
         question, x = normal(3, 5), X
         network = lambda inputs, x: foreign.plain(inputs[0], x) * inputs[1][None]
-        features, head = jaxcam.split((P, question), "second", x, model_fn=network)
-        close(head((P, 2 * question), features((P, question), x), x), 2 * foreign.plain(P, x) * question[None])
+        once, twice = (jaxcam.adapt((P, factor * question), apply=network) for factor in (1, 2))
+        features, head = jaxcam.split(once, "second", x)
+        close(head(twice, features(once, x), x), 2 * foreign.plain(P, x) * question[None])
 
 
 @jax.custom_jvp
@@ -448,10 +450,9 @@ class TestBadInput:
             ({"layer": -7}, ValueError, r"layer=-7 is not in this model"),
             ({"images": X[0, 0]}, ValueError, r"images must be \[n, \*spatial, d\].* came as \[11, 3\]"),
             ({"images": X[:0]}, ValueError, r"at least one image, but came as \[0, 12, 11, 3\]"),
-            ({"images": [[1.0]]}, TypeError, r"images must be an array .* not list"),
-            ({"model": nnx.Linear}, TypeError, r"model must be an instance, but is the class Linear itself"),
-            ({"model": {"w": W}}, TypeError, r"model of type dict can neither be called nor .* pass model_fn="),
-            ({"model_fn": 3}, TypeError, r"model_fn must be a function \(model, images\) -> logits, not int"),
+            ({"images": [[1.0]]}, TypeError, r"images must be an array .* but is list"),
+            ({"model": nnx.Linear}, TypeError, r"model must be an instance but is the class Linear itself"),
+            ({"model": {"w": W}}, TypeError, r"model must be something that can be called.* but is dict"),
             (
                 {"model": lambda x: (x.mean((1, 2)), x)},
                 TypeError,

@@ -1,3 +1,4 @@
+import sys
 from typing import NamedTuple
 
 import jax
@@ -35,10 +36,13 @@ jax.tree_util.register_pytree_node(Halves, lambda h: ((), (h.features, h.head)),
 
 
 class NotAPytree:
-    """Its arrays would be frozen into the compiled program."""
+    """An object that JAX knows nothing of; its arrays are arguments of the compiled program all the same."""
+
+    def __init__(self, kernel):
+        self.kernel = kernel
 
     def features(self, images):
-        return images
+        return images * self.kernel[None, None, None]
 
     def head(self, activations):
         return activations.mean((1, 2))
@@ -112,6 +116,17 @@ def test_own_model_by_hand():
     np.testing.assert_allclose(found.cam_map[0], np.maximum(np.asarray(image)[0] @ weights, 0), rtol=1e-10)
 
 
+def test_an_object_that_is_no_pytree_is_not_frozen_into_the_program():
+    model, images = NotAPytree(jnp.array([1.0, -2.0, 3.0])), jnp.abs(normal(4, 1, 2, 2, 3))
+    explain = lambda: jaxcam.explain(model, images, class_idx=2, method="grad_cam").cam_map[0]
+    before = explain()
+    np.testing.assert_allclose(before, 3 * images[0, ..., 2] / 4, rtol=1e-12)
+    count = _compiled._cache_size()
+    model.kernel = jnp.array([1.0, -2.0, 5.0])
+    np.testing.assert_allclose(explain(), 5 * images[0, ..., 2] / 4, rtol=1e-12)
+    assert _compiled._cache_size() == count
+
+
 def test_compiles_once_for_a_shape(network, images):
     jaxcam.explain(network, images, class_idx=1)
     before = _compiled._cache_size()
@@ -126,11 +141,11 @@ def test_compiles_once_for_a_shape(network, images):
 def test_parameters_are_arguments_not_constants_and_the_forward_pass_runs_once(network, images, monkeypatch):
     taken = {}
 
-    def compiled(subject, request, arrays, *rest):
-        taken.update(arrays=arrays)
-        return _compiled(subject, request, arrays, *rest)
+    def compiled(model, *rest):
+        taken.update(arrays=jax.tree.leaves(model))
+        return _compiled(model, *rest)
 
-    monkeypatch.setattr("jaxcam.explanation.explain._compiled", compiled)
+    monkeypatch.setattr(sys.modules["jaxcam.explanation.explain"], "_compiled", compiled)
     jaxpr = jax.make_jaxpr(lambda network, x: jaxcam.explain(network, x))(network, images)
     biggest = max(array.size for array in taken["arrays"])
     assert biggest > 100_000
@@ -193,8 +208,9 @@ def test_nan_pixel_that_never_reaches_the_logits_is_reported():
 
 def test_nan_in_the_activations_gives_no_confidence():
     # The head forgets the channel with the NaN; the activations are not fine all the same.
-    model = halves(lambda a: a[..., 1].reshape(-1)[:3], features=lambda images: images.at[0, 0, 0, 0].set(jnp.nan))
-    found = jaxcam.explain(model, jnp.abs(normal(1, 2, 3, 4, 2)))
+    lose = lambda images: jnp.where(images > 100, jnp.nan, images)
+    model = halves(lambda a: a[..., 1].reshape(-1)[:3], features=lose)
+    found = jaxcam.explain(model, jnp.abs(normal(1, 2, 3, 4, 2)).at[0, 0, 0, 0].set(1000.0))
     np.testing.assert_array_equal(found.status, [jaxcam.Status.NOT_FINITE, jaxcam.Status.OK])
     np.testing.assert_array_equal(np.isnan(found.confidence), [True, False])
 
@@ -222,32 +238,35 @@ def test_status_ill_conditioned():
     [
         ({"images": np.zeros((64, 64, 3), np.float32)}, ValueError, r"came as \[64, 64, 3\]: add the batch axis with"),
         ({"images": np.zeros((1, 64, 64, 3), np.uint8)}, TypeError, r"dtype is uint8: divide by 255"),
-        ({"images": np.zeros((0, 64, 64, 3), np.float32)}, ValueError, r"images are empty"),
-        ({"images": [[1.0]]}, TypeError, r"images must be an array \[n, H, W, 3\], not list"),
+        ({"images": np.zeros((0, 64, 64, 3), np.float32)}, ValueError, r"images must be one or more but are empty"),
+        ({"images": [[1.0]]}, TypeError, r"images must be an array \[n, H, W, 3\] but is list"),
         ({"class_idx": 10}, ValueError, r"class_idx=10 is out of range: the model has 10 classes, 0 to 9"),
         ({"class_idx": -1}, ValueError, r"class_idx=-1 is out of range"),
-        ({"class_idx": np.array([0, 1])}, ValueError, r"one for each of the 1 images, but its shape is \[2\]"),
+        ({"class_idx": np.array([0, 1])}, ValueError, r"one for each of the 1 images but its shape is \[2\]"),
         ({"class_idx": 1.0}, TypeError, r"class_idx must be an integer"),
         ({"class_idx": True}, TypeError, r"class_idx must be an integer"),
-        ({"class_idx": "cat"}, TypeError, r"class_idx must be an integer, an integer .*, \"all\" or None, not 'cat'"),
-        ({"method": "gradcam"}, ValueError, r"method='gradcam' is not known: use one of 'grad_cam_pp', 'grad_cam'"),
-        ({"layer": "conv9"}, ValueError, r"layer='conv9' is not in this MiniVGG: it has conv1"),
+        ({"class_idx": "cat"}, TypeError, r"class_idx must be an integer, an integer .*, \"all\" or None but is 'cat'"),
+        (
+            {"method": "gradcam"},
+            ValueError,
+            r"method='gradcam' is not known: did you mean 'grad_cam'\? use one of 'grad_cam_pp'",
+        ),
+        ({"layer": "conv9"}, ValueError, r"layer='conv9' is not in this model. Its layers are:"),
         ({"score": "probability"}, ValueError, r"score='probability' is not known"),
         ({"alphas": "quick"}, ValueError, r"alphas='quick' is not known"),
         ({"score": "logit"}, ValueError, r"0/0. Use score=\"exp\""),
         ({"method": "grad_cam", "alphas": "exact"}, ValueError, r"it belongs to 'grad_cam_pp'"),
         ({"method": "cam"}, ValueError, r"MiniVGG has no cam_layer and cam_kernel: use method=\"grad_cam\""),
-        ({"model": (1, 2)}, TypeError, r"model of type tuple can neither be called nor has it features\(images\)"),
+        ({"model": (1, 2)}, TypeError, r"model must be something that can be called, or that has features\(images\)"),
         ({"model": lambda x: x}, ValueError, r"must return logits \[n, c\] for images"),
-        ({"model": Own}, TypeError, r"model must be an instance, but is the class Own itself"),
-        ({"model": NotAPytree()}, TypeError, r"model of type NotAPytree is not a pytree"),
+        ({"model": Own}, TypeError, r"model must be an instance but is the class Own itself"),
         (
             {"model": halves(lambda a: a, lambda x: x.mean((1, 2)))},
             ValueError,
-            r"must return activations \[n, i, j, k\]",
+            r"no value with positions through which everything flows",
         ),
         ({"model": halves(lambda a: a.sum())}, ValueError, r"must return logits \[n, c\] .* but returned \[1\]"),
-        ({"model": halves(relu_head((64, 64), 3, 2)), "layer": "x"}, TypeError, r"features takes no layer argument"),
+        ({"model": halves(relu_head((64, 64), 3, 2)), "layer": "x"}, ValueError, r"layer='x' is not in this model"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")
@@ -313,7 +332,7 @@ def test_two_names_of_one_layer_give_one_map():
 
 def test_cam_of_a_model_that_is_cut_at_one_place():
     class Own(nnx.Module):
-        cam_layer = "conv"
+        cam_layer = "features"
 
         def __init__(self):
             self.kernel = nnx.Param(normal(1, 4, 5, dtype=np.float32))

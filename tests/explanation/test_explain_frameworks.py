@@ -38,19 +38,20 @@ def explained(framework, p, images):
     """As users of the framework would call it."""
     options = {"class_idx": CLASS_IDX, "method": "grad_cam"}
     if framework == "plain":
-        return jaxcam.explain(p, images, model_fn=foreign.plain, **options)
+        return jaxcam.explain(jaxcam.adapt(p, apply=foreign.plain), images, **options)
     if framework == "nnx":
         return jaxcam.explain(foreign.nnx_model(p), images, **options)
     if framework == "linen":
         module, variables = foreign.linen_model(p)
-        return jaxcam.explain(variables, images, model_fn=module.apply, **options)
+        return jaxcam.explain(jaxcam.adapt(variables, apply=module.apply), images, **options)
     if framework == "equinox":
         model, first = foreign.equinox_model(p), jnp.moveaxis(images, -1, 1)
-        return jaxcam.explain(model, first, model_fn=lambda m, x: jax.vmap(m)(x), channel_axis=1, **options)
+        return jaxcam.explain(jaxcam.adapt(model, apply=lambda m, x: jax.vmap(m)(x)), first, **options)
     if framework == "keras":
         return jaxcam.explain(foreign.keras_model(p, "float32"), images.astype(np.float32), **options)
     transformed, params, state = foreign.haiku_model(p)
-    return jaxcam.explain((params, state), images, model_fn=lambda v, x: transformed.apply(*v, x)[0], **options)
+    net = jaxcam.adapt((params, state), apply=lambda v, x: transformed.apply(*v, x)[0])
+    return jaxcam.explain(net, images, **options)
 
 
 PARITY = [pytest.param(name, marks=pytest.mark.parity) for name in ("equinox", "keras", "haiku")]
