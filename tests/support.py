@@ -1,5 +1,6 @@
 """Small heads for the tests, with what the methods need: several spatial axes, kinks, cross terms."""
 
+import dataclasses
 import importlib
 import re
 import sys
@@ -8,6 +9,9 @@ import warnings
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
+
+import jaxcam
 
 
 def normal(seed: int, *shape: int, dtype=np.float64) -> jax.Array:
@@ -37,6 +41,16 @@ def smooth_head(spatial: tuple[int, ...], k: int, c: int, *, seed: int = 0, acti
 def gap_head(kernel: jax.Array):
     """Global average pooling and a linear layer without bias."""
     return lambda a: a.mean(tuple(range(a.ndim - 1))) @ kernel
+
+
+def cut_model(features, head):
+    """A model of one image that is cut between these: features(x) -> A, head(A, x) -> logits."""
+
+    def network(images):
+        a = checkpoint_name(features(images[0])[None], "here")
+        return head(a[0], images[0])[None]
+
+    return dataclasses.replace(jaxcam.adapt(network), default_layer="here")
 
 
 def brute_force_derivatives(f, a: jax.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

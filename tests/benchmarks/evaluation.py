@@ -80,17 +80,15 @@ from jaxcam.evaluation import hosts
 from jaxcam.evaluation.plan import Plan
 from jaxcam.evaluation.block import explained_blocks
 from jaxcam.evaluation.requests import requests_of
-from jaxcam.cuts.halves import subject_of
-from jaxcam.cuts.grid import Layout
+from jaxcam.cuts.model import adapted
 model = jaxcam.models.mini_resnet()
-subject, arrays = subject_of(model, (None,), jax.ShapeDtypeStruct((64, 64, 3), jnp.float32), None, Layout())
 plan = Plan(tuple(requests_of(["grad_cam", "grad_cam_pp", "grad_cam_positive"], None).values()), jaxcam.Protocol(),
-            model.preprocessing, ("confidence", "shape"))
+            model.preprocessing, ("confidence", "shape"), -1)
 mesh = hosts.mesh_of(None)
 n = jax.device_count()
 inputs = [hosts.sharded(mesh, x) for x in (np.zeros((8 * n, 64, 64, 3), np.float32), np.zeros(8 * n, np.int32))]
 keys = jax.random.wrap_key_data(hosts.sharded(mesh, np.zeros((n, 2), np.uint32)), impl="threefry2x32")
-program = explained_blocks.lower(mesh, subject, plan, hosts.replicated(mesh, arrays), *inputs, keys).compile()
+program = explained_blocks.lower(mesh, plan, adapted(model), *inputs, keys).compile()
 text = program.as_text()
 moved = sum(text.count(f" {name}(") for name in ("all-gather", "all-reduce", "all-to-all", "collective-permute"))
 steps = -(-1000 // (8 * n))

@@ -13,8 +13,7 @@ from support import relu_head
 
 import jaxcam
 from jaxcam import metrics, scenes
-from jaxcam.cuts.grid import Layout
-from jaxcam.cuts.halves import subject_of
+from jaxcam.cuts.model import adapted
 from jaxcam.evaluation.block import explained_blocks
 from jaxcam.evaluation.insertion import curves_of
 from jaxcam.evaluation.plan import Plan
@@ -169,15 +168,13 @@ def test_coherency_and_adcc_are_those_of_explaining_e_again(model, pairs, found)
 @pytest.mark.parametrize("baseline", ["black", "blur"])
 def test_curves_are_those_of_the_metrics(model, pairs, baseline):
     protocol = jaxcam.Protocol(num_steps=5, baseline=baseline)
-    spec = jax.ShapeDtypeStruct((64, 64, 3), jnp.float32)
-    subject, arrays = subject_of(model, (None,), spec, None, Layout())
-    plan = Plan(tuple(requests_of(METHODS[:2], None).values()), protocol, model.preprocessing, ("curves",))
+    plan = Plan(tuple(requests_of(METHODS[:2], None).values()), protocol, model.preprocessing, ("curves",), -1)
     mesh = jax.make_mesh((1,), ("images",), axis_types=(jax.sharding.AxisType.Auto,))
     pictures = np.stack([pairs[i].image for i in range(2)])
     heatmaps = np.random.default_rng(0).random((2, 2, 64, 64), np.float32)
     heatmaps[1, 1] = 0
     class_idx = np.array([3, 7], np.int32)
-    areas = curves_of(mesh, subject, plan, arrays, *map(jnp.asarray, (pictures, heatmaps, class_idx)))
+    areas = curves_of(mesh, plan, adapted(model), *map(jnp.asarray, (pictures, heatmaps, class_idx)))
     for i in range(2):
         behind_it = metrics.blurred(pictures[i], 5 / 224 * 64) if baseline == "blur" else np.zeros_like(pictures[i])
 
@@ -206,10 +203,9 @@ def test_mask_on_pixels_with_the_mean_is_mask_on_the_input(model, pairs):
 def test_the_sanity_check_shuffles_the_weights_behind_the_layer_only(model, pairs, found):
     requests = requests_of(["grad_cam"], "layer1")
     image = jax.ShapeDtypeStruct((64, 64, 3), jnp.float32)
-    subject, arrays = subject_of(model, ("layer1",), image, None, Layout())
     (request,) = requests.values()
-    where = behind(subject, request, arrays, image)
-    others = shuffled(subject, request, arrays, image)
+    where = behind(adapted(model), request, image)
+    arrays, others = jax.tree.leaves(model), jax.tree.leaves(shuffled(adapted(model), request, image))
     for i, (old, new) in enumerate(zip(arrays, others, strict=True)):
         if i in where:
             assert not np.array_equal(old, new)
@@ -233,10 +229,8 @@ def test_the_sanity_check_shuffles_the_weights_behind_the_layer_only(model, pair
 
 def test_the_sanity_check_is_the_rank_correlation_with_a_shuffled_copy(model, pairs, found):
     image = jax.ShapeDtypeStruct((64, 64, 3), jnp.float32)
-    subject, arrays = subject_of(model, (None,), image, None, Layout())
     (request,) = requests_of(["grad_cam"], None).values()
-    others = shuffled(subject, request, arrays, image)
-    changed = jax.tree.unflatten(jax.tree.structure(model), others)
+    changed = shuffled(adapted(model), request, image)
     for i, row in enumerate(found.rows()):
         images = model.preprocessing.normalise(np.asarray(pairs[i].image)[None])
         maps = [
@@ -250,13 +244,11 @@ def test_the_sanity_check_is_the_rank_correlation_with_a_shuffled_copy(model, pa
 @pytest.mark.parametrize("methods", [["grad_cam"], METHODS])
 def test_two_forward_passes_whatever_the_number_of_methods(model, methods):
     protocol = jaxcam.Protocol()
-    spec = jax.ShapeDtypeStruct((64, 64, 3), jnp.float32)
-    subject, arrays = subject_of(model, (None,), spec, None, Layout())
-    plan = Plan(tuple(requests_of(methods, None).values()), protocol, model.preprocessing, ("confidence", "shape"))
+    plan = Plan(tuple(requests_of(methods, None).values()), protocol, model.preprocessing, ("confidence", "shape"), -1)
     mesh = jax.make_mesh((1,), ("images",), axis_types=(jax.sharding.AxisType.Auto,))
     keys = jax.random.split(jax.random.key(0), 1)
     inputs = (jnp.zeros((4, 64, 64, 3), jnp.float32), jnp.zeros(4, jnp.int32), keys)
-    program = explained_blocks.lower(mesh, subject, plan, arrays, *inputs).compile().as_text()
+    program = explained_blocks.lower(mesh, plan, adapted(model), *inputs).compile().as_text()
     alone = jax.jit(lambda m, x: m(x)).lower(model, inputs[0]).compile().as_text()
     # One pass over the pictures, and one over the explanation maps of all methods.
     assert program.count(" convolution(") == 2 * alone.count(" convolution(") > 0
@@ -278,17 +270,19 @@ def test_any_model_is_evaluated_like_its_ports():
         return jax.nn.relu(x).mean((2, 3)) @ weights
 
     pictures = [np.random.default_rng(i).random((24, 30, 3), np.float32) for i in range(3)]
-    options = {"methods": ["grad_cam", "layer_cam"], "preprocessing": preprocessing, "metrics": "all"}
+    options = {"methods": ["grad_cam", "layer_cam"], "metrics": "all"}
     options["protocol"] = jaxcam.Protocol(num_steps=3)
-    last = evaluate((kernel, weights), pictures, model_fn=network, **options)
-    first = evaluate((kernel, weights), pictures, model_fn=channels_first, channel_axis=1, **options)
+    adapt = lambda apply: jaxcam.adapt((kernel, weights), apply=apply, preprocessing=preprocessing)
+    net = adapt(network)
+    last = evaluate(net, pictures, **options)
+    first = evaluate(adapt(channels_first), pictures, **options)
     for a, b in zip(last.rows(), first.rows(), strict=True):
         assert a.keys() == b.keys()
         for key, value in a.items():
             assert b[key] == pytest.approx(value, abs=1e-4, nan_ok=True), key
     # Against a loop by hand, once.
     view = preprocessing(pictures[0])[None]
-    found = jaxcam.explain((kernel, weights), view, model_fn=network, method="grad_cam")
+    found = jaxcam.explain(net, view, method="grad_cam")
     e = preprocessing.normalise(preprocessing.view(pictures[0])[None] * found.heatmap[..., None])
     o = jax.nn.softmax(network((kernel, weights), e))[0, found.class_idx[0]]
     row = next(iter(last.rows()))

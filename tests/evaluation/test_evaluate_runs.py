@@ -142,11 +142,11 @@ def test_a_run_that_fails_at_once_leaves_nothing(tmp_path):
 def test_other_programs_and_scores_are_another_evaluation(model, tmp_path):
     results, data = tmp_path / "rows.jsonl", scenes.Dataset(2)
     turned = lambda model, x: model(x)[:, ::-1]
-    options = {"results": results, "preprocessing": model.preprocessing, "methods": ["grad_cam"]}
-    evaluate(model, data, model_fn=lambda model, x: model(x), **options)
-    evaluate(model, data, model_fn=lambda model, x: model(x), **options)
+    options = {"results": results, "methods": ["grad_cam"]}
+    evaluate(jaxcam.adapt(model, apply=lambda model, x: model(x)), data, **options)
+    evaluate(jaxcam.adapt(model, apply=lambda model, x: model(x)), data, **options)
     with pytest.raises(ValueError, match=r"model\.program"):
-        evaluate(model, data, model_fn=turned, **options)
+        evaluate(jaxcam.adapt(model, apply=turned), data, **options)
     scored = {"results": tmp_path / "scored.jsonl"}
     evaluate(model, data, **scored, methods={"m": {"method": "grad_cam", "score": lambda s, c: s[c]}})
     with pytest.raises(ValueError, match="requests"):

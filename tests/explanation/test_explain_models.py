@@ -195,8 +195,8 @@ class TestTransformer:
         ],
     )
     def test_wrong_grids(self, weights, grid, message):
+        net = jaxcam.adapt(weights, apply=self.network, grid=grid)
         with pytest.raises(ValueError, match=message):
-            net = jaxcam.adapt(weights, apply=self.network, grid=grid)
             jaxcam.explain(net, normal(9, 2, 2, 3, 3), layer="tokens", class_idx=1)
 
 
