@@ -197,8 +197,8 @@ for name in {name.rpartition(".")[0] for name in kernels}:
 # ## Three lines each
 #
 # A scene with figures of two classes, and its heatmap by each of the four. `explain` takes a model that is a pytree and
-# can be called (NNX, Equinox), a Keras model, or anything together with `model_fn`. It cuts at the last value with
-# spatial axes through which everything flows, here the output of the last block.
+# can be called (NNX, Equinox), a Keras model, or what `adapt` makes of anything that is called in another way. It cuts
+# at the last value with spatial axes through which everything flows, here the output of the last block.
 
 # %%
 scene = jaxcam.scenes.pair(1, size=256)
@@ -216,13 +216,13 @@ def apply(params, x):
     return in_linen.apply({"params": params}, x)
 
 
-found_linen = jaxcam.explain(params, images, model_fn=apply, class_idx=FIRST)
+linen_net = jaxcam.adapt(params, apply=apply)
+found_linen = jaxcam.explain(linen_net, images, class_idx=FIRST)
 
-# Equinox: one image at a time, channels first
+# Equinox: one image at a time, channels first, which the program shows
 first = images.transpose(0, 3, 1, 2)
-found_equinox = jaxcam.explain(
-    in_equinox, first, model_fn=lambda model, x: jax.vmap(model)(x), channel_axis=1, class_idx=FIRST
-)
+equinox_net = jaxcam.adapt(in_equinox, apply=lambda model, x: jax.vmap(model)(x))
+found_equinox = jaxcam.explain(equinox_net, first, class_idx=FIRST)
 
 # Keras
 found_keras = jaxcam.explain(in_keras, images, class_idx=FIRST)
@@ -240,7 +240,7 @@ for name, found in {"NNX": found_nnx, "Linen": found_linen, "Equinox": found_equ
 # layer, and the occurrences are numbered.
 
 # %%
-print(jaxcam.layers(params, images, model_fn=apply))
+print(jaxcam.layers(linen_net, images))
 
 # %% [markdown]
 # NNX records no names, so only the convolutions can be told apart, by position (`layer=-1`, the last). `named` returns a
