@@ -10,7 +10,6 @@ from support import brute_force_derivatives, cut_model, gap_head, normal, relu_h
 
 import jaxcam
 from jaxcam import maps, methods, scores
-from jaxcam.methods.method import bind
 
 # Two channels on a 1 x 2 grid. S_0 = 3 a - 2 b + c d with A = [[a, b], [c, d]], positions by channels.
 A = jnp.array([[[1.0, 2.0], [4.0, 0.5]]])
@@ -447,52 +446,6 @@ def test_gradient_through_eigen_cam(shape, dead):
     assert np.abs(slope) > 1e-2
     np.testing.assert_allclose((jax.grad(total)(a) * direction).sum(), slope, rtol=1e-5)
     np.testing.assert_allclose(jax.jvp(total, (a,), (direction,))[1], slope, rtol=1e-5)
-
-
-def methods_of_an_image():
-    """Every method but the guided ones as a function of one image and a class, on one model."""
-    f, kernel, key = relu_head((3, 4), 5, 4), normal(9, 5, 4), jax.random.key(1)
-    features = lambda x: jax.nn.relu(x[::2, ::2] @ normal(0, 3, 5))
-    parts = cut_model(features, lambda a, x: f(a))
-    calls = {
-        name: lambda x, c, function=method.function: function(f, features(x), c)
-        for name, method in methods.METHODS.items()
-        if bind(name, {}, draws=True).needs == "head"
-    }
-    return calls | {
-        "cam": lambda x, c: methods.cam(kernel, features(x), c),
-        "eigen_cam": lambda x, c: methods.eigen_cam(features(x)),
-        "score_cam": lambda x, c: methods.score_cam(parts, x, c, chunk_size=2),
-        "smooth_grad_cam_pp": lambda x, c: methods.smooth_grad_cam_pp(parts, x, c, key=key, num_samples=3),
-    }
-
-
-@pytest.mark.parametrize("name", methods_of_an_image())
-def test_jit_equals_eager_and_vmap_equals_a_loop(name):
-    function, images, classes = methods_of_an_image()[name], normal(3, 3, 6, 8, 3), jnp.array([1, 3, 2])
-    loop = np.stack([function(image, int(c)) for image, c in zip(images, classes, strict=True)])
-    assert np.abs(loop).max() > 0
-    for i in range(3):
-        np.testing.assert_allclose(jax.jit(function)(images[i], classes[i]), loop[i], rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(jax.jit(jax.vmap(function))(images, classes), loop, rtol=1e-9, atol=1e-12)
-
-
-@pytest.mark.parametrize("name", methods_of_an_image())
-def test_gradients_are_those_of_finite_differences_and_finite_at_zero(name):
-    function = methods_of_an_image()[name]
-    image, direction, spread = normal(3, 6, 8, 3), normal(4, 6, 8, 3), jnp.abs(normal(5, 3, 4))
-    total = jax.jit(lambda image, c: (function(image, c) * spread).sum())
-    gradient = jax.jit(jax.grad(total))
-    slopes, found = [], []
-    for c in range(4):
-        ends = [total(image + s * 1e-6 * direction, c) for s in (1, -1)]
-        slopes.append((ends[0] - ends[1]) / 2e-6)
-        found.append((gradient(image, c) * direction).sum())
-    assert np.abs(slopes).max() > 1e-4
-    np.testing.assert_allclose(found, slopes, rtol=1e-4, atol=1e-6)
-    zero = jnp.zeros_like(image)
-    assert np.isfinite(total(zero, 1))
-    assert np.isfinite(gradient(zero, 1)).all()
 
 
 def test_gradient_through_score_cam_with_a_constant_channel(image):

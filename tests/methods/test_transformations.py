@@ -1,0 +1,123 @@
+"""One table: every method under every transformation, on one model with a skip connection past the layer.
+
+jit = eager, vmap = a loop, grad = finite differences, and `explain` on a batch = the function on each image. Two
+methods that are no methods of ours stand in it: a function of five lines, and a `functools.partial`.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from support import cut_model, relu_head
+
+import jaxcam
+from jaxcam import methods
+from jaxcam.methods.method import bind
+
+RANDOM = np.random.default_rng(0)
+IMAGES = RANDOM.normal(size=(3, 6, 8, 3))
+CLASSES = np.array([1, 3, 2])
+KERNEL, TO_LOGITS = RANDOM.normal(size=(3, 5)), RANDOM.normal(size=(5, 4))
+F = relu_head((3, 4), 5, 4)
+MODEL = cut_model(lambda x: jax.nn.relu(x[::2, ::2] @ KERNEL), lambda a, x: F(a) * (1 + x.mean() ** 2))
+KEY = jax.random.key(1)
+
+
+def own(head, activations, class_idx):
+    """Somebody's own method: the gradient's square times the activation."""
+    gradient = jax.grad(lambda a: head(a)[class_idx])(activations)
+    return (gradient**2 * activations).sum(-1)
+
+
+OPTIONS = {"score_cam": {"chunk_size": 2}, "smooth_grad_cam_pp": {"num_samples": 3}}
+TABLE = {name: (name, OPTIONS.get(name, {})) for name in methods.METHODS if name != "cam"}
+TABLE |= {"own": (own, {}), "partial": (functools.partial(jaxcam.grad_cam_pp, alphas="exact"), {})}
+NO_DERIVATIVE = ("guided_backprop", "guided_grad_cam")
+"""Their gradient by the image is by rule another one than that of their values."""
+
+
+def of_an_image(name, key=KEY):
+    """The method as a function of one image and a class, written out without `explain`."""
+    method, options = TABLE[name]
+    bound = bind(method, options, draws=True)
+    keys = {"key": key} if bound.takes_key else {}
+
+    def function(image, class_idx):
+        if bound.needs == "image":
+            return bound(MODEL, image, class_idx, **keys)
+        a = jax.nn.relu(image[::2, ::2] @ KERNEL)
+        if bound.needs == "activations":
+            return bound(a)
+        return bound(lambda a: F(a) * (1 + image.mean() ** 2), a, class_idx)
+
+    return function
+
+
+@functools.cache
+def loop(name):
+    """The maps of the three images, compiled, one by one."""
+    function = jax.jit(of_an_image(name))
+    found = np.stack([function(image, c) for image, c in zip(IMAGES, CLASSES, strict=True)])
+    assert np.abs(found).max() > 0
+    return found
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_jit_is_eager(name):
+    found = of_an_image(name)(jnp.asarray(IMAGES[0]), int(CLASSES[0]))
+    np.testing.assert_allclose(found, loop(name)[0], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_vmap_is_a_loop(name):
+    found = jax.jit(jax.vmap(of_an_image(name)))(IMAGES, CLASSES)
+    np.testing.assert_allclose(found, loop(name), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_a_batch_through_explain_is_one_by_one(name):
+    method, options = TABLE[name]
+    draws = bind(method, options, draws=True).takes_key
+    found = jaxcam.explain(MODEL, IMAGES, method=method, class_idx=CLASSES, key=KEY if draws else None, **options)
+    expected = loop(name)
+    if draws:  # every image draws with a key of its own
+        keys = jax.random.split(KEY, 3)
+        expected = np.stack([jax.jit(of_an_image(name, keys[i]))(IMAGES[i], CLASSES[i]) for i in range(3)])
+    made = found.cam_map if found.gradient is None else found.gradient
+    np.testing.assert_allclose(made, expected, rtol=1e-7, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", [name for name in TABLE if name not in NO_DERIVATIVE])
+def test_grad_is_finite_differences_and_finite_at_zero(name):
+    function, direction = of_an_image(name), RANDOM.normal(size=(6, 8, 3))
+    spread = np.abs(RANDOM.normal(size=(3, 4)))
+
+    @jax.jit
+    def both(image, class_idx):
+        total = lambda image: (function(image, class_idx) * spread).sum()
+        value, gradient = jax.value_and_grad(total)(image)
+        ends = [total(image + step * direction) for step in (1e-6, -1e-6)]
+        return value, gradient, (ends[0] - ends[1]) / 2e-6
+
+    found, slopes = [], []
+    for class_idx in range(4):
+        _, gradient, slope = both(IMAGES[0], class_idx)
+        found.append((gradient * direction).sum())
+        slopes.append(slope)
+    assert np.abs(slopes).max() > 1e-4
+    np.testing.assert_allclose(found, slopes, rtol=1e-4, atol=1e-6)
+    value, gradient, _ = both(np.zeros_like(IMAGES[0]), 1)
+    assert np.isfinite(value)
+    assert np.isfinite(gradient).all()
+
+
+def test_cam_is_its_product_under_every_transformation():
+    a = np.abs(RANDOM.normal(size=(3, 3, 4, 5)))
+    expected = np.stack([a[i] @ TO_LOGITS[:, c] for i, c in enumerate(CLASSES)])
+    found = jax.jit(jax.vmap(methods.cam, (None, 0, 0)))(TO_LOGITS, a, CLASSES)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    np.testing.assert_allclose(methods.cam(jnp.asarray(TO_LOGITS), jnp.asarray(a[0]), 1), expected[0], rtol=1e-12)
+    weight = jax.grad(lambda a: methods.cam(jnp.asarray(TO_LOGITS), a, 2).sum())(jnp.asarray(a[0]))
+    np.testing.assert_allclose(weight, np.broadcast_to(TO_LOGITS[:, 2], (3, 4, 5)), rtol=1e-12)
