@@ -137,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--results", metavar="FILE", help="a line of JSON for every picture as it comes; a run goes on from it")
     add("--out", metavar="FILE", help="the table as .md, .csv, .json or .txt")
     add("--batch-size", type=_whole(1), default=8, metavar="N", help="pictures at a time on each device (8)")
-    add("--workers", type=_whole(0), metavar="N", help="processes that decode; by default one a core, at most 4")
+    add("--workers", type=_whole(0), metavar="N", help="threads that decode; by default one a core, at most 4")
     add("--resamples", type=_whole(0), default=1000, metavar="N", help="of the bootstrap (1000); 0 for no intervals")
     add("--seed", type=_whole(0), default=0, metavar="N", help="of scenes, random methods and the bootstrap (0)")
     add("--coordinator", metavar="HOST:PORT", help="of process 0, for runs of several processes")

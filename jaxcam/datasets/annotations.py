@@ -1,7 +1,7 @@
 """Annotation files -> what they say about each image, checked.
 
-Contract: `read_annotations` recognises a list of our own (`annotations_own`), COCO instances (`annotations_coco`) and
-a folder of PASCAL VOC files (`annotations_voc`). Everything in the files is checked when they are read: a ValueError
+Contract: `read_annotations` recognises a list of our own (`own_format`), COCO instances (`coco`) and a folder of PASCAL
+VOC files (`voc`). Everything in the files is checked when they are read: a ValueError
 names the file and the entry. Class names become indices in `resolved`.
 """
 

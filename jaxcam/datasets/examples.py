@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxcam.checks import is_integer
 from jaxcam.datasets.regions import Region
 
 UNKNOWN = -1
@@ -68,7 +69,7 @@ class View(NamedTuple):
         box_classes: int32 `[m]`.
         masks: bool `[m, h, w]`, or None.
         num_boxes_lost: how many boxes were dropped: outside of the crop, or without any area from the start.
-        error: one line: why there is no image.
+        error: one line: why there is no image; None if there is one.
     """
 
     index: int  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -79,16 +80,10 @@ class View(NamedTuple):
     box_classes: np.ndarray
     masks: np.ndarray | None
     num_boxes_lost: int
-    error: str | None
+    error: str | None = None
 
 
 NO_TRUTH = Truth(UNKNOWN, np.zeros((0, 4)), np.zeros(0, np.int32))
-
-
-def bad_view(index: int, name: str, error: str, truth: Truth | None = None) -> View:
-    """A `View` without an image."""
-    label = UNKNOWN if truth is None else truth.label
-    return View(index, name, None, label, np.zeros((0, 4), np.float32), np.zeros(0, np.int32), None, 0, error)
 
 
 def one_line(error: BaseException) -> str:
@@ -167,14 +162,14 @@ def checked_label(label: Any, name: str, num_classes: int | None) -> int:
         TypeError: not an integer.
         ValueError: below -1, or not below num_classes.
     """
-    if isinstance(label, np.ndarray | np.generic | jax.Array) and label.ndim == 0:
+    if isinstance(label, np.ndarray | jax.Array) and label.ndim == 0:
         label = np.asarray(label).item()
-    if isinstance(label, bool) or not isinstance(label, int):
-        raise TypeError(f"{name} must be a class index (an int), got {label!r}")
+    if not is_integer(label):
+        raise TypeError(f"{name} must be a class index (an integer) but is {label!r}")
     if not -1 <= label < (2**31 if num_classes is None else num_classes):
         below = "2**31" if num_classes is None else f"{num_classes}, the number of the model's classes"
-        raise ValueError(f"{name} must be from 0 to below {below} (-1: not known), got {label}")
-    return label
+        raise ValueError(f"{name} must be from 0 to below {below} (-1: not known) but is {label}")
+    return int(label)
 
 
 def checked_boxes(boxes: Any) -> np.ndarray:

@@ -1,9 +1,9 @@
 """What `evaluate` is given as a data set -> views by number.
 
 Contract: a `Source` says what it is (`description`, for the protocol and for resuming), how many items it has, and
-makes the views of any of them, in the order asked for. Image files are decoded ahead in worker processes; pictures in
-memory and generated ones are seen to in this process. What is wrong with one item becomes a bad view; what is wrong
-with the whole, an annotation file included, is an exception before the first view.
+makes the views of any of them, in the order asked for. Image files are decoded ahead by threads; pictures in memory
+and generated ones are seen to by the caller's. What is wrong with one item becomes a bad view; what is wrong with the
+whole, an annotation file included, is an exception before the first view.
 
 What is in the pictures is part of the description as far as it can be had at once: the pixels of pictures in a list,
 the sizes of files. Not checked: the pictures of an iterable, of which only `description`, if it has one, is known.
@@ -17,13 +17,14 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
+from jaxcam.checks import check_integer
 from jaxcam.datasets.annotated import annotated_items
 from jaxcam.datasets.class_index import ClassIndex
-from jaxcam.datasets.decoding import checked_num_workers
+from jaxcam.datasets.decoding import checked_num_workers, views_of
 from jaxcam.datasets.examples import NO_TRUTH, Example, View, is_path, one_line, printable
 from jaxcam.datasets.fingerprint import checked_description, content, fingerprint
 from jaxcam.datasets.image_files import ImageFile, files_in, files_of
-from jaxcam.datasets.items import Item, item_of, views_of
+from jaxcam.datasets.items import Item, item_of
 from jaxcam.images.preprocessing import Preprocessing
 
 
@@ -58,26 +59,23 @@ class Source(ABC):
     ) -> Generator[View]:
         """The views of some of the items, in the order of the indices.
 
-        Close the generator, or go to its end, to end the worker processes (`contextlib.closing`).
+        Close the generator, or go to its end, to end the threads (`contextlib.closing`).
 
         Args:
             indices: from 0 to below the length; increasing if the length is None.
             preprocessing: of the network.
-            num_workers: processes that decode image files; 0: this one; by default one a core, at most 4.
-            prefetch: how many images to decode ahead; by default 4 for each worker.
+            num_workers: threads that decode image files; 0: the caller's; by default one a core, at most 4.
+            prefetch: how many images to decode ahead; by default 4 for each thread.
 
         Raises:
             TypeError: an argument is of the wrong kind.
             ValueError: num_workers or prefetch is out of range; an index is (when its turn comes).
-            RuntimeError: worker processes keep ending (when its turn comes).
             Exception: what an iterable data set raises itself, after which it has no more items.
         """
         if not isinstance(preprocessing, Preprocessing):
-            raise TypeError(f"preprocessing must be a jaxcam.images.Preprocessing, got {type(preprocessing).__name__}")
-        if prefetch is not None and (isinstance(prefetch, bool) or not isinstance(prefetch, int)):
-            raise TypeError(f"prefetch must be an int or None, got {prefetch!r}")
-        if prefetch is not None and prefetch < 1:
-            raise ValueError(f"prefetch must be at least 1, got {prefetch}")
+            raise TypeError(f"preprocessing must be a jaxcam.images.Preprocessing but is {preprocessing!r}")
+        if prefetch is not None:
+            check_integer("prefetch", prefetch, low=1)
         workers = checked_num_workers(num_workers)
         items = self._items(self._checked(indices))
         return views_of(items, preprocessing=preprocessing, num_workers=workers, prefetch=prefetch)

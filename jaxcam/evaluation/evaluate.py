@@ -60,7 +60,7 @@ def evaluate(
     Every picture is forwarded once for all methods, and their explanation maps in one more batch. Pictures are shared
     out among the devices of the mesh, each of which works on one block of `batch_size` at a time: the figures are the
     same on one device, on eight, and on several hosts (`jax.distributed.initialize` first, then the same call in every
-    process). Image files are decoded by worker processes meanwhile. Memory does not grow with the number of pictures.
+    process). Image files are decoded by threads meanwhile. Memory does not grow with the number of pictures.
 
     Args:
         model: as for `explain`: an image network in evaluation mode that knows its preprocessing, or
@@ -87,7 +87,7 @@ def evaluate(
             methods, the protocol, the data set's names, truths, pixels (in a list) and file sizes. Of an iterable
             without a length the pictures are not known; give it a `description`, a dictionary of what it is.
         batch_size: pictures that a device works on at a time.
-        num_workers: processes that decode; by default one for each core up to four, 0 for none.
+        num_workers: threads that decode image files; by default one for each core up to four, 0 for none.
         mesh: the devices; all of them by default, those of all hosts.
         num_resamples: of the paired bootstrap for the 95 % intervals; 0 for none.
         seed: of the bootstrap, and of methods that draw random numbers.
@@ -99,8 +99,8 @@ def evaluate(
     Raises:
         ValueError: an unknown method, metric, layer or annotation; no pictures; a results file of another evaluation.
         TypeError: an argument of the wrong kind, or preprocessing is missing.
-        RuntimeError: a process of several was lost (start them all again, with the same `results`), a device is out of
-            memory, or the decoding processes cannot be kept alive.
+        RuntimeError: a process of several was lost (start them all again, with the same `results`), or a device is out
+            of memory.
 
     **Source**: the metrics' papers are in `jaxcam.metrics`; the bootstrap: Hanley and MacGibbon 2006.
     """

@@ -1,6 +1,6 @@
 """The loop of `evaluate`: blocks of pictures to the devices, records to the results file.
 
-While the devices work on one step, the next one is decoded by the workers, and the step before is compared with the
+While the devices work on one step, the next one is decoded by threads, and the step before is compared with the
 truth and written. A step is one block for every device; a block that is done already is not begun.
 """
 

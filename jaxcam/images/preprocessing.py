@@ -6,8 +6,9 @@ pixels, as there; a picture that was read from an 8-bit file loses nothing. Ever
 """
 
 import math
+import os
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from jax import Array
@@ -16,6 +17,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from jaxcam.images.picture import checked_picture, from_pillow, interpolation_filter, to_pillow
+from jaxcam.images.reading import read_picture
 
 AnyArray = TypeVar("AnyArray", np.ndarray, Array)
 Channels = tuple[int | float, int | float, int | float]
@@ -51,21 +53,46 @@ def resize_and_crop(
     """
     _check_sizes(resize, crop)
     method = interpolation_filter(interpolation)
-    picture = checked_picture(image)
-    if resize is not None:
-        height, width = _resized_shape(picture.shape[0], picture.shape[1], resize)
-        picture = from_pillow(to_pillow(picture).resize((width, height), method))
+    return _seen_part(checked_picture(image), resize, crop, method)
+
+
+def read_view(path: str | os.PathLike[str], preprocessing: "Preprocessing") -> tuple[np.ndarray, tuple[int, int]]:
+    """`preprocessing.view(read_image(path))` to the last bit, and the height and width of the whole picture.
+
+    A picture of 8 bits stays so until it has its size, which takes less than half the time.
+
+    Raises:
+        Exception: what `read_image` and `resize_and_crop` raise.
+    """
+    picture = read_picture(path)
+    method = interpolation_filter(preprocessing.interpolation)
+    return _seen_part(picture, preprocessing.resize, preprocessing.crop, method), _height_and_width(picture)
+
+
+class Frame(NamedTuple):
+    """How a whole picture becomes what the network sees: its new size, and the part of that which is kept."""
+
+    new_height: int
+    new_width: int
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+
+def frame_of(height: int, width: int, resize: int | None, crop: int | None) -> Frame:
+    """The frame for a picture of that size; Raises as `resize_and_crop`."""
+    new_height, new_width = (height, width) if resize is None else _resized_shape(height, width, resize)
     if crop is None:
-        return picture
-    height, width = picture.shape[:2]
-    if crop > min(height, width):
+        return Frame(new_height, new_width, 0, 0, new_height, new_width)
+    if crop > min(new_height, new_width):
         raise ValueError(
-            f"crop must fit into the picture, got crop={crop} for a picture [{height}, {width}]"
+            f"crop must fit into the picture, got crop={crop} for a picture [{new_height}, {new_width}]"
             f"{'' if resize is None else f' (after resize={resize})'}; use resize={crop} or more, "
-            f"or a crop of at most {min(height, width)}"
+            f"or a crop of at most {min(new_height, new_width)}"
         )
-    top, left = round((height - crop) / 2), round((width - crop) / 2)
-    return picture[top : top + crop, left : left + crop].copy()
+    top, left = round((new_height - crop) / 2), round((new_width - crop) / 2)
+    return Frame(new_height, new_width, top, left, top + crop, left + crop)
 
 
 def normalise(
@@ -154,6 +181,22 @@ class Preprocessing:
         """Inputs · std + mean: the inverse of `normalise`, traceable."""
         _check_batch(inputs)
         return inputs * _per_channel(self.std, inputs) + _per_channel(self.mean, inputs)
+
+
+def _seen_part(
+    picture: np.ndarray | Image.Image, resize: int | None, crop: int | None, method: Image.Resampling
+) -> Float[np.ndarray, "h w 3"]:
+    frame = frame_of(*_height_and_width(picture), resize, crop)
+    if resize is not None:
+        whole = picture if isinstance(picture, Image.Image) else to_pillow(picture)
+        picture = whole.resize((frame.new_width, frame.new_height), method)
+    if isinstance(picture, Image.Image):
+        return from_pillow(picture.crop((frame.left, frame.top, frame.right, frame.bottom)))
+    return picture if crop is None else picture[frame.top : frame.bottom, frame.left : frame.right].copy()
+
+
+def _height_and_width(picture: np.ndarray | Image.Image) -> tuple[int, int]:
+    return (picture.height, picture.width) if isinstance(picture, Image.Image) else picture.shape[:2]
 
 
 def _resized_shape(height: int, width: int, resize: int) -> tuple[int, int]:

@@ -4,7 +4,7 @@ Contract: `read_image` decodes in 8 bits (grey in up to 16), turns the picture u
 orientation, lays transparency over white and returns RGB as stored: colour profiles are not applied. What is
 wrong with an argument or with a file's contents is a ValueError (TypeError for the wrong kind of argument);
 what the operating system refuses is a FileNotFoundError or PermissionError. Every message is one line that
-names the file. No warning leaves this module.
+names the file. No warning leaves this module. Several threads may read at once.
 
 Not checked: flipped bits inside a file of full length, which most decoders show as wrong pixels without
 an error.
@@ -40,7 +40,22 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-_WARNING_FILTERS = threading.Lock()
+
+class _Silence(threading.local):
+    """Stands where a warning filter has the pattern of a text: fits every text in a thread that is reading a file.
+
+    `warnings.catch_warnings` is not for threads: it exchanges the filters of all of them, and when two threads leave
+    it in another order than they came, the filters of the first stay for good.
+    """
+
+    is_on = False
+
+    def match(self, _: str) -> bool:
+        return self.is_on
+
+
+_SILENCE = _Silence()
+_FILTER = ("ignore", _SILENCE, Warning, None, 0)
 
 
 def read_image(path: str | os.PathLike[str]) -> Float[np.ndarray, "H W 3"]:
@@ -63,6 +78,12 @@ def read_image(path: str | os.PathLike[str]) -> Float[np.ndarray, "H W 3"]:
         ValueError: path is a folder or a device; the file is empty, truncated, damaged, of another format, or
             has more than `PIL.Image.MAX_IMAGE_PIXELS` pixels (found out before any pixel is decoded).
     """
+    picture = read_picture(path)
+    return from_pillow(picture) if isinstance(picture, Image.Image) else picture
+
+
+def read_picture(path: str | os.PathLike[str]) -> Image.Image | Float[np.ndarray, "H W 3"]:
+    """The same, as a Pillow image of mode RGB where these 8 bits are all that the file has; Raises as `read_image`."""
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"path must be a str or a pathlib.Path, got {type(path).__name__}")
     name = f"image file {os.fspath(path)!r}"
@@ -110,10 +131,10 @@ def _check_regular(status: os.stat_result, name: str) -> None:
         raise ValueError(f"{name} is empty (0 bytes); get a new copy of it")
 
 
-def _decoded(stream: BinaryIO) -> Float[np.ndarray, "H W 3"]:
-    # Pillow only warns between its limit and twice its limit, and refuses above; here the limit is the limit.
+def _decoded(stream: BinaryIO) -> Image.Image | Float[np.ndarray, "H W 3"]:
     with _no_warnings():
         image = Image.open(stream, formats=_FORMATS)
+    # Pillow only warns between its limit and twice its limit, and refuses above; here the limit is the limit.
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and image.width * image.height > limit:
         raise Image.DecompressionBombError
@@ -124,7 +145,7 @@ def _decoded(stream: BinaryIO) -> Float[np.ndarray, "H W 3"]:
         return _from_16_bit_grey(upright)
     if upright.has_transparency_data:
         return over_white(upright)
-    return from_pillow(upright.convert("RGB"))
+    return upright.convert("RGB")
 
 
 def _from_16_bit_grey(image: Image.Image) -> Float[np.ndarray, "H W 3"]:
@@ -148,9 +169,13 @@ def _orientation(image: Image.Image) -> int:
 
 @contextmanager
 def _no_warnings() -> Generator[None]:
-    # Python's warning filters are global to the process, and restoring them in two threads at once can leave
-    # the wrong ones behind. So: one thread at a time, around header reading only, which is quick; decoding
-    # runs outside.
-    with _WARNING_FILTERS, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    filters: list[object] = warnings.filters  # type: ignore[assignment]  # the list itself, of all threads
+    # It stays there, and does nothing in a thread that reads no file: taking it out while another thread goes through
+    # the list could make that skip one.
+    if filters[:1] != [_FILTER]:
+        filters.insert(0, _FILTER)
+    _SILENCE.is_on = True
+    try:
         yield
+    finally:
+        _SILENCE.is_on = False

@@ -4,7 +4,7 @@
     python tests/benchmarks/evaluation.py devices
     python tests/benchmarks/evaluation.py memory
 
-speed: JPEG files are decoded by worker processes, three methods are evaluated. That takes 1 + 3 forward passes for a
+speed: JPEG files are decoded by threads, three methods are evaluated. That takes 1 + 3 forward passes for a
 picture: of itself, and of three explanation maps. They are timed alone in the same process, in turns, in the batches
 that `evaluate` runs. `share` is the time of the forward passes / the time of `evaluate`; both without compiling.
 """

@@ -1,4 +1,4 @@
-"""What evaluate reads: folders, lists, iterables and generated scenes, with the truth in the view's coordinates."""
+"""What evaluate reads: folders, lists and iterables, with the truth in the view's coordinates."""
 
 import json
 from contextlib import closing
@@ -12,11 +12,11 @@ from jaxcam import scenes
 from jaxcam.datasets.examples import Example, truth_of
 from jaxcam.datasets.image_files import files_in, files_of, matched
 from jaxcam.datasets.sources import source_of
-from jaxcam.datasets.views import framed, moved_boxes, moved_masks
+from jaxcam.datasets.views import moved_boxes, moved_masks
 from jaxcam.images import Preprocessing, read_image
+from jaxcam.images.preprocessing import frame_of
 
 PLAIN = Preprocessing()
-SLOW = pytest.mark.slow
 GREY = np.full((6, 8, 3), 0.5, np.float32)
 
 
@@ -49,7 +49,7 @@ def views(source, indices=None, preprocessing=PLAIN, **options):
 )
 def test_boxes_and_masks_go_where_the_pixels_go(height, width, resize, crop):
     preprocessing = Preprocessing(resize=resize, crop=crop, interpolation="box")
-    frame = framed(height, width, preprocessing)
+    frame = frame_of(height, width, resize, crop)
     rng = np.random.default_rng(height * width)
     for _ in range(20):
         x0, y0 = rng.integers(0, width - 2), rng.integers(0, height - 2)
@@ -78,7 +78,7 @@ def test_boxes_and_masks_go_where_the_pixels_go(height, width, resize, crop):
 
 def test_boxes_by_hand():
     # 40 x 20 becomes 20 x 10, of which columns 5 to 15 and all rows are kept.
-    frame = framed(20, 40, Preprocessing(resize=10, crop=10))
+    frame = frame_of(20, 40, 10, 10)
     boxes = np.array(
         [
             [0, 0, 40, 20],
@@ -98,7 +98,7 @@ def test_boxes_by_hand():
 
 def test_each_axis_has_its_own_scale():
     # The longer side is rounded down: 14 x 9 becomes int(6.2) x 4.
-    frame = framed(9, 14, Preprocessing(resize=4))
+    frame = frame_of(9, 14, 4, None)
     moved, _ = moved_boxes(np.array([[7.0, 4.5, 14.0, 9.0]]), 9, 14, frame)
     np.testing.assert_array_equal(moved, [[3, 2, 6, 4]])
 
@@ -106,7 +106,7 @@ def test_each_axis_has_its_own_scale():
 def test_masks_by_brute_force():
     rng = np.random.default_rng(0)
     masks = list(rng.random((3, 25, 40)) < 0.5)
-    frame = framed(25, 40, Preprocessing(resize=15, crop=12))
+    frame = frame_of(25, 40, 15, 12)
     assert (frame.new_height, frame.new_width, frame.top, frame.left) == (15, 24, 2, 6)
     expected = [
         [[mask[int((y + 2 + 0.5) * 25 / 15), int((x + 6 + 0.5) * 40 / 24)] for x in range(12)] for y in range(12)]
@@ -458,67 +458,3 @@ def test_truth_keeps_labels_and_boxes():
     assert (truth.label, truth.boxes.shape, truth.box_classes.shape) == (2, (0, 4), (0,))
     truth = truth_of(Example(GREY, label=2, boxes=[[0, 1, 2, 3], [4, 5, 6, 7]]), num_classes=3)
     assert truth.box_classes.tolist() == [2, 2]
-
-
-# Generated scenes
-
-
-@pytest.mark.parametrize(
-    ("kind", "num_instances"),
-    [pytest.param("scene", None, marks=SLOW), pytest.param("scene", 3, marks=SLOW), ("pair", None)],
-)
-def test_scenes_are_those_of_batch(kind, num_instances):
-    dataset = scenes.Dataset(70, seed=9, kind=kind, num_instances=num_instances, size=32)
-    expected = scenes.batch(9, 600, kind=kind, num_instances=num_instances, size=32)
-    many = scenes.Dataset(600, seed=9, kind=kind, num_instances=num_instances, size=32)
-    for data, i in ((dataset, 69), (many, 599), (dataset, 0), (many, 300)):
-        example = data[i]
-        np.testing.assert_array_equal(example.image, expected.image[i])
-        present = np.asarray(expected.instance_classes[i]) >= 0
-        assert example.label == int(expected.class_idx[i])
-        assert len(example.boxes) == present.sum() == (num_instances or present.sum())
-        np.testing.assert_array_equal(example.boxes, np.asarray(expected.boxes[i])[present])
-        np.testing.assert_array_equal(example.box_classes, np.asarray(expected.instance_classes[i])[present])
-        np.testing.assert_array_equal(example.masks, np.asarray(expected.masks[i])[present])
-        assert example.name == f"{kind} {i}"
-
-
-def test_a_dataset_is_a_sequence():
-    dataset = scenes.Dataset(5, size=32)
-    assert len(dataset) == len(list(dataset)) == 5
-    assert dataset[-1].name == "scene 4"
-    part = dataset[4:0:-2]
-    assert [example.name for example in part] == ["scene 4", "scene 2"]
-    np.testing.assert_array_equal(part[1].image, dataset[2].image)
-    assert part[1:][0].name == "scene 2"
-    assert part.description["slice"] == [4, 0, -2]
-    assert "slice" not in dataset.description
-    assert dataset == scenes.Dataset(5, size=32)
-    with pytest.raises(IndexError):
-        dataset[5]
-    with pytest.raises(TypeError, match="int or a slice"):
-        dataset["scene 1"]
-    dataset[0].image[:] = 0  # one's own copy
-    assert dataset[0].image.max() > 0
-    found = views(source_of(dataset), [3, 1])
-    assert [view.name for view in found] == ["scene 3", "scene 1"]
-    np.testing.assert_array_equal(found[0].masks, dataset[3].masks)
-    assert source_of(dataset).description["seed"] == 0
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        ({"num": 0}, ValueError, "num"),
-        ({"num": 1.0}, TypeError, "num"),
-        ({"num": 1, "seed": -1}, ValueError, "seed"),
-        ({"num": 1, "seed": jax.random.key(0)}, TypeError, "seed"),
-        ({"num": 1, "size": 8}, ValueError, "size"),
-        ({"num": 1, "kind": "triple"}, ValueError, "kind"),
-        ({"num": 1, "num_instances": 5}, ValueError, "num_instances"),
-        ({"num": 1, "num_instances": 2, "kind": "pair"}, ValueError, 'kind="scene"'),
-    ],
-)
-def test_datasets_that_are_refused(unchecked, arguments, error, message):
-    with pytest.raises(error, match=message):
-        scenes.Dataset(**arguments)

@@ -5,7 +5,7 @@ import inspect
 import io
 import os
 import struct
-import time
+import threading
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -311,9 +311,9 @@ def test_a_name_that_the_system_refuses(tmp_path):
 
 
 @pytest.mark.parametrize("path", [3, None, b"a.png", COLOURS])
-def test_what_is_no_path_is_a_type_error(path):
+def test_what_is_no_path_is_a_type_error(unchecked, path):
     with pytest.raises(TypeError, match="path must be a str or a pathlib"):
-        inspect.unwrap(read_image)(path)
+        read_image(path)
 
 
 def test_a_str_and_a_path_are_the_same(tmp_path):
@@ -366,23 +366,53 @@ def test_files_are_closed_after_success_and_failure(tmp_path, monkeypatch):
     assert all(stream.closed for stream in opened)
 
 
-def test_threads_leave_the_warning_filters_alone(tmp_path, monkeypatch):
-    """The filters are global: two threads that change them at once could leave the wrong ones behind."""
-    path = written(tmp_path, Image.fromarray(COLOURS), format="PNG")
-    before, inside, original = list(warnings.filters), [0], Image.open
+@pytest.fixture
+def noisy(tmp_path, monkeypatch):
+    """A file about whose EXIF block Pillow warns, and two events: a thread has begun to read it, and may go on."""
+    path = written(tmp_path, Image.fromarray(COLOURS), format="PNG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x40")
+    begun, may_go_on, original = threading.Event(), threading.Event(), Image.open
 
     def slow(*args: object, **kwargs: object) -> Image.Image:
-        inside[0] += 1
-        time.sleep(0.005)  # long enough for another thread to come in, if one may
-        assert inside[0] == 1
-        inside[0] -= 1
+        begun.set()
+        assert may_go_on.wait(30)
         return original(*args, **kwargs)
 
+    with pytest.warns(UserWarning, match="EXIF"), Image.open(path) as image:
+        image.getexif()
     monkeypatch.setattr(Image, "open", slow)
-    with ThreadPoolExecutor(4) as pool:
-        results = list(pool.map(read_image, [path] * 12))
-    assert warnings.filters == before
-    assert all(np.array_equal(image, results[0]) for image in results)
+    return path, begun, may_go_on
+
+
+def test_threads_may_read_while_others_change_the_warning_filters(noisy):
+    """The filters are global: whoever saved them last, puts back what a thread had changed in between."""
+    path, begun, may_go_on = noisy
+    with ThreadPoolExecutor(4) as pool, warnings.catch_warnings(record=True) as leaked:
+        warnings.simplefilter("always")
+        images = [pool.submit(read_image, path) for _ in range(8)]
+        assert begun.wait(30)
+        with warnings.catch_warnings(record=True) as ours:
+            warnings.simplefilter("always")
+            warnings.warn("of this thread", UserWarning, stacklevel=1)
+            may_go_on.set()
+            for image in images:
+                np.testing.assert_allclose(image.result(), COLOURS / 255, atol=1e-7)
+        warnings.warn("afterwards", UserWarning, stacklevel=1)
+    assert [str(warning.message) for warning in ours] == ["of this thread"]
+    assert [str(warning.message) for warning in leaked] == ["afterwards"]
+
+
+def test_reading_leaves_no_warning_filter_behind_that_hides_others(noisy):
+    path, begun, may_go_on = noisy
+    with ThreadPoolExecutor(1) as pool:
+        image = pool.submit(read_image, path)
+        assert begun.wait(30)
+        with warnings.catch_warnings():  # saves the filters while the thread reads, and puts them back afterwards
+            may_go_on.set()
+            image.result()
+        with pytest.warns(UserWarning, match="by this thread"):
+            warnings.warn("by this thread", UserWarning, stacklevel=1)
+        with pytest.warns(UserWarning, match="by the thread that has read"):
+            pool.submit(warnings.warn, "by the thread that has read", UserWarning).result()
 
 
 # --- preprocessing ---
