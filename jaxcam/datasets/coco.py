@@ -11,8 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from jaxcam.datasets.entries import Entry, entry_boxes, entry_file, entry_size, malformed
+from jaxcam.checks import is_integer
+from jaxcam.datasets.entries import Entry, entry_boxes, entry_file, entry_size, is_number, malformed
 from jaxcam.datasets.regions import Polygons, Region, Runs
+
+_LIMITS = (-1e15, 1e15)  # of coordinates
 
 
 def coco_entries(content: dict[str, Any], source: str) -> list[Entry]:
@@ -61,7 +64,7 @@ def _entry(
 
 
 def _box(bbox: Any, where: str) -> np.ndarray:
-    if not isinstance(bbox, list) or len(bbox) != 4 or not all(_is_number(value) for value in bbox):
+    if not isinstance(bbox, list) or len(bbox) != 4 or not all(is_number(value, *_LIMITS) for value in bbox):
         raise malformed(f"{where}: bbox must be four numbers: x, y, width, height; got {bbox!r:.60}")
     x, y, width, height = bbox
     return entry_boxes([[x, y, x + width, y + height]], where)
@@ -71,8 +74,7 @@ def _region(segmentation: Any, size: tuple[int, int] | None, where: str) -> Regi
     if not segmentation:
         return None
     if isinstance(segmentation, list):
-        outlines = tuple(_outline(outline, where) for outline in segmentation)
-        return Polygons(outlines)
+        return Polygons(tuple(_outline(outline, where) for outline in segmentation))
     if not isinstance(segmentation, dict):
         raise malformed(f"{where}: segmentation must be a list of polygons, or an object with size and counts")
     return _runs(segmentation.get("counts"), segmentation.get("size"), size, where)
@@ -93,7 +95,7 @@ def _runs(counts: Any, shape: Any, size: tuple[int, int] | None, where: str) -> 
 
 
 def _outline(outline: Any, where: str) -> np.ndarray:
-    numbers = isinstance(outline, list) and all(_is_number(value) for value in outline)
+    numbers = isinstance(outline, list) and all(is_number(value, *_LIMITS) for value in outline)
     if not numbers or len(outline) < 6 or len(outline) % 2:
         raise malformed(
             f"{where}: a polygon must be a list x, y, x, y, .. of three corners or more; got {outline!r:.60}"
@@ -130,10 +132,5 @@ def _objects(content: dict[str, Any], kind: str, source: str) -> list[tuple[str,
 
 
 def _require_id(key: Any, name: str) -> None:
-    if isinstance(key, bool) or not isinstance(key, int | str):
+    if not (isinstance(key, str) or is_integer(key)):
         raise malformed(f"{name} must be a number, got {key!r:.60}")
-
-
-def _is_number(value: Any) -> bool:
-    # The bounds also refuse NaN, infinity and integers that no float can hold.
-    return isinstance(value, int | float) and not isinstance(value, bool) and -1e15 < value < 1e15

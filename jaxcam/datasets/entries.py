@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxcam.checks import is_integer
 from jaxcam.datasets.examples import checked_boxes
 from jaxcam.datasets.regions import Region
 
@@ -64,10 +65,14 @@ def entry_size(height: Any, width: Any, where: str) -> tuple[int, int] | None:
 
 
 def _num_pixels(value: Any, name: str) -> int:
-    number = isinstance(value, int | float) and not isinstance(value, bool) and 1 <= value < 2**31
-    if not number or value != int(value):
-        raise malformed(f"{name} must be a whole number of pixels, got {value!r:.60}")
+    if not is_number(value, 1, 2**31) or value != int(value):
+        raise ValueError(f"{name} must be a whole number of pixels, got {value!r:.60}")
     return int(value)
+
+
+def is_number(value: Any, low: int | float, high: int | float) -> bool:
+    """Whether it is a number from low to below high; NaN, infinity and integers that no float can hold are none."""
+    return (is_integer(value) or isinstance(value, float)) and low <= value < high
 
 
 def entry_file(file: Any, where: str) -> str:

@@ -9,16 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from jaxcam.datasets.examples import Truth
+from jaxcam.datasets.examples import NO_TRUTH
+from jaxcam.datasets.items import Item
 from jaxcam.datasets.regions import Region, Runs
 
 
-def fingerprint(items: Iterable[tuple[str, Truth | str]]) -> str:
-    """SHA-256 over the names and truths (or errors) of the items, in their order."""
+def fingerprint(items: Iterable[Item]) -> str:
+    """SHA-256 over the names of the items and their truths, or what is wrong with them, in their order."""
     digest = hashlib.sha256()
-    for name, truth in items:
-        if isinstance(truth, str):
-            _add(digest, name, truth)
+    for item in items:
+        name, truth = item.name, item.truth
+        if truth is NO_TRUTH and item.error is not None:
+            _add(digest, name, item.error)
             continue
         size = None if truth.size is None else list(truth.size)
         _add(digest, name, truth.label, truth.boxes.tolist(), truth.box_classes.tolist(), size)

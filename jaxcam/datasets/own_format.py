@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxcam.checks import is_integer
 from jaxcam.datasets.entries import Entry, entry_boxes, entry_file, entry_size, malformed
 
 _SLIPS = {
@@ -47,8 +48,8 @@ def _entry(item: Any, where: str) -> Entry:
     if indices is not None and not isinstance(indices, list):
         raise malformed(f"{where}: imagenet_indices must be a list of indices, got {indices!r:.60}")
     imagenet_index = item.get("imagenet_index", indices[0] if indices else None)
-    if imagenet_index is not None and (isinstance(imagenet_index, bool) or not isinstance(imagenet_index, int)):
-        raise malformed(f"{where}: the ImageNet index must be an integer, got {imagenet_index!r:.60}")
+    if imagenet_index is not None and not is_integer(imagenet_index):
+        raise ValueError(f"{where}: the ImageNet index must be an integer, got {imagenet_index!r:.60}")
     label = _label(item.get("label"), f"{where}: label")
     boxes = entry_boxes(item.get("boxes") or [], where)
     size = entry_size(item.get("height"), item.get("width"), where)
@@ -73,6 +74,6 @@ def _box_labels(item: dict[str, Any], num: int, where: str) -> tuple[str | int |
 
 
 def _label(label: Any, name: str) -> str | int | None:
-    if label is not None and (isinstance(label, bool) or not isinstance(label, int | str)):
+    if not (label is None or isinstance(label, str) or is_integer(label)):
         raise malformed(f"{name} must be a class index or a name, got {label!r:.60}")
     return label

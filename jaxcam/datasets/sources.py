@@ -9,7 +9,6 @@ What is in the pictures is part of the description as far as it can be had at on
 the sizes of files. Not checked: the pictures of an iterable, of which only `description`, if it has one, is known.
 """
 
-import itertools
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -21,9 +20,9 @@ from jaxcam.checks import check_integer
 from jaxcam.datasets.annotated import annotated_items
 from jaxcam.datasets.class_index import ClassIndex
 from jaxcam.datasets.decoding import checked_num_workers, views_of
-from jaxcam.datasets.examples import NO_TRUTH, Example, View, is_path, one_line, printable
+from jaxcam.datasets.examples import Example, View, is_path, one_line, printable
 from jaxcam.datasets.fingerprint import checked_description, content, fingerprint
-from jaxcam.datasets.image_files import ImageFile, files_in, files_of
+from jaxcam.datasets.image_files import files_in, files_of
 from jaxcam.datasets.items import Item, item_of
 from jaxcam.images.preprocessing import Preprocessing
 
@@ -118,51 +117,42 @@ def source_of(
     if classes is not None and annotations is None:
         raise ValueError("classes says what the names in annotations mean; without annotations leave it out")
     if is_path(dataset):
-        if not os.fspath(dataset):
-            raise ValueError("the data set is an empty path: give the name of a folder")
-        folder = Path(dataset)
-        if not folder.exists():
-            raise FileNotFoundError(f"the data set {str(dataset)!r} does not exist; check the path")
-        if not folder.is_dir():
-            raise ValueError(f"the data set {str(dataset)!r} is a file; give its folder, or a list of image files")
-        described = {"kind": "folder", "path": printable(os.fspath(dataset))}
-        return FileSource(files_in(folder), described, annotations, ClassIndex(classes, names))
-    if annotations is not None:
-        paths = list(dataset) if isinstance(dataset, Sequence) else []
-        if not paths or not all(is_path(path) for path in paths):
-            raise ValueError(
-                "annotations are about image files: the data set must be a folder or a list of paths; put the truth "
-                "about pictures in memory into jaxcam.Example(image, label=.., boxes=..)"
-            )
-        return FileSource(files_of(paths), {"kind": "files"}, annotations, ClassIndex(classes, names))
-    _check_kind(dataset)
-    num_classes = len(names) or None
-    if hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__"):
-        return SequenceSource(dataset, num_classes)
-    return IterableSource(dataset, num_classes)
-
-
-class FileSource(Source):
-    """Image files, and perhaps annotations about them."""
-
-    def __init__(
-        self,
-        files: list[ImageFile],
-        described: dict[str, Any],
-        annotations: str | os.PathLike[str] | None,
-        classes: ClassIndex,
-    ) -> None:
-        self.description = described
+        described: dict[str, Any] = {"kind": "folder", "path": printable(os.fspath(dataset))}
+        files = files_in(_folder(dataset))
         if annotations is None:
-            self._all = [Item(i, printable(file.name), file.path) for i, file in enumerate(files)]
-        else:
-            self._all, about = annotated_items(files, annotations, classes, is_folder=described["kind"] == "folder")
-            self.description |= about
-        self.length = len(self._all)
-        self.description |= {
+            return Listed([Item(i, printable(file.name), file.path) for i, file in enumerate(files)], described)
+    elif annotations is not None:
+        described, files = {"kind": "files"}, files_of(_paths(dataset))
+    else:
+        return _source_of_items(dataset, len(names) or None)
+    is_folder = described["kind"] == "folder"
+    items, about = annotated_items(files, annotations, ClassIndex(classes, names), is_folder=is_folder)
+    return Listed(items, described | about)
+
+
+def _source_of_items(dataset: Any, num_classes: int | None) -> Source:
+    _check_kind(dataset)
+    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+        return Iterated(dataset, num_classes)
+    if not len(dataset):
+        raise ValueError("the data set is empty; give at least one image")
+    if not isinstance(dataset, list | tuple):
+        return Indexed(dataset, num_classes)
+    items = [item_of(i, given, num_classes=num_classes) for i, given in enumerate(dataset)]
+    return Listed(items, {"kind": "sequence", **checked_description(dataset)})
+
+
+class Listed(Source):
+    """Items that are all there before the first is looked at: files, or what stands in a list."""
+
+    def __init__(self, items: list[Item], described: dict[str, Any]) -> None:
+        self._all = items
+        self.length = len(items)
+        self.description = {
+            **described,
             "number": self.length,
-            "fingerprint": fingerprint((item.name, item.truth) for item in self._all),
-            "content": content(item.image for item in self._all),
+            "fingerprint": fingerprint(items),
+            "content": content(item.image for item in items),
         }
 
     def _looked_at(self) -> Iterable[Item]:
@@ -172,28 +162,15 @@ class FileSource(Source):
         return (self._all[index] for index in indices)
 
 
-class SequenceSource(Source):
-    """Anything with a length whose items can be had by number."""
+class Indexed(Source):
+    """Anything with a length whose items can be had by number, which may mean to draw or decode them."""
 
     def __init__(self, dataset: Any, num_classes: int | None) -> None:
         self._dataset = dataset
         self._num_classes = num_classes
         self.length = len(dataset)
-        if not self.length:
-            raise ValueError("the data set is empty; give at least one image")
-        own = checked_description(dataset)
-        self.description = {"kind": "sequence", **own, "number": self.length}
-        if isinstance(dataset, list | tuple):
-            items = (item_of(i, given, num_classes=num_classes) for i, given in enumerate(dataset))
-            listed = list(items)
-            self.description["fingerprint"] = fingerprint((i.name, i.error or i.truth) for i in listed)
-            self.description["content"] = content(item.image for item in listed)
-        else:
-            # Looking at every item would mean to draw or decode it.
-            self.description["fingerprint"] = fingerprint([(repr(sorted(self.description.items())), NO_TRUTH)])
-
-    def _looked_at(self) -> Iterable[Item]:
-        return self._items(iter(range(self.length or 0) if isinstance(self._dataset, list | tuple) else [0]))
+        described = {"kind": "sequence", **checked_description(dataset), "number": self.length}
+        self.description = {**described, "fingerprint": fingerprint([Item(0, repr(sorted(described.items())))])}
 
     def _items(self, indices: Iterator[int]) -> Iterator[Item]:
         for index in indices:
@@ -205,7 +182,7 @@ class SequenceSource(Source):
                 yield item_of(index, given, num_classes=self._num_classes)
 
 
-class IterableSource(Source):
+class Iterated(Source):
     """Anything else that can be iterated over, once or again and again."""
 
     def __init__(self, dataset: Iterable[Any], num_classes: int | None) -> None:
@@ -213,9 +190,7 @@ class IterableSource(Source):
         self._num_classes = num_classes
         self.length = None
         # An iterator can be gone through once: a second call to `views` goes on where the first one stopped.
-        self._once: Iterator[tuple[int, Any]] | None = None
-        if isinstance(dataset, Iterator):
-            self._once = enumerate(dataset)
+        self._once = enumerate(dataset) if isinstance(dataset, Iterator) else None
         self._next = 0
         self.description = {"kind": "iterable", **checked_description(dataset), "number": None, "fingerprint": None}
 
@@ -234,11 +209,31 @@ class IterableSource(Source):
                     f"{position}; ask for increasing numbers, or give a list, which can be read in any order"
                 )
             position = self._next = index + 1
-            for _, item in itertools.dropwhile(lambda pair, wanted=index: pair[0] < wanted, given):
-                yield item_of(index, item, num_classes=self._num_classes)
-                break
-            else:
+            found = next((pair for pair in given if pair[0] == index), None)
+            if found is None:
                 return
+            yield item_of(*found, num_classes=self._num_classes)
+
+
+def _folder(path: str | os.PathLike[str]) -> Path:
+    if not os.fspath(path):
+        raise ValueError("the data set is an empty path: give the name of a folder")
+    folder = Path(path)
+    if not folder.exists():
+        raise FileNotFoundError(f"the data set {str(path)!r} does not exist; check the path")
+    if not folder.is_dir():
+        raise ValueError(f"the data set {str(path)!r} is a file; give its folder, or a list of image files")
+    return folder
+
+
+def _paths(dataset: Any) -> list[Any]:
+    paths: list[Any] = list(dataset) if isinstance(dataset, Sequence) else []
+    if not paths or not all(is_path(path) for path in paths):
+        raise ValueError(
+            "annotations are about image files: the data set must be a folder or a list of paths; put the truth "
+            "about pictures in memory into jaxcam.Example(image, label=.., boxes=..)"
+        )
+    return paths
 
 
 def _check_kind(dataset: Any) -> None:
