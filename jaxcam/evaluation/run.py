@@ -5,7 +5,8 @@ truth and written. A step is one block for every device; a block that is done al
 """
 
 from collections.abc import Iterator
-from itertools import count, islice
+from contextlib import closing
+from itertools import chain, count, islice
 from typing import Any, NamedTuple
 
 import jax
@@ -59,22 +60,19 @@ def steps(job: Job, done: set[int]) -> Iterator[list[Record]]:
     ahead = 2 * job.batch_size * len(own)
     preprocessing, num_workers = job.plan.preprocessing, job.num_workers
     views = job.source.views(indices, preprocessing=preprocessing, num_workers=num_workers, prefetch=ahead)
-    try:
+    with closing(views):
         line = _Line(views)
         waiting: _Step | None = None
-        for blocks in _schedule(job, done):
-            step = _begun(job, blocks, [line.take(i) for place in own for i in _places(job, blocks[place])])
+        for blocks in chain(_schedule(job, done), [None]):
+            step: _Step | None = None
+            if blocks is not None:
+                step = _begun(job, blocks, [line.take(i) for place in own for i in _places(job, blocks[place])])
             if waiting is not None:
                 records, is_last = _finished(job, waiting)
                 yield [record for record in records if record.index not in done]
                 if is_last:
                     return
             waiting = step
-        if waiting is not None:
-            records, _ = _finished(job, waiting)
-            yield [record for record in records if record.index not in done]
-    finally:
-        views.close()
 
 
 class _Line:
