@@ -4,6 +4,8 @@ import argparse
 import sys
 from typing import NoReturn
 
+from jaxcam.tables import printable
+
 
 class UsageError(Exception):
     """A wrong option or weights file: one line on standard error, exit code 2."""
@@ -20,11 +22,6 @@ class Parser(argparse.ArgumentParser):
 def one_line(error: BaseException) -> str:
     """The message of an error, in one line."""
     return printable(str(error)) or type(error).__name__
-
-
-def printable(text: str) -> str:
-    """The text in one line, with "?" for what a terminal would obey instead of show."""
-    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
 
 
 def report(message: str) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from textwrap import indent
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from PIL import Image
 
-from jaxcam import maps
+from jaxcam import maps, tables
 from jaxcam.explanation.explain import explain
 from jaxcam.explanation.explanation import Status
 from jaxcam.methods.method import METHODS, bind
@@ -128,18 +129,7 @@ def table_of(report: Report, *, title: str) -> str:
         ]
         for entry in report.classes
     ]
-    widths = [max(len(line[i]) for line in [header, *lines]) for i in range(len(header))]
-    return "\n".join(
-        [title]
-        + [
-            "  "
-            + "  ".join(
-                text.ljust(width) if i in (0, len(header) - 1) else text.rjust(width)
-                for i, (text, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in [header, *lines]
-        ]
-    )
+    return title + "\n" + indent(tables.text(header, lines, left=(0, len(header) - 1)), "  ")
 
 
 def _masking(report: Report) -> str | None:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.typing import DTypeLike
 
+from jaxcam import tables
 from jaxcam.cuts.grid import is_grid
 from jaxcam.cuts.model import Adapted, adapted, program_of
 from jaxcam.cuts.sites import Analysis, Site, analysed
@@ -54,11 +55,7 @@ class Layers(tuple[Layer, ...]):
         ]
         if not rows:
             return "no layers: no value with positions depends on the images"
-        widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-        return "\n".join(
-            "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-            for row in (header, *rows)
-        )
+        return tables.text(header, rows, left=range(len(header)))
 
 
 def layers(model: Any, images: Any) -> Layers:
