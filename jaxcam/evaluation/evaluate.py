@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array
 
@@ -20,14 +19,14 @@ from jaxcam.datasets.sources import Source, source_of
 from jaxcam.evaluation import hosts
 from jaxcam.evaluation.header import array_hash, code_hash, program_hash
 from jaxcam.evaluation.journal import Journal
-from jaxcam.evaluation.measures import columns_of
+from jaxcam.evaluation.measures import Column, columns_of
 from jaxcam.evaluation.plan import GROUPS, Plan
 from jaxcam.evaluation.protocol import Protocol, differences
 from jaxcam.evaluation.requests import Methods, requests_of
 from jaxcam.evaluation.result import Evaluation, table_of
 from jaxcam.evaluation.run import Job, steps
-from jaxcam.evaluation.table import Column, Table
-from jaxcam.evaluation.totals import Totals
+from jaxcam.evaluation.statistics import Statistics
+from jaxcam.evaluation.table import Table
 from jaxcam.images.preprocessing import Preprocessing
 from jaxcam.methods.method import METHODS, Bound
 from jaxcam.progress import Progress
@@ -209,17 +208,16 @@ def _result(
     def made() -> dict[str, Any]:
         assert journal is not None
         table, bad = table_of(journal, names, columns, facts, **options)
-        return {"totals": {k: v.tolist() for k, v in table.totals._asdict().items()}, "bad": bad}
+        return {"statistics": table.statistics.to_lists(), "bad": bad}
 
     if jax.process_count() == 1:
         assert journal is not None
         table, bad = table_of(journal, names, columns, facts, **options)
     else:
         told = hosts.from_first(made)
-        totals = Totals(**{name: np.asarray(value, np.int64) for name, value in told["totals"].items()})
         bad = [(int(i), name, error) for i, name, error in told["bad"]]
-        table = Table(names, columns, totals, facts, len(bad))
-    if bad and not table.totals.images[0]:
+        table = Table(names, columns, Statistics.of_lists(told["statistics"]), facts, len(bad))
+    if bad and not table.statistics.images:
         raise ValueError(f"dataset: none of its {len(bad)} pictures can be used; {bad[0][1]}: {bad[0][2]}")
     return Evaluation(header, table, bad, journal)
 

@@ -5,8 +5,8 @@
 
 Contract: what was written is whole lines; a line that a killed run left half written is cut off when the run goes on.
 The header says what was measured with what, and a file with another header is refused. Figures are written with nine
-digits, which give the float32 back that was computed. Tables are made from the lines, also in a run that was never
-killed, so that a resumed run makes the same one.
+digits, which give the float32 back that was computed. Tables are made from the lines in the order of the pictures'
+numbers, whatever their order in the file is, so that a resumed or shared run makes the same one.
 """
 
 import contextlib
@@ -14,14 +14,15 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from jaxcam.evaluation.protocol import differences
-from jaxcam.evaluation.totals import Rows
+from jaxcam.evaluation.statistics import Rows
 
 _CHUNK = 256
 _BEGINNING = b'{"jaxcam_evaluation"'
@@ -54,7 +55,7 @@ class Journal:
         """
         self._path, self._header = path, json.loads(json.dumps(header))
         self.is_complete = path is not None and path.exists()
-        self.done: set[int] = set()
+        self._places: dict[int, int] = {}  # where the line of a picture begins
         if path is None:
             self._stream: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115
         else:
@@ -68,17 +69,24 @@ class Journal:
             raise
 
     @property
+    def done(self) -> Set[int]:
+        """The numbers of the pictures in it."""
+        return self._places.keys()
+
+    @property
     def _part(self) -> Path:
         assert self._path is not None
         return self._path.with_name(self._path.name + ".part")
 
     def append(self, records: Sequence[Record]) -> None:
         """Writes them, for anyone to see."""
-        lines = "".join(_line(record) for record in records)
-        self._stream.seek(0, os.SEEK_END)
-        self._stream.write(lines.encode())
+        place = self._stream.seek(0, os.SEEK_END)
+        for record in records:
+            line = _line(record).encode()
+            self._stream.write(line)
+            self._places[record.index] = place
+            place += len(line)
         self._stream.flush()
-        self.done.update(record.index for record in records)
 
     def finish(self) -> None:
         """Gives the complete file its name."""
@@ -99,38 +107,15 @@ class Journal:
         if hasattr(self, "_stream"):
             self._stream.close()
 
-    def records(self) -> Iterator[Record]:
-        """All of them, in the order of the file."""
-        self._stream.seek(0)
-        for number, line in enumerate(self._stream):
-            if number:
-                yield self._record(line, number)
+    def records(self, indices: Set[int] | None = None) -> Iterator[Record]:
+        """Those of these pictures, or all, in the order of the pictures' numbers."""
+        for index in sorted(self._places if indices is None else indices):
+            self._stream.seek(self._places[index])
+            yield self._record(self._stream.readline(), f"the line of picture {index}")
 
     def rows(self) -> Iterator[tuple[Rows, list[Record]]]:
-        """What was measured, in chunks, and the pictures of which there is nothing."""
-        good: list[Record] = []
-        bad: list[Record] = []
-        for record in self.records():
-            (bad if record.error is not None else good).append(record)
-            if len(good) + len(bad) == _CHUNK:
-                yield self._rows(good), bad
-                good, bad = [], []
-        if good or bad:
-            yield self._rows(good), bad
-
-    def _rows(self, records: Sequence[Record]) -> Rows:
-        n, m, k = len(records), len(self._header["methods"]), len(self._header["metrics"])
-
-        def floats(values: list[Any], *shape: int) -> np.ndarray:
-            return np.asarray(values, np.float32).astype(np.float64).reshape(n, *shape)
-
-        return Rows(
-            np.asarray([r.index for r in records], np.int64),
-            floats([r.y for r in records]),
-            floats([r.o for r in records], m),
-            floats([r.values for r in records], m, k),
-            np.asarray([r.status for r in records], np.int32).reshape(n, m),
-        )
+        """What was measured, some hundred pictures at a time, and those of which there is nothing."""
+        return rows_of(self.records(), len(self._header["methods"]), len(self._header["metrics"]))
 
     def _lock(self) -> None:
         with contextlib.suppress(ImportError):  # no such module on Windows
@@ -149,7 +134,7 @@ class Journal:
         size, whole = self._stream.tell(), 0
         self._stream.seek(0)
         first = True
-        for line in self._stream:
+        for number, line in enumerate(self._stream, 1):
             if not line.endswith(b"\n"):
                 if first and (self.is_complete or not line.startswith(_BEGINNING[: len(line)])):
                     raise self._not_ours()
@@ -157,10 +142,10 @@ class Journal:
             if first:
                 self._check_header(line)
             else:
-                index = self._record(line, 1).index
-                if index in self.done:
+                index = self._record(line, f"line {number}").index
+                if index in self._places:
                     raise ValueError(f"{self._where} has picture {index} twice: it was changed by hand; remove it")
-                self.done.add(index)
+                self._places[index] = whole
             first, whole = False, whole + len(line)
         if first and self.is_complete:
             raise self._not_ours()
@@ -193,7 +178,7 @@ class Journal:
                 "this one"
             )
 
-    def _record(self, line: bytes, number: int) -> Record:
+    def _record(self, line: bytes, which: str) -> Record:
         try:
             fields = json.loads(line)
             if "error" in fields:
@@ -201,8 +186,27 @@ class Journal:
             return Record(**{name: _with_nan(value) for name, value in fields.items()})
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(
-                f"results: line {number + 1} of {os.fspath(self._path or '')!r} is damaged ({error}): remove the file"
+                f"results: {which} of {os.fspath(self._path or '')!r} is damaged ({error}): remove the file"
             ) from None
+
+
+def rows_of(records: Iterable[Record], num_methods: int, num_metrics: int) -> Iterator[tuple[Rows, list[Record]]]:
+    """Records as arrays, some hundred at a time, and beside them those of which there is nothing."""
+    waiting = iter(records)
+    while chunk := list(islice(waiting, _CHUNK)):
+        good = [record for record in chunk if record.error is None]
+        shape = len(good), num_methods, num_metrics
+
+        def floats(values: list[Any], *shape: int) -> np.ndarray:
+            return np.asarray(values, np.float32).astype(np.float64).reshape(shape)
+
+        rows = Rows(
+            y=floats([record.y for record in good], *shape[:1]),
+            o=floats([record.o for record in good], *shape[:2]),
+            values=floats([record.values for record in good], *shape),
+            status=np.asarray([record.status for record in good], np.int32).reshape(shape[:2]),
+        )
+        yield rows, [record for record in chunk if record.error is not None]
 
 
 def _line(record: Record) -> str:

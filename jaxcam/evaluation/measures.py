@@ -1,41 +1,80 @@
-"""The metrics as columns of a table: their names, units, and which way is better."""
+"""The metrics: their names and units, which way is better, and when they are measured: one record for each.
+
+Contract: a column's `key` is that of its values in `block` and `insertion`, where they are worked out of what the
+metrics share: one forward pass, one heatmap, one masked picture for all of them.
+"""
+
+from typing import NamedTuple
 
 from jaxcam.evaluation.block import loc_key
 from jaxcam.evaluation.protocol import Protocol
-from jaxcam.evaluation.table import Column
+
+
+class Column(NamedTuple):
+    """How a metric is shown.
+
+    Attributes:
+        key: its name for machines.
+        title: its name for people.
+        unit: "%" or "".
+        better: "higher" or "lower"; "" where neither is, so that no method is the best.
+        scale: what its values are multiplied with: 100 for a percentage of values between 0 and 1.
+    """
+
+    key: str
+    title: str
+    unit: str = ""
+    better: str = ""
+    scale: float = 1.0
+
+
+class Measure(NamedTuple):
+    """A metric, and when it is measured: if any of its groups is asked for, and what it compares with is known."""
+
+    groups: tuple[str, ...]
+    column: Column
+    truth: str = ""
+    """"boxes", "masks" or nothing."""
+
+
+def measures_of(protocol: Protocol) -> tuple[Measure, ...]:
+    """All metrics, in the order of a table."""
+    confidence, coherency, localisation = ("confidence",), ("coherency",), ("localisation",)
+    absolute = _percent if protocol.confidence == "probability" else Column
+    return (
+        Measure(confidence, _percent("average_drop", "average drop", better="lower")),
+        Measure(confidence, absolute("absolute_drop", "absolute drop", better="lower")),
+        Measure(confidence, _percent("increase", "increase in confidence", better="higher")),
+        Measure(("deletion",), _percent("drop_in_deletion", "drop in deletion", better="higher")),
+        Measure(("curves",), Column("insertion", "insertion AUC", better="higher")),
+        Measure(("curves",), Column("deletion", "deletion AUC", better="lower")),
+        *(
+            Measure(localisation, Column(loc_key(delta), f"Loc({delta:g})", better="higher"), "boxes")
+            for delta in protocol.deltas
+        ),
+        Measure(localisation, _percent("pointing", "pointing game", better="higher"), "boxes"),
+        Measure(localisation, _percent("energy", "energy in box", better="higher"), "boxes"),
+        Measure(localisation, Column("box_iou", "box IoU", better="higher"), "boxes"),
+        Measure(localisation, _percent("localised", "box IoU at least 0.5", better="higher"), "boxes"),
+        Measure(localisation, Column("iou", "mask IoU", better="higher"), "masks"),
+        Measure(coherency, _percent("coherency", "coherency", better="higher")),
+        Measure(("shape", "coherency"), _percent("complexity", "complexity", better="lower")),
+        Measure(coherency, _percent("adcc", "ADCC", better="higher")),
+        Measure(("shape",), Column("sparsity", "sparsity")),
+        Measure(("sanity",), Column("sanity", "same when shuffled", better="lower")),
+    )
 
 
 def columns_of(groups: tuple[str, ...], protocol: Protocol, *, has_boxes: bool, has_masks: bool) -> tuple[Column, ...]:
     """The columns of the groups, in the order of a row's values."""
-    percent = ("%", 100.0)
-    number = ("", 1.0)
-    found: list[tuple[str, str, tuple[str, float], str]] = [
-        ("average_drop", "average drop", percent, "lower"),
-        ("absolute_drop", "absolute drop", percent if protocol.confidence == "probability" else number, "lower"),
-        ("increase", "increase in confidence", percent, "higher"),
-    ]
-    if "deletion" in groups:
-        found.append(("drop_in_deletion", "drop in deletion", percent, "higher"))
-    if "curves" in groups:
-        found += [("insertion", "insertion AUC", number, "higher"), ("deletion", "deletion AUC", number, "lower")]
-    if "localisation" in groups and has_boxes:
-        found += [(loc_key(d), f"Loc({d:g})", number, "higher") for d in protocol.deltas]
-        found += [
-            ("pointing", "pointing game", percent, "higher"),
-            ("energy", "energy in box", percent, "higher"),
-            ("box_iou", "box IoU", number, "higher"),
-            ("localised", "box IoU at least 0.5", percent, "higher"),
-        ]
-    if "localisation" in groups and has_masks:
-        found.append(("iou", "mask IoU", number, "higher"))
-    if "coherency" in groups:
-        found.append(("coherency", "coherency", percent, "higher"))
-    if "shape" in groups or "coherency" in groups:
-        found.append(("complexity", "complexity", percent, "lower"))
-    if "coherency" in groups:
-        found.append(("adcc", "ADCC", percent, "higher"))
-    if "shape" in groups:
-        found.append(("sparsity", "sparsity", number, ""))
-    if "sanity" in groups:
-        found.append(("sanity", "same when shuffled", number, "lower"))
-    return tuple(Column(key, title, unit, better, scale) for key, title, (unit, scale), better in found)
+    known = {"": True, "boxes": has_boxes, "masks": has_masks}
+    return tuple(
+        measure.column
+        for measure in measures_of(protocol)
+        if known[measure.truth] and set(measure.groups) & {"confidence", *groups}
+    )
+
+
+def _percent(key: str, title: str, *, better: str) -> Column:
+    """Of values between 0 and 1."""
+    return Column(key, title, "%", better, 100.0)

@@ -4,12 +4,11 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
-from jaxcam.evaluation.journal import Journal, Record
+from jaxcam.evaluation.journal import Journal, Record, rows_of
+from jaxcam.evaluation.measures import Column
 from jaxcam.evaluation.protocol import Protocol, differences
-from jaxcam.evaluation.table import Column, Difference, Table
-from jaxcam.evaluation.totals import Rows, Totals, merge
+from jaxcam.evaluation.statistics import Rows, Statistics, statistics
+from jaxcam.evaluation.table import Difference, Table
 from jaxcam.explanation.explanation import Status
 
 _SHOWN_BAD = 3
@@ -24,7 +23,7 @@ class Evaluation:
     Attributes:
         header: what determines the figures, as JSON: protocol, methods, metrics, model with a hash of its parameters,
             preprocessing, data set, batch size, seed.
-        table: the table, with `totals`, the exact sums behind it, and their bootstrap resamples.
+        table: the table, with the `statistics` that it shows.
         bad_images: (number, name, reason) of the pictures that could not be evaluated.
     """
 
@@ -54,7 +53,7 @@ class Evaluation:
     @property
     def num_images(self) -> int:
         """How many pictures were evaluated, without the bad ones."""
-        return int(self.table.totals.images[0])
+        return self.table.statistics.images
 
     def __getitem__(self, at: tuple[str, str]) -> Difference:
         """The mean of a metric for a method, its 95 % interval, and the number of images that count."""
@@ -62,7 +61,7 @@ class Evaluation:
         i = _position(self.methods, method, "method")
         j = _position(self.metrics, metric, "metric")
         mean, low, high = (float(part[i, j]) for part in self.table.means)
-        return Difference(mean, low, high, int(self.table.totals.counts[0, i, j]))
+        return Difference(mean, low, high, int(self.table.statistics.counts[i, j]))
 
     def difference(self, a: str, b: str) -> dict[str, Difference]:
         """The paired differences a minus b of two methods, by metric, with 95 % intervals."""
@@ -99,12 +98,11 @@ class Evaluation:
                 f"nothing to compare: {self.methods} and {other.methods} have no method or metric in common"
             )
         names = [*(f"here: {name}" for name in methods), *(f"there: {name}" for name in methods)]
-        totals = _side_by_side(self, other, methods, columns)
-        found = Table(names, columns, totals)
+        found = Table(names, columns, _side_by_side(self, other, methods, columns))
         return {name: found.differences(f"here: {name}", f"there: {name}") for name in methods}
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """A dictionary for every picture, as pandas.DataFrame takes them.
+        """A dictionary for every picture, as pandas.DataFrame takes them, in the order of their numbers.
 
         It has `index`, `name`, `class_idx` (explained), `label`, `y`, `error`, and for every method `method/o`,
         `method/status` and `method/metric`; NaN where a metric does not count.
@@ -112,7 +110,7 @@ class Evaluation:
         Raises:
             ValueError: in another process than the first of several, which alone keeps them.
         """
-        for record in self._records():
+        for record in self._rows_kept.records():
             yield self._row(record)
 
     def markdown(self) -> str:
@@ -137,10 +135,11 @@ class Evaluation:
     def __repr__(self) -> str:
         return f"<Evaluation of {', '.join(self.methods)} on {self.num_images} images>"
 
-    def _records(self) -> Iterator[Record]:
+    @property
+    def _rows_kept(self) -> Journal:
         if self._journal is None:
             raise ValueError("the rows are in the first process only, and in its results file")
-        return self._journal.records()
+        return self._journal
 
     def _row(self, record: Record) -> dict[str, Any]:
         row: dict[str, Any] = {
@@ -165,37 +164,36 @@ def table_of(
     seed: int,
 ) -> tuple[Table, list[tuple[int, str, str]]]:
     """The table of a results file, and the bad images; one pass, in constant memory."""
-    m, k = len(names), len(columns)
-    totals = Totals.of(_none(m, k), num_resamples=num_resamples, seed=seed)
     bad: list[tuple[int, str, str]] = []
-    for rows, failed in journal.rows():
-        totals = merge(totals, Totals.of(rows, num_resamples=num_resamples, seed=seed))
-        bad += [(record.index, record.name, record.error or "") for record in failed]
-    return Table(names, columns, totals, facts, len(bad)), sorted(bad)
+
+    def parts() -> Iterator[Rows]:
+        for rows, failed in journal.rows():
+            bad.extend((record.index, record.name, record.error or "") for record in failed)
+            yield rows
+
+    found = statistics(parts(), len(names), len(columns), num_resamples=num_resamples, seed=seed)
+    return Table(names, columns, found, facts, len(bad)), bad
 
 
-def _none(m: int, k: int) -> Rows:
-    floats, ints = np.zeros((0, m)), np.zeros((0, m), np.int32)
-    return Rows(np.zeros(0, np.int64), np.zeros(0), floats, np.zeros((0, m, k)), ints)
+def _side_by_side(a: Evaluation, b: Evaluation, methods: list[str], columns: list[Column]) -> Statistics:
+    """Of the pictures of both, with the methods of the one next to those of the other."""
+    keys = [column.key for column in columns]
+    each = [([e.methods.index(m) for m in methods], [e.metrics.index(key) for key in keys]) for e in (a, b)]
+    common = a._rows_kept.done & b._rows_kept.done
 
+    def joined() -> Iterator[Record]:
+        for pair in zip(a._rows_kept.records(common), b._rows_kept.records(common), strict=True):
+            if all(record.error is None for record in pair):
+                both = list(zip(pair, each, strict=True))
+                yield pair[0]._replace(
+                    o=[record.o[i] for record, (rows, _) in both for i in rows],
+                    status=[record.status[i] for record, (rows, _) in both for i in rows],
+                    values=[[record.values[i][j] for j in kept] for record, (rows, kept) in both for i in rows],
+                )
 
-def _side_by_side(a: Evaluation, b: Evaluation, methods: list[str], columns: list[Column]) -> Totals:
-    """Totals over the pictures of both, with the methods of the one next to those of the other."""
-    found = [{record.index: record for record in each._records() if record.error is None} for each in (a, b)]
-    common = sorted(found[0].keys() & found[1].keys())
-    parts: list[tuple[np.ndarray, ...]] = []
-    for evaluation, records in zip((a, b), found, strict=True):
-        i = [evaluation.methods.index(name) for name in methods]
-        j = [evaluation.metrics.index(column.key) for column in columns]
-        shape = (len(common), len(evaluation.methods))
-        o = np.asarray([records[n].o for n in common], np.float64).reshape(shape)[:, i]
-        status = np.asarray([records[n].status for n in common], np.int32).reshape(shape)[:, i]
-        values = np.asarray([records[n].values for n in common], np.float64).reshape(*shape, -1)[:, i][:, :, j]
-        parts.append((o, values, status))
-    o, values, status = (np.concatenate(each, 1) for each in zip(*parts, strict=True))
-    y = np.asarray([found[0][n].y for n in common], np.float64)
-    rows = Rows(np.asarray(common, np.int64), y, o, values, status)
-    return Totals.of(rows, num_resamples=a.table.totals.num_resamples, seed=a.header["seed"])
+    parts = (rows for rows, _ in rows_of(joined(), 2 * len(methods), len(columns)))
+    num_resamples = a.table.statistics.num_resamples
+    return statistics(parts, 2 * len(methods), len(columns), num_resamples=num_resamples, seed=a.header["seed"])
 
 
 def _position(names: tuple[str, ...], name: str, what: str) -> int:

@@ -20,8 +20,8 @@ from jaxcam.evaluation import hosts
 from jaxcam.evaluation.block import Block, explained_blocks
 from jaxcam.evaluation.insertion import curves_of
 from jaxcam.evaluation.journal import Record
+from jaxcam.evaluation.measures import Column
 from jaxcam.evaluation.plan import Plan
-from jaxcam.evaluation.table import Column
 from jaxcam.evaluation.truths import against_truth
 
 _NOTE_BYTES = 1024

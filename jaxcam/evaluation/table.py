@@ -1,45 +1,28 @@
 """The table of an evaluation: a row for each method, a column for each metric; as text, Markdown, CSV and JSON.
 
-Contract: a table is a function of what it is built from, so equal totals give equal bytes. Every figure that it shows
-is times the column's scale. What did not count is told below the figures, never left out silently.
+Contract: a table is a function of what it is built from, so equal statistics give equal bytes. Every figure that it
+shows is times the column's scale. What did not count is told below the figures, never left out silently.
 """
 
-import csv
-import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from textwrap import wrap
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool
 
-from jaxcam.evaluation import bootstrap
-from jaxcam.evaluation.bootstrap import Interval
-from jaxcam.evaluation.totals import Totals
+from jaxcam import tables
+from jaxcam.evaluation import rendering
+from jaxcam.evaluation.measures import Column
+from jaxcam.evaluation.statistics import LEVEL, Interval, Statistics
 from jaxcam.explanation.explanation import Status
 
 _BETTER = ("higher", "lower", "")
-
-
-class Column(NamedTuple):
-    """How a metric is shown.
-
-    Attributes:
-        key: its name for machines.
-        title: its name for people.
-        unit: "%" or "".
-        better: "higher" or "lower"; "" where neither is, so that no method is the best.
-        scale: what its values are multiplied with: 100 for a percentage of values between 0 and 1.
-    """
-
-    key: str
-    title: str
-    unit: str = ""
-    better: str = ""
-    scale: float = 1.0
+_WIDTH = 120
 
 
 class Difference(NamedTuple):
@@ -59,38 +42,38 @@ class Table:
     Attributes:
         names: of the m methods.
         columns: of the k metrics.
-        totals: of all images; with resamples there are intervals.
+        statistics: of all images; with resamples there are intervals.
         facts: what the figures belong to (model, data set, protocol), shown above them.
         num_bad: how many images could not be read. They are in no other figure.
 
     Raises:
-        ValueError: the totals are not of these methods and columns, a name or key comes twice, a column says other than
-            "higher", "lower" or "", or its scale is not positive.
+        ValueError: the statistics are not of these methods and columns, a name or key comes twice, a column says other
+            than "higher", "lower" or "", or its scale is not positive.
     """
 
     names: Sequence[str]
     columns: Sequence[Column]
-    totals: Totals
+    statistics: Statistics
     facts: Mapping[str, str] = field(default_factory=dict[str, str])
     num_bad: int = 0
 
     def __post_init__(self) -> None:
-        _check(self.names, self.columns, self.totals)
+        _check(self.names, self.columns, self.statistics)
 
     @cached_property
     def means(self) -> Interval:
         """`[m, k]`, scaled."""
-        return bootstrap.means(self.totals).scaled(_scales(self.columns))
+        return self.statistics.means.scaled(self._scales)
 
-    @cached_property
+    @property
     def wins(self) -> Interval:
         """Win % of the row's method against the column's, `[m, m]`."""
-        return bootstrap.wins(self.totals)
+        return self.statistics.wins
 
-    @cached_property
+    @property
     def ties(self) -> np.ndarray:
         """On what percentage of images two methods tie, `[m, m]`."""
-        return bootstrap.ties(self.totals)
+        return self.statistics.ties
 
     @cached_property
     def best(self) -> Bool[np.ndarray, "m k"]:
@@ -98,7 +81,7 @@ class Table:
 
         A method of which no image counts is no rival; without a rival nothing is best.
         """
-        apart = bootstrap.differences(self.totals)
+        apart = self.statistics.differences
         sign = np.asarray([{"higher": 1.0, "lower": -1.0, "": np.nan}[column.better] for column in self.columns])
         ahead = np.where(sign > 0, apart.low > 0, apart.high < 0)
         has_mean = ~np.isnan(self.means.value)
@@ -109,34 +92,63 @@ class Table:
         return (ahead | ~rivals).all(axis=1) & rivals.any(axis=1) & (top >= top.max(axis=0, initial=-np.inf))
 
     def differences(self, a: str, b: str) -> dict[str, Difference]:
-        """The paired differences a minus b by the columns' keys, scaled.
+        """The mean of a - b for each metric, by the columns' keys and scaled, over the images where both count.
+
+        Resamples have the same images for both methods, so the interval is of the difference itself. NaN where no image
+        counts for both, or where there are no resamples.
 
         Raises:
             ValueError: a or b is none of the methods.
         """
-        return differences(self.totals, a, b, names=self.names, columns=self.columns)
+        for argument, name in (("a", a), ("b", b)):
+            if name not in self.names:
+                known = ", ".join(map(repr, self.names))
+                raise ValueError(f"{argument}={name!r} is not in this table: its methods are {known}")
+        at = list(self.names).index(a), list(self.names).index(b)
+        found = self.statistics.differences.scaled(self._scales)
+        figures = zip(*(part[at] for part in found), self.statistics.difference_counts[at], strict=True)
+        return {
+            column.key: Difference(float(value), float(low), float(high), int(images))
+            for column, (value, low, high, images) in zip(self.columns, figures, strict=True)
+        }
 
     def text(self) -> str:
         """Plain text of at most 120 characters a line where names allow it."""
-        from jaxcam.evaluation.rendering import text
-
-        return text(self)
+        found = self.statistics
+        # Figures stand under each other whether a mark follows them or not.
+        header = ["\n".join(f"{line} " for line in rendering.heading(column)) for column in self.columns]
+        rows = self._marked(lambda cell, best: cell + ("*" if best else " "))
+        sections = [
+            "\n".join(tables.printable(f"{name}: {fact}") for name, fact in self.facts.items()),
+            _text(header, self.names, rows),
+            _wrapped(rendering.legend(found, self.best, "*")),
+        ]
+        if len(self.names) > 1:
+            wins = rendering.win_cells(self.wins, self.ties)
+            sections += [_wrapped(rendering.about_wins(found)), _text(self.names, self.names, wins)]
+        sections.append(_wrapped(rendering.notes(found, self.names, self.columns, self.num_bad)))
+        return "\n\n".join(section for section in sections if section)
 
     def markdown(self) -> str:
-        """Markdown."""
-        from jaxcam.evaluation.rendering import markdown
-
-        return markdown(self)
+        """Markdown: facts and notes as lists, figures and wins as tables of GitHub's kind."""
+        found = self.statistics
+        header = [" ".join(filter(None, rendering.heading(column))) for column in self.columns]
+        rows = self._marked(lambda cell, best: f"**{cell}**" if best else cell)
+        sections = [
+            _items([f"{name}: {fact}" for name, fact in self.facts.items()]),
+            _markdown(header, self.names, rows),
+            _items(rendering.legend(found, self.best, "bold")),
+        ]
+        if len(self.names) > 1:
+            wins = rendering.win_cells(self.wins, self.ties)
+            sections += [_items(rendering.about_wins(found)), _markdown(self.names, self.names, wins)]
+        sections.append(_items(rendering.notes(found, self.names, self.columns, self.num_bad)))
+        return "\n\n".join(section for section in sections if section) + "\n"
 
     def csv(self) -> str:
         """A line for each method and metric; numbers in full precision, empty where there is none."""
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        names = ("method", "metric", "unit", "mean", "low", "high", "count", "excluded")
-        writer.writerow(names)
-        for row in self._rows():
-            writer.writerow([row[name] for name in names])  # None is written as nothing
-        return out.getvalue()
+        header = ("method", "metric", "unit", "mean", "low", "high", "count", "excluded")
+        return tables.csv(header, [[row[name] for name in header] for row in self._rows()])
 
     def json(self) -> str:
         """`to_dict` as JSON."""
@@ -144,35 +156,49 @@ class Table:
 
     def to_dict(self) -> dict[str, Any]:
         """All figures as dictionaries, lists, numbers and strings; None where a figure does not exist."""
-        data = {name: int(getattr(self.totals, name)[0]) for name in ("images", "y_not_positive", "y_not_finite")}
+        found = self.statistics
         return {
             "facts": dict(self.facts),
-            **data,
+            "images": found.images,
+            "y_not_positive": found.y_not_positive,
+            "y_not_finite": found.y_not_finite,
             "bad_images": self.num_bad,
-            "resamples": self.totals.num_resamples,
-            "level": bootstrap.LEVEL,
+            "resamples": found.num_resamples,
+            "level": LEVEL,
             "columns": [column._asdict() for column in self.columns],
             "rows": self._rows(),
             "wins": self._wins(),
             "status": {
                 name: {status.name.lower(): int(count) for status, count in zip(Status, counts, strict=True)}
-                for name, counts in zip(self.names, self.totals.status[0], strict=True)
+                for name, counts in zip(self.names, found.status, strict=True)
             },
         }
 
     def __str__(self) -> str:
         return self.text()
 
+    @property
+    def _scales(self) -> np.ndarray:
+        return np.asarray([column.scale for column in self.columns], np.float64)
+
+    def _marked(self, mark: Callable[[str, bool], str]) -> list[list[str]]:
+        """The cells of the figures, told apart by whether they are the best of their column."""
+        return [
+            [mark(cell, bool(best)) for cell, best in zip(row, marks, strict=True)]
+            for row, marks in zip(rendering.cells(self.means, self.columns), self.best, strict=True)
+        ]
+
     def _rows(self) -> list[dict[str, Any]]:
+        found = self.statistics
         return [
             {
                 "method": name,
                 "metric": column.key,
                 "unit": column.unit,
                 **_numbers(("mean", "low", "high"), self.means, (i, j)),
-                "count": int(self.totals.counts[0, i, j]),
-                "excluded": int(self.totals.excluded[0, i, j]),
-                "out_of_range": int(self.totals.out_of_range[0, i, j]),
+                "count": int(found.counts[i, j]),
+                "excluded": found.images - int(found.counts[i, j]),
+                "out_of_range": int(found.out_of_range[i, j]),
                 "best": bool(self.best[i, j]),
             }
             for i, name in enumerate(self.names)
@@ -180,14 +206,13 @@ class Table:
         ]
 
     def _wins(self) -> list[dict[str, Any]]:
-        contests = bootstrap.matrix(self.totals, self.totals.contests[0], self.totals.contests[0])
         return [
             {
                 "method": name,
                 "against": other,
                 **_numbers(("percent", "low", "high"), self.wins, (i, j)),
                 "ties": _number(self.ties[i, j]),
-                "images": int(contests[i, j]),
+                "images": int(self.statistics.contests[i, j]),
             }
             for i, name in enumerate(self.names)
             for j, other in enumerate(self.names)
@@ -195,40 +220,23 @@ class Table:
         ]
 
 
-def differences(
-    totals: Totals, a: str, b: str, *, names: Sequence[str], columns: Sequence[Column]
-) -> dict[str, Difference]:
-    """The mean of a - b for each metric, by the columns' keys and scaled, over the images where both count.
-
-    Resamples have the same images for both methods, so the interval is of the difference itself. NaN where no image
-    counts for both, or where there are no resamples.
-
-    Raises:
-        ValueError: a or b is none of the names, or the totals are not of these names and columns.
-    """
-    _check(names, columns, totals)
-    for argument, name in (("a", a), ("b", b)):
-        if name not in names:
-            raise ValueError(f"{argument}={name!r} is not in this table: its methods are {', '.join(map(repr, names))}")
-    i, j = list(names).index(a), list(names).index(b)
-    found = bootstrap.differences(totals).scaled(_scales(columns))
-    if i == j:
-        counts = totals.counts[0, i]
-    else:
-        counts = bootstrap.matrix(totals, totals.pair_counts[0], totals.pair_counts[0])[i, j]
-    return {
-        column.key: Difference(
-            value=float(found.value[i, j, c]),
-            low=float(found.low[i, j, c]),
-            high=float(found.high[i, j, c]),
-            images=int(counts[c]),
-        )
-        for c, column in enumerate(columns)
-    }
+def _text(header: Sequence[str], names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    named = [[name, *row] for name, row in zip(names, rows, strict=True)]
+    return tables.text(["method", *header], named, rule=True, width=_WIDTH)
 
 
-def _scales(columns: Sequence[Column]) -> np.ndarray:
-    return np.asarray([column.scale for column in columns], np.float64)
+def _markdown(header: Sequence[str], names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return tables.markdown(["method", *header], [[name, *row] for name, row in zip(names, rows, strict=True)])
+
+
+def _wrapped(lines: Sequence[str]) -> str:
+    return "\n".join(
+        part for line in lines for part in wrap(line, _WIDTH, subsequent_indent="  ", break_long_words=False)
+    )
+
+
+def _items(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {tables.escaped(line)}" for line in lines)
 
 
 def _numbers(names: Sequence[str], interval: Interval, at: tuple[int, int]) -> dict[str, float | None]:
@@ -239,11 +247,11 @@ def _number(x: Any) -> float | None:
     return None if math.isnan(x) else float(x)
 
 
-def _check(names: Sequence[str], columns: Sequence[Column], totals: Totals) -> None:
-    _, m, k = totals.counts.shape
+def _check(names: Sequence[str], columns: Sequence[Column], found: Statistics) -> None:
+    m, k = found.counts.shape
     if (len(names), len(columns)) != (m, k):
         raise ValueError(
-            f"the totals are of {m} methods and {k} metrics, but there are {len(names)} names and {len(columns)} "
+            f"the statistics are of {m} methods and {k} metrics, but there are {len(names)} names and {len(columns)} "
             "columns: give one for each"
         )
     for what, listed in (("names", list(names)), ("columns' keys", [column.key for column in columns])):

@@ -7,11 +7,10 @@ import re
 import numpy as np
 import pytest
 
-from jaxcam.evaluation import bootstrap
-from jaxcam.evaluation.poisson import poisson_weights
-from jaxcam.evaluation.rendering import _number
-from jaxcam.evaluation.table import Column, Table, differences
-from jaxcam.evaluation.totals import Rows, Totals
+from jaxcam.evaluation.measures import Column
+from jaxcam.evaluation.rendering import number
+from jaxcam.evaluation.statistics import Rows, statistics
+from jaxcam.evaluation.table import Table
 from jaxcam.explanation.explanation import Status
 
 DROP = Column("average_drop", "average drop", "%", "lower", 100.0)
@@ -21,15 +20,19 @@ SPARSITY = Column("sparsity", "sparsity")
 
 def table_of(values, columns, *, names=("cam", "grad_cam", "grad_cam_pp"), num_resamples=0, o=None, **rest):
     values = np.asarray(values, np.float64)
-    n, m, _ = values.shape
+    n, m, k = values.shape
     rows = Rows(
-        index=np.arange(n),
         y=np.asarray(rest.pop("y", np.ones(n)), np.float64),
         o=np.zeros((n, m)) if o is None else np.asarray(o, np.float64),
         values=values,
         status=np.asarray(rest.pop("status", np.zeros((n, m))), np.int32),
     )
-    return Table(list(names[:m]), columns, Totals.of(rows, num_resamples=num_resamples), **rest)
+    return Table(list(names[:m]), columns, statistics([rows], m, k, num_resamples=num_resamples), **rest)
+
+
+def weights_of(num_resamples, num_images):
+    """What the statistics draw."""
+    return np.random.default_rng(0).poisson(1.0, (num_resamples, num_images))
 
 
 def small(**rest):
@@ -102,7 +105,7 @@ def test_cells_have_the_interval_of_the_resamples():
     """The quantiles again, by NumPy, from the images and their weights."""
     x = np.random.default_rng(0).random((40, 2))
     table = table_of(x[:, :, None], [DROP], num_resamples=400)
-    weights = poisson_weights(np.arange(40), 400, 0)
+    weights = weights_of(400, 40)
     means = 100 * (weights @ x) / weights.sum(axis=1, keepdims=True)
     low, high = np.quantile(means, [0.025, 0.975], axis=0)
     text = table.text()
@@ -119,10 +122,9 @@ def test_csv_read_back_gives_the_numbers_exactly():
     table = table_of(values, [DROP, IOU], names=names, num_resamples=20)
     rows = list(csv.DictReader(io.StringIO(table.csv())))
     assert [(row["method"], row["metric"]) for row in rows] == [(n, c) for n in names for c in ("average_drop", "iou")]
-    means = bootstrap.means(table.totals)
     for row, (i, j) in zip(rows, np.ndindex(3, 2), strict=True):
         scale = (100.0, 1.0)[j]
-        for name, part in zip(("mean", "low", "high"), means, strict=True):
+        for name, part in zip(("mean", "low", "high"), table.statistics.means, strict=True):
             assert float(row[name]) == part[i, j] * scale
         count = int(np.sum(~np.isnan(values[:, i, j])))
         assert (int(row["count"]), int(row["excluded"])) == (count, 30 - count)
@@ -206,7 +208,7 @@ def test_differences_of_two_methods():
     x[:5, 0, 1] = np.nan
     table = table_of(x, [DROP, IOU], num_resamples=300)
     found = table.differences("cam", "grad_cam_pp")
-    weights = poisson_weights(np.arange(60), 300, 0)
+    weights = weights_of(300, 60)
     for key, c, scale, kept in (("average_drop", 0, 100, slice(None)), ("iou", 1, 1, slice(5, None))):
         d, w = scale * (x[kept, 0, c] - x[kept, 2, c]), weights[:, kept]
         low, high = np.quantile((w @ d) / w.sum(axis=1), [0.025, 0.975])
@@ -214,8 +216,7 @@ def test_differences_of_two_methods():
         assert found[key].images == len(d)
     back = table.differences("grad_cam_pp", "cam")["iou"]
     assert back == (-found["iou"].value, -found["iou"].high, -found["iou"].low, 55)
-    own = differences(table.totals, "cam", "cam", names=table.names, columns=table.columns)
-    assert own == {"average_drop": (0.0, 0.0, 0.0, 60), "iou": (0.0, 0.0, 0.0, 55)}
+    assert table.differences("cam", "cam") == {"average_drop": (0.0, 0.0, 0.0, 60), "iou": (0.0, 0.0, 0.0, 55)}
 
 
 @pytest.mark.parametrize(
@@ -230,7 +231,7 @@ def test_differences_of_two_methods():
     ],
 )
 def test_no_negative_zero(x, decimals, expected):
-    assert _number(x, decimals) == expected
+    assert number(x, decimals) == expected
 
 
 def test_a_wide_table_is_broken_into_blocks_of_columns():
@@ -250,7 +251,7 @@ def test_a_wide_table_is_broken_into_blocks_of_columns():
     assert len(table.markdown().split("metric number 13")) == 2
 
 
-def test_one_method_has_no_win_matrix_and_equal_totals_equal_bytes():
+def test_one_method_has_no_win_matrix_and_equal_rows_equal_bytes():
     values = np.random.default_rng(8).random((9, 1, 1))
     text = table_of(values, [IOU], num_resamples=9).text()
     assert "Win" not in text
@@ -270,7 +271,7 @@ def test_confidences_that_are_not_positive_are_told():
 @pytest.mark.parametrize(
     ("names", "columns", "message"),
     [
-        (["a"], [IOU], "the totals are of 2 methods and 1 metrics, but there are 1 names and 1 columns"),
+        (["a"], [IOU], "the statistics are of 2 methods and 1 metrics, but there are 1 names and 1 columns"),
         (["a", "b"], [IOU, DROP], "but there are 2 names and 2 columns"),
         (["a", "a"], [IOU], "the names must differ from each other, but 'a' comes twice"),
         (["a", "b"], [IOU._replace(better="more")], "better of 'iou' must be"),
@@ -278,9 +279,9 @@ def test_confidences_that_are_not_positive_are_told():
     ],
 )
 def test_bad_tables(unchecked, names, columns, message):
-    totals = table_of(np.zeros((3, 2, 1)), [IOU]).totals
+    found = table_of(np.zeros((3, 2, 1)), [IOU]).statistics
     with pytest.raises(ValueError, match=re.escape(message)):
-        Table(names, columns, totals)
+        Table(names, columns, found)
 
 
 def test_unknown_methods_have_no_differences(unchecked):
