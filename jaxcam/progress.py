@@ -1,69 +1,125 @@
-"""A progress bar on standard error: nothing where that is not a terminal."""
+"""Progress in one line on standard error: drawn in place in terminals and notebooks, a plain line now and then in logs.
+
+Runs that end within two seconds say nothing; after that no minute passes without a word, however long a single step
+takes. The line is rich's, which is imported when the first one is drawn.
+"""
 
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import TextIO, TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
-_WIDTH = 24
+
+QUIET = 2.0
+"""So many seconds pass before the first word."""
+SILENCE = 30.0
+"""At most so many seconds pass between two lines of a log; every tenth that is done is told as well."""
+_TICK = 0.2
 
 
 class Progress:
-    """A line with the share done, the rate and the time left, drawn at most ten times a second."""
+    """What is done of how much, the rate and the time left, told by a thread from entering to leaving."""
 
-    def __init__(
-        self, *, total: int | None, label: str, done: int = 0, shown: bool = True, out: TextIO | None = None
-    ) -> None:
-        """Begins to count; what is `done` from an earlier run does not count for the rate."""
-        self._stream = out or sys.stderr
+    def __init__(self, *, total: int | None, label: str, done: int = 0, shown: bool = True) -> None:
+        """What is `done` already, from an earlier run, does not count for the rate."""
         self._total, self._label, self._first, self._done = total, label, done, done
-        self._shown = shown and self._stream.isatty()
-        self._start, self._drawn = time.monotonic(), -1.0
+        self._shown, self._ended = shown, threading.Event()
+        self._teller = threading.Thread(target=self._tell, daemon=True)
 
     def update(self, done: int) -> None:
         """So many are done."""
         self._done = done
-        now = time.monotonic()
-        if self._shown and now - self._drawn > 0.1:
-            self._draw(now)
 
     def __enter__(self) -> "Progress":
-        self.update(self._done)
+        if self._shown:
+            self._teller.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._ended.set()
         if self._shown:
-            self._draw(time.monotonic())
-            self._stream.write("\n")
-            self._stream.flush()
+            self._teller.join()
 
-    def _draw(self, now: float) -> None:
-        self._drawn = now
-        line = _line(self._done, self._total, now - self._start, self._label, first=self._first)
-        self._stream.write("\r" + line)
-        self._stream.flush()
+    def _tell(self) -> None:
+        if self._ended.wait(QUIET):
+            return
+        line = _Line(self._label, self._total, self._first)
+        line.draw(self._done)
+        while not self._ended.wait(_TICK):
+            line.draw(self._done)
+        line.close(self._done)
 
 
-def progress(items: Iterable[T], *, total: int, label: str, out: TextIO | None = None) -> Iterator[T]:
-    """The items, while the bar is drawn."""
-    with Progress(total=total, label=label, out=out) as bar:
+def progress(items: Iterable[T], *, total: int, label: str) -> Iterator[T]:
+    """The items, while their progress is told."""
+    with Progress(total=total, label=label) as bar:
         for done, item in enumerate(items):
             bar.update(done)
             yield item
         bar.update(total)
 
 
-def _line(done: int, total: int | None, seconds: float, label: str, *, first: int = 0) -> str:
-    now = done - first
-    rate = f"{now / seconds:.1f}/s" if now and seconds > 0 else ""
-    if total is None:
-        return f"{label} {done} {rate} {_clock(seconds)}".ljust(78)
-    filled = round(_WIDTH * done / max(total, 1))
-    left = f"{_clock(seconds / now * (total - done))} left" if now and done < total else _clock(seconds)
-    return f"{label} [{'#' * filled}{'.' * (_WIDTH - filled)}] {done}/{total} {rate} {left}".ljust(78)
+class _Line:
+    """rich's line, where it can be drawn anew; else a line of its own when there is something to say."""
+
+    def __init__(self, label: str, total: int | None, first: int) -> None:
+        from rich import progress as rich
+        from rich.console import Console
+
+        # Not rich's own test: an environment variable must not bring escape codes into a log.
+        is_terminal = bool(sys.stderr and sys.stderr.isatty())
+        # Nor its way in notebooks, which needs ipywidgets: there IPython shows the same text anew in one place.
+        console = Console(stderr=True, force_terminal=is_terminal, force_jupyter=False)
+        self._is_live = is_terminal and not console.is_dumb_terminal
+        self._place = None if self._is_live else _place_in_notebook()
+        self._rich = rich.Progress(
+            rich.TextColumn("{task.description}"),
+            *([rich.BarColumn()] if self._is_live else []),
+            rich.MofNCompleteColumn(),
+            rich.TextColumn("{task.fields[rate]}"),
+            *([] if total is None else [rich.TimeRemainingColumn(elapsed_when_finished=True)]),
+            console=console,
+            auto_refresh=False,
+            # What is printed meanwhile goes above the line, unless it goes to a file.
+            redirect_stdout=bool(sys.stdout and sys.stdout.isatty()),
+        )
+        self._task = self._rich.add_task(label, total=total, completed=first, rate="")
+        self._told, self._told_at = -1, 0.0
+        if self._is_live:
+            self._rich.start()
+
+    def draw(self, done: int, *, at_end: bool = False) -> None:
+        """Draws the line, or writes it where that is due."""
+        task, now = self._rich.tasks[0], time.monotonic()
+        rate = f"{task.speed:.1f}/s" if task.speed else ""
+        self._rich.update(self._task, completed=done, rate=rate, refresh=self._is_live)
+        tenth = 10 * done // task.total if task.total else 0
+        if self._place is not None:
+            self._place.update({"text/plain": self._text()}, raw=True)
+        elif not self._is_live and (at_end or tenth > self._told or now - self._told_at >= SILENCE):
+            self._told, self._told_at = int(tenth), now
+            print(self._text(), file=sys.stderr, flush=True)
+
+    def close(self, done: int) -> None:
+        """The last line."""
+        self.draw(done, at_end=True)
+        if self._is_live:
+            self._rich.stop()
+
+    def _text(self) -> str:
+        with self._rich.console.capture() as captured:
+            self._rich.console.print(self._rich.get_renderable())
+        return " ".join(captured.get().split())
 
 
-def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+def _place_in_notebook() -> Any:
+    """A place that is shown anew, below the cell that runs in a notebook; None elsewhere."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    if shell is None or not hasattr(shell, "kernel"):
+        return None
+    from IPython.display import display  # pyright: ignore[reportMissingImports]
+
+    return display({"text/plain": ""}, raw=True, display_id=True)

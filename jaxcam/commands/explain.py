@@ -47,7 +47,8 @@ def run(arguments: list[str]) -> int:
         report(one_line(error))
         return 2
     failed = 0
-    for source, place in progress(places, total=len(places), label="explain"):
+    told = progress(places, total=len(places), label="explain") if len(places) > 1 else places
+    for source, place in told:
         try:
             report_ = explained(
                 model, read_image(source), class_idx=class_idx, methods=methods, top=options.top, size=options.size

@@ -90,7 +90,7 @@ def evaluate(
         mesh: the devices; all of them by default, those of all hosts.
         num_resamples: of the paired bootstrap for the 95 % intervals; 0 for none.
         seed: of the bootstrap, and of methods that draw random numbers.
-        show_progress: a progress bar on standard error, where that is a terminal.
+        show_progress: whether a line on standard error tells how far it is.
 
     Returns:
         An `Evaluation`; `print` it. A picture that cannot be read is counted and listed, and does not stop the run.
