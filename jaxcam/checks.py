@@ -12,6 +12,8 @@ import numpy as np
 
 __all__ = ["check_floating", "check_integer", "check_key", "check_number", "is_integer"]
 
+_Limit = int | float | None
+
 
 def is_integer(value: object) -> bool:
     """Whether it is a whole number of Python or NumPy. True and False are none: they are slips, not counts."""
@@ -33,20 +35,30 @@ def check_integer(name: str, value: object, *, low: int | None = None, high: int
     return number
 
 
-def check_number(name: str, value: object, *, low: float | int | None = None, high: float | int | None = None) -> float:
-    """A finite number from `low` to `high`.
+def check_number(
+    name: str,
+    value: object,
+    *,
+    low: _Limit = None,
+    high: _Limit = None,
+    above: _Limit = None,
+    below: _Limit = None,
+    hint: str = "",
+) -> float:
+    """A finite number from `low` to `high`, or beyond `above` and `below`, which are not in the range.
 
     Raises:
         TypeError: it is no number.
         ValueError: it is not finite, or out of range.
     """
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
-        raise TypeError(f"{name} must be a number but is {value!r}")
+        raise TypeError(f"{name} must be a number but is {value!r}{hint}")
     number = float(value)
-    inside = (low is None or number >= low) and (high is None or number <= high)
-    if not np.isfinite(number) or not inside:
-        limits = _limits(low, high) or "finite"
-        raise ValueError(f"{name} must be {limits} but is {value}")
+    outside = (low is not None and number < low) or (high is not None and number > high)
+    outside |= (above is not None and number <= above) or (below is not None and number >= below)
+    if not np.isfinite(number) or outside:
+        limits = _limits(low, high, above, below) or "finite"
+        raise ValueError(f"{name} must be {limits} but is {value}{hint}")
     return number
 
 
@@ -73,6 +85,6 @@ def check_key(name: str, key: Any) -> None:
         raise TypeError(f"{name} must be one random key, as jax.random.key(0) makes it, but is {key!r}")
 
 
-def _limits(low: float | int | None, high: float | int | None) -> str:
-    limits = {"at least": low, "at most": high}
+def _limits(low: _Limit, high: _Limit, above: _Limit = None, below: _Limit = None) -> str:
+    limits = {"at least": low, "above": above, "at most": high, "below": below}
     return " and ".join(f"{words} {limit}" for words, limit in limits.items() if limit is not None)
