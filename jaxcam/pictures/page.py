@@ -1,128 +1,54 @@
-"""The parts of a panel: cells of one size, a colour bar, and the page on which they are placed.
+"""The parts of a panel, as pictures: a cell with its caption, and the colour bar.
 
-Contract: lengths that come in are points, each of `factor` pixels; positions and sizes on the page are whole
-pixels, so that a picture which has its size already keeps its pixels.
+Contract: positions and sizes are whole pixels, so that a picture which has its size already keeps its pixels.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from jaxcam.images.picture import to_pillow
 from jaxcam.pictures.colours import colour_map
-from jaxcam.pictures.lettering import Align, Line, draw_lines, load_style, set_text, text_height, text_width
+from jaxcam.pictures.lettering import Lettering, Type
 
-Type = tuple[int | float, str]
-"""A size in points and a colour."""
-
-DARK, GREY = "#1a1a1a", "#666666"
-_FIELD = "#f1f1f1"
+DARK, GREY, _FIELD = "#1a1a1a", "#666666", "#f1f1f1"
 _CAPTION: Type = (11, GREY)
 _FIELD_PADDING, _CAPTION_GAP = 12, 4
 _BAR_WIDTH, _TICK_GAP, _BAR_LABEL_GAP = 10, 5, 4
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A cell ready to be placed: its box in pixels, a picture that fits into it, and the caption's lines."""
-
-    width: int
-    height: int
-    picture: Image.Image | None
-    caption: list[Line]
-    caption_gap: int
-
-    @property
-    def is_field(self) -> bool:
-        """Whether the caption goes inside: there is no picture, and room enough."""
-        return self.picture is None and text_height(self.caption) <= self.height
-
-    @property
-    def full_height(self) -> int:
-        """The box and the caption below, if it is below."""
-        below = [] if self.is_field else self.caption
-        return self.height + (self.caption_gap + text_height(below) if below else 0)
+def figure(picture: Image.Image | None, caption: str, box: tuple[int, int], letters: Lettering) -> Image.Image:
+    """A picture in the middle of its box and the caption below; without one a grey field, and the caption inside."""
+    if picture is None:
+        picture = Image.new("RGB", box, _FIELD)
+        room = max(1, box[0] - 2 * letters.pixels(_FIELD_PADDING))
+        inside = letters.block(caption, room, _CAPTION, lines=3, align="centre", ground=_FIELD)
+        if inside.height <= picture.height:
+            return _centred(inside, picture)
+    below = letters.block(caption, box[0], _CAPTION, lines=3, align="centre")
+    beneath = letters.pixels(_CAPTION_GAP) + below.height if below.height else 0
+    whole = Image.new("RGB", (box[0], box[1] + beneath), "white")
+    whole.paste(_centred(picture, Image.new("RGB", box, "white")))
+    whole.paste(below, ((box[0] - below.width) // 2, whole.height - below.height))
+    return whole
 
 
-@dataclass(frozen=True)
-class Scale:
-    """Points -> pixels: lengths, and text whose size is in points."""
-
-    factor: float
-    font: str | None
-
-    def pixels(self, points: int | float) -> int:
-        """The length in whole pixels, at least one."""
-        return max(1, round(points * self.factor))
-
-    def text(self, text: str, width: int, *types: Type, lines: int = 2) -> list[Line]:
-        """The text in lines of at most `width` pixels; types of the first paragraph, the second and so on."""
-        styles = [load_style(points * self.factor, colour, self.font) for points, colour in types]
-        return set_text(text, styles, width, lines=lines)
-
-    def figure(self, picture: Image.Image | None, caption: str, *, width: int, height: int) -> Figure:
-        """A picture that fits into the box, or None for an empty field, and its caption."""
-        room = width if picture else width - 2 * self.pixels(_FIELD_PADDING)
-        lines = self.text(caption, max(1, room), _CAPTION, lines=3)
-        return Figure(width, height, picture, lines, self.pixels(_CAPTION_GAP))
-
-    def colour_bar(self, colormap: str, label: str, length: int) -> tuple[Image.Image, int]:
-        """A bar of `length` pixels with ticks and a label, and how far they stick out above the bar."""
-        ticks = [(value, self.text(f"{value:g}", length, _CAPTION)) for value in (0.0, 0.5, 1.0)]
-        beside = self.text(label, length, _CAPTION, lines=1)
-        overhang = text_height(ticks[0][1]) // 2
-        ticks_left = self.pixels(_BAR_WIDTH) + self.pixels(_TICK_GAP)
-        ticks_width = max(text_width(tick) for _, tick in ticks)
-        label_left = ticks_left + ticks_width + self.pixels(_BAR_LABEL_GAP)
-        page = Page()
-        ramp = colour_map(np.linspace(1, 0, length, dtype=np.float32)[:, np.newaxis], name=colormap)
-        page.add_picture(to_pillow(np.repeat(ramp, self.pixels(_BAR_WIDTH), axis=1)), 0, overhang)
-        for value, tick in ticks:
-            page.add_text(tick, ticks_left, round((1 - value) * (length - 1)), ticks_width)
-        if beside:
-            strip = Page()
-            strip.add_text(beside, 0, 0, length, align="centre")
-            upright = strip.drawn(length, text_height(beside)).transpose(Image.Transpose.ROTATE_90)
-            page.add_picture(upright, label_left, overhang)
-        return page.drawn(label_left + text_height(beside), length + 2 * overhang), overhang
-
-
-@dataclass
-class Page:
-    """Pictures and text in their places, collected first and drawn when the size of the page is known."""
-
-    pictures: list[tuple[Image.Image, tuple[int, int]]] = field(default_factory=list)
-    texts: list[tuple[list[Line], tuple[int, int, int], Align]] = field(default_factory=list)
-
-    def add_picture(self, picture: Image.Image, left: int, top: int) -> None:
-        """Place a picture by its corner."""
-        self.pictures.append((picture, (left, top)))
-
-    def add_text(self, lines: list[Line], left: int, top: int, width: int, *, align: Align = "left") -> None:
-        """Place lines into a column."""
-        self.texts.append((lines, (left, top, width), align))
-
-    def add_figure(self, figure: Figure, left: int, top: int) -> None:
-        """Place the picture in the middle of its box, or a grey field, and the caption below or inside."""
-        picture = figure.picture or Image.new("RGB", (figure.width, figure.height), _FIELD)
-        inner_left, inner_top = (figure.width - picture.width) // 2, (figure.height - picture.height) // 2
-        self.add_picture(picture, left + inner_left, top + inner_top)
-        below = figure.height + figure.caption_gap
-        inside = (figure.height - text_height(figure.caption)) // 2
-        text_top = top + (inside if figure.is_field else below)
-        self.add_text(figure.caption, left, text_top, figure.width, align="centre")
-
-    def drawn(self, width: int, height: int) -> Image.Image:
-        """The page, on white."""
-        page = Image.new("RGB", (width, height), "white")
-        for picture, corner in self.pictures:
-            page.paste(picture, corner)
-        canvas = ImageDraw.Draw(page)
-        for lines, column, align in self.texts:
-            draw_lines(canvas, lines, column=column, align=align)
-        return page
+def colour_bar(colormap: str, label: str, length: int, letters: Lettering) -> tuple[Image.Image, int]:
+    """A bar of `length` pixels with ticks and a label, and how far they stick out above the bar."""
+    ticks = [letters.block(f"{value:g}", length, _CAPTION) for value in (1, 0.5, 0)]
+    beside = letters.block(label, length, _CAPTION, lines=1)
+    width, overhang = letters.pixels(_BAR_WIDTH), ticks[0].height // 2
+    ticks_left = width + letters.pixels(_TICK_GAP)
+    label_left = ticks_left + max(tick.width for tick in ticks) + letters.pixels(_BAR_LABEL_GAP)
+    bar = Image.new("RGB", (label_left + beside.height, length + 2 * overhang), "white")
+    ramp = colour_map(np.linspace(1, 0, length, dtype=np.float32)[:, np.newaxis], name=colormap)
+    bar.paste(to_pillow(np.repeat(ramp, width, axis=1)), (0, overhang))
+    for i, tick in enumerate(ticks):
+        bar.paste(tick, (ticks_left, round(i / 2 * (length - 1))))
+    upright = beside.transpose(Image.Transpose.ROTATE_90)
+    bar.paste(upright, (label_left, overhang + (length - upright.height) // 2))
+    return bar, overhang
 
 
 def common_size(pictures: Sequence[Image.Image | None], longest: int) -> tuple[int, int]:
@@ -140,3 +66,8 @@ def scaled(picture: Image.Image, longest: int) -> Image.Image:
         return picture
     # Bicubic enlarges without Lanczos's ringing around the hard edges of small pictures.
     return picture.resize(size, Image.Resampling.BICUBIC if factor > 1 else Image.Resampling.LANCZOS)
+
+
+def _centred(picture: Image.Image, ground: Image.Image) -> Image.Image:
+    ground.paste(picture, ((ground.width - picture.width) // 2, (ground.height - picture.height) // 2))
+    return ground

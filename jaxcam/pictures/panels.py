@@ -12,7 +12,6 @@ one size with their aspect kept. Text is broken and shortened to its column, nev
 """
 
 import itertools
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,12 +22,13 @@ from jax import Array
 from jaxtyping import Float
 from PIL import Image
 
+from jaxcam.checks import check_number
 from jaxcam.images.picture import checked_picture, over_white, to_pillow
 from jaxcam.pictures.colours import anchor_colours
-from jaxcam.pictures.lettering import text_height, text_width
-from jaxcam.pictures.page import DARK, GREY, Page, Scale, common_size, scaled
+from jaxcam.pictures.lettering import Lettering
+from jaxcam.pictures.page import DARK, GREY, colour_bar, common_size, figure, scaled
 
-_TITLE, _SUBTITLE, _HEADING, _LABEL, _SUBLABEL = (17, DARK), (12, GREY), (13, DARK), (13, DARK), (12, GREY)
+_TITLE, _HEADING, _LABEL = ((17, DARK), (12, GREY)), ((13, DARK),), ((13, DARK), (12, GREY))
 _MARGIN, _COLUMN_GAP, _ROW_GAP, _LEAD_GAP, _LABEL_GAP, _BAR_GAP = 20, 8, 12, 22, 10, 14
 _HEADING_GAP, _TITLE_GAP = 6, 14
 _LABEL_WIDTH = 100
@@ -98,64 +98,59 @@ def panel(
             cell_size below 48 or a scale not above 0; no such colour map; a font that cannot be read.
     """
     _check_rows(rows, headings)
-    _check_texts([title, lead_heading, bar_label, *headings, *(row.label for row in rows)])
-    _check_sizes(cell_size, scale)
+    _check_texts(title, lead_heading, bar_label, *headings)
+    check_number("cell_size", cell_size, low=_SMALLEST_CELL, hint=": in points, to hold text")
+    letters = Lettering(check_number("scale", scale, above=0), None if font is None else os.fspath(font))
     if colormap is not None:
         anchor_colours(colormap)
-    units = Scale(float(scale), None if font is None else os.fspath(font))
-    leads = () if lead is None else (lead,)
-    cells = [*leads, *itertools.chain.from_iterable(row.cells for row in rows)]
-    pictures = [_scaled_picture(cell, units.pixels(cell_size)) for cell in cells]
-    width, height = common_size(pictures, units.pixels(cell_size))
-    figures = [
-        units.figure(picture, cell.caption, width=width, height=height)
-        for cell, picture in zip(cells, pictures, strict=True)
-    ]
-    num_columns = len(headings)
-    grid = [figures[i : i + num_columns] for i in range(len(leads), len(figures), num_columns)]
-    heads = [units.text(text, width, _HEADING) for text in (lead_heading if leads else "", *headings)]
-    labels = [units.text(row.label, units.pixels(_LABEL_WIDTH), _LABEL, _SUBLABEL, lines=3) for row in rows]
+    pixels = letters.pixels
+    longest, margin, gap = pixels(cell_size), pixels(_MARGIN), pixels(_COLUMN_GAP)
+    cells = [*([] if lead is None else [lead]), *itertools.chain.from_iterable(row.cells for row in rows)]
+    pictures = [_scaled_picture(cell, longest) for cell in cells]
+    width, height = common_size(pictures, longest)
+    figures = [figure(each, cell.caption, (width, height), letters) for cell, each in zip(cells, pictures, strict=True)]
+    leads = [] if lead is None else [figures.pop(0)]
+    grid = [figures[i : i + len(headings)] for i in range(0, len(figures), len(headings))]
+    labels = [letters.block(row.label, pixels(_LABEL_WIDTH), *_LABEL, lines=3, align="right") for row in rows]
 
     # Across: lead, labels, columns, bar.
-    margin = units.pixels(_MARGIN)
-    label_left = margin + (width + units.pixels(_LEAD_GAP) if leads else 0)
-    label_width = max(text_width(label) for label in labels)
-    grid_left = label_left + (label_width + units.pixels(_LABEL_GAP) if label_width else 0)
-    lefts = [grid_left + j * (width + units.pixels(_COLUMN_GAP)) for j in range(num_columns)]
-    bar_left = lefts[-1] + width + units.pixels(_BAR_GAP)
+    labels_right = margin + (width + pixels(_LEAD_GAP) if leads else 0) + max(label.width for label in labels)
+    grid_left = labels_right + (pixels(_LABEL_GAP) if any(label.width for label in labels) else 0)
+    lefts = [grid_left + j * (width + gap) for j in range(len(headings))]
+    right = lefts[-1] + width
 
     # Down: title, headings, rows. The bar is as long as the grid without its last captions, or a few cells.
-    row_heights = [
-        max(text_height(label), *(figure.full_height for figure in row))
-        for label, row in zip(labels, grid, strict=True)
-    ]
-    steps = itertools.accumulate((row + units.pixels(_ROW_GAP) for row in row_heights), initial=0)
-    offsets = list(steps)[: len(grid)]
-    bar, overhang, bar_length = None, 0, min(offsets[-1] + height, 7 * height // 2)
+    row_heights = [max(part.height for part in (label, *row)) for label, row in zip(labels, grid, strict=True)]
+    offsets = list(itertools.accumulate((each + pixels(_ROW_GAP) for each in row_heights[:-1]), initial=0))
+    bars, overhang = [], 0
     if colormap is not None:
-        bar, overhang = units.colour_bar(colormap, bar_label, bar_length)
-    right = bar_left + bar.width if bar else lefts[-1] + width
-    titles = units.text(title, right - margin, _TITLE, _SUBTITLE)
-    heads_top = margin + (text_height(titles) + units.pixels(_TITLE_GAP) if titles else 0)
-    heads_height = max(text_height(head) for head in heads)
-    top = heads_top + (heads_height + units.pixels(_HEADING_GAP) if heads_height else overhang)
+        bar, overhang = colour_bar(colormap, bar_label, min(offsets[-1] + height, 7 * height // 2), letters)
+        bars = [(bar, right + pixels(_BAR_GAP))]
+        right += pixels(_BAR_GAP) + bar.width
+    titles = letters.block(title, right - margin, *_TITLE)
+    heads = [
+        (letters.block(text, width, *_HEADING, align="centre"), left)
+        for text, left in [*([(lead_heading, margin)] if leads else []), *zip(headings, lefts, strict=True)]
+    ]
+    heads_top = margin + (titles.height + pixels(_TITLE_GAP) if titles.height else 0)
+    heads_bottom = heads_top + max(head.height for head, _ in heads)
+    top = heads_bottom + (pixels(_HEADING_GAP) if heads_bottom > heads_top else overhang)
 
-    page = Page()
-    page.add_text(titles, margin, margin, right - margin)
-    for head, left in zip(heads, (margin, *lefts), strict=True):
-        page.add_text(head, left, heads_top + heads_height - text_height(head), width, align="centre")
-    if leads:
-        page.add_figure(figures[0], margin, top)
+    placed = [
+        (titles, margin, margin),
+        *((head, left + (width - head.width) // 2, heads_bottom - head.height) for head, left in heads),
+        *((each, margin, top) for each in leads),
+        *((bar, left, top - overhang) for bar, left in bars),
+    ]
     for label, row, offset in zip(labels, grid, offsets, strict=True):
-        label_top = top + offset + max(0, height - text_height(label)) // 2
-        page.add_text(label, label_left, label_top, label_width, align="right")
-        for figure, left in zip(row, lefts, strict=True):
-            page.add_figure(figure, left, top + offset)
-    if bar:
-        page.add_picture(bar, bar_left, top - overhang)
-    lead_height = figures[0].full_height if leads else 0
-    bottom = top + max(offsets[-1] + row_heights[-1], bar_length + overhang, lead_height)
-    return page.drawn(right + margin, bottom + margin)
+        label_top = top + offset + max(0, height - label.height) // 2
+        placed += [(label, labels_right - label.width, label_top)]
+        placed += [(each, left, top + offset) for each, left in zip(row, lefts, strict=True)]
+    bottom = max(upper + part.height for part, _, upper in placed)
+    page = Image.new("RGB", (right + margin, bottom + margin), "white")
+    for part, left, upper in placed:
+        page.paste(part, (left, upper))
+    return page
 
 
 def _scaled_picture(cell: Cell, longest: int) -> Image.Image | None:
@@ -169,28 +164,21 @@ def _scaled_picture(cell: Cell, longest: int) -> Image.Image | None:
 
 def _check_rows(rows: Any, headings: Any) -> None:
     if isinstance(headings, str):
-        raise TypeError(f"headings must be a sequence of strings, got the string {headings!r}; put it into a list")
+        raise TypeError(f"headings must be a sequence of strings but is {headings!r}: put it into a list")
     if not len(rows) or not len(headings):
-        raise ValueError(f"a panel needs rows and headings, got {len(rows)} rows, {len(headings)} headings")
+        raise ValueError(f"a panel must have rows and headings but has {len(rows)} and {len(headings)}")
     for i, row in enumerate(rows):
         if not isinstance(row, Row) or not all(isinstance(cell, Cell) for cell in row.cells):
-            raise TypeError(f"rows[{i}] must be a Row of Cells, got {type(row).__name__} {row!r}")
+            raise TypeError(f"rows[{i}] must be a Row of Cells but is {row!r}")
         if len(row.cells) != len(headings):
             raise ValueError(
-                f"rows[{i}] must have a cell for each of the {len(headings)} headings, got {len(row.cells)}; "
+                f"rows[{i}] must have {len(headings)} cells, as there are headings, but has {len(row.cells)}: "
                 "fill it up with Cell()"
             )
-        _check_texts([cell.caption for cell in row.cells])
+        _check_texts(row.label, *(cell.caption for cell in row.cells))
 
 
-def _check_texts(texts: list[Any]) -> None:
+def _check_texts(*texts: Any) -> None:
     for text in texts:
         if not isinstance(text, str):
-            raise TypeError(f"titles, headings, labels and captions must be strings, got {text!r}; use str()")
-
-
-def _check_sizes(cell_size: int | float, scale: int | float) -> None:
-    if not (math.isfinite(cell_size) and cell_size >= _SMALLEST_CELL):
-        raise ValueError(f"cell_size must be at least {_SMALLEST_CELL} points, to hold text, got {cell_size}")
-    if not (math.isfinite(scale) and scale > 0):
-        raise ValueError(f"scale must be a positive number of pixels per point, got {scale}")
+            raise TypeError(f"titles, headings, labels and captions must be strings but one is {text!r}: use str()")

@@ -10,7 +10,7 @@ from jax import numpy as jnp
 from PIL import Image, ImageFont
 
 from jaxcam.pictures import Cell, Row, colour_map, panel
-from jaxcam.pictures.lettering import Line, load_style, readable, set_text
+from jaxcam.pictures.lettering import load_face, reach, readable, set_lines
 
 RNG = np.random.default_rng(0)
 
@@ -175,7 +175,7 @@ def test_a_caption_too_long_for_its_field_goes_below():
     assert (page[-30:] == 255).all()
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=15)
 @given(
     words=st.lists(
         st.text(st.sampled_from("abcWMgjpqy_-%.é…日🐈\t\u0301\u202e\x07"), min_size=1, max_size=40),
@@ -261,83 +261,73 @@ ROW = Row("label", [Cell(None)])
 
 
 @pytest.mark.parametrize(
-    ("rows", "options", "error", "message"),
+    ("rows", "options", "error", "facts"),
     [
-        ([], {}, ValueError, "got 0 rows, 1 headings"),
-        ([ROW], {"headings": []}, ValueError, "got 1 rows, 0 headings"),
-        (
-            [ROW],
-            {"headings": ["a", "b"]},
-            ValueError,
-            r"rows\[0\] must have a cell for each of the 2 headings, got 1",
-        ),
-        ([ROW], {"headings": "a"}, TypeError, "headings must be a sequence of strings"),
-        ([ROW], {"headings": [1]}, TypeError, "must be strings, got 1; use str"),
-        ([ROW, "row"], {}, TypeError, r"rows\[1\] must be a Row of Cells"),
-        ([ROW], {"colormap": "jet"}, ValueError, "colour map must be one of"),
-        ([ROW], {"cell_size": 20}, ValueError, "cell_size must be at least 48 points"),
-        ([ROW], {"cell_size": float("nan")}, ValueError, "cell_size must be at least 48 points"),
-        ([ROW], {"scale": 0}, ValueError, "scale must be a positive number"),
-        ([ROW], {"font": "/no/such/font.ttf"}, ValueError, "font '/no/such/font.ttf' could not be read"),
-        ([Row("", [Cell(np.full((2, 2, 3), 7.0))])], {}, ValueError, "cell's image must lie in"),
+        ([], {}, ValueError, "rows .* 0 and 1"),
+        ([ROW], {"headings": []}, ValueError, "headings .* 1 and 0"),
+        ([ROW], {"headings": ["a", "b"]}, ValueError, r"rows\[0\] .* 2 .* 1"),
+        ([ROW], {"headings": "a"}, TypeError, "headings .* 'a'"),
+        ([ROW], {"headings": [1]}, TypeError, "strings .* 1"),
+        ([ROW, "row"], {}, TypeError, r"rows\[1\] .* 'row'"),
+        ([ROW], {"colormap": "jet"}, ValueError, "colour map .* 'jet'"),
+        ([ROW], {"cell_size": 20}, ValueError, "cell_size .* 48 .* 20"),
+        ([ROW], {"cell_size": float("nan")}, ValueError, "cell_size .* 48 .* nan"),
+        ([ROW], {"scale": 0}, ValueError, "scale .* 0"),
+        ([ROW], {"scale": "2"}, TypeError, "scale .* '2'"),
+        ([ROW], {"font": "/no/such/font.ttf"}, ValueError, "font .* '/no/such/font.ttf'"),
+        ([Row("", [Cell(np.full((2, 2, 3), 7.0))])], {}, ValueError, "cell's image .* 7"),
     ],
 )
-def test_what_cannot_be_a_panel(rows, options, error, message):
-    with pytest.raises(error, match=message):
+def test_what_cannot_be_a_panel(rows, options, error, facts):
+    with pytest.raises(error, match=facts):
         inspect.unwrap(panel)(rows, **{"headings": ["h"], **options})
 
 
 # --- text ---
 
-STYLE = load_style(20.0, "#000000", None)
+FACE = load_face(20.0, None)
 
 
-def text_of(lines: list[Line]) -> list[str]:
-    return [line.text for line in lines]
+def broken(text, width, *, lines):
+    """What stands at the left of each line."""
+    return [left for left, _ in set_lines(text, FACE, width, lines=lines)]
 
 
 def test_text_that_fits_stays_as_it_is():
-    assert text_of(set_text("one\ntwo words", [STYLE], 400, lines=2)) == ["one", "two words"]
-    assert set_text("", [STYLE], 400, lines=2) == []
-    assert text_of(set_text("Grad-CAM++ (62.3 %)", [STYLE], 400, lines=1)) == ["Grad-CAM++ (62.3 %)"]
+    assert broken("two words", 400, lines=2) == ["two words"]
+    assert broken("Grad-CAM++ (62.3 %)", 400, lines=1) == ["Grad-CAM++ (62.3 %)"]
 
 
 @given(st.lists(st.text(st.sampled_from("abWg-_"), min_size=1, max_size=25), min_size=1), st.integers(60, 300))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 def test_broken_lines_fit_and_lose_nothing(words, width):
     text = " ".join(words)
-    lines = set_text(text, [STYLE], width, lines=1000)
-    assert "".join(text_of(lines)).replace(" ", "") == text.replace(" ", "")
-    assert all(STYLE.face.getbbox(line.text)[2] <= width for line in lines)
-    few = set_text(text, [STYLE], width, lines=2)
+    lines = broken(text, width, lines=1000)
+    assert "".join(lines).replace(" ", "") == text.replace(" ", "")
+    few = broken(text, width, lines=2)
     assert len(few) == min(2, len(lines))
-    assert all(STYLE.face.getbbox(line.text)[2] <= width for line in few)
-    assert few[-1].text.endswith("…") == (len(lines) > 2)
+    assert all(FACE.getbbox(line)[2] <= width for line in (*lines, *few))
+    assert few[-1].endswith("…") == (len(lines) > 2)
 
 
 def test_lines_break_at_spaces_and_marks():
-    assert text_of(set_text("American Staffordshire terrier", [STYLE], 150, lines=3)) == [
-        "American",
-        "Staffordshire",
-        "terrier",
-    ]
-    assert text_of(set_text("class_name_with_parts", [STYLE], 140, lines=3)) == ["class_name_", "with_parts"]
+    assert broken("American Staffordshire terrier", 150, lines=3) == ["American", "Staffordshire", "terrier"]
+    assert broken("class_name_with_parts", 140, lines=3) == ["class_name_", "with_parts"]
 
 
 def test_what_follows_a_tab_keeps_its_room():
     name = "a name that is far too long for one line"
-    lines = set_text(f"{name}\t62.3 %", [STYLE], 200, lines=2)
-    assert [line.flush_right for line in lines] == ["62.3 %", ""]
-    assert all(line.flush for line in lines)
-    assert STYLE.width(lines[0].text) + STYLE.width("62.3 %") < 200
+    lines = set_lines(f"{name}\t62.3 %", FACE, 200, lines=2)
+    assert [right for _, right in lines] == ["62.3 %", ""]
+    assert reach(lines[0][0], FACE) + reach("62.3 %", FACE) < 200
+    assert set_lines("name", FACE, 200, lines=2) == [("name", None)]
 
 
 def test_letters_that_the_font_lacks():
-    face = STYLE.face
-    assert readable("naïve café\u0301 Łódź — 3 × x", face) == "naive cafe Lodz - 3 x x"
-    assert readable("日本 ok", face) == "?? ok"
-    assert readable("a\x07b\u200bc\td\ud800", face) == "abc d"
-    assert readable("plain 100 % [a-z] ~ «»", face) == "plain 100 % [a-z] ~ «»"  # these are in the font
+    assert readable("naïve café\u0301 Łódź — 3 × x", FACE) == "naive cafe Lodz - 3 x x"
+    assert readable("日本 ok", FACE) == "?? ok"
+    assert readable("a\x07b\u200bc\td\ud800", FACE) == "abc d"
+    assert readable("plain 100 % [a-z] ~ «»", FACE) == "plain 100 % [a-z] ~ «»"  # these are in the font
 
 
 def test_a_font_of_ones_own(tmp_path):
