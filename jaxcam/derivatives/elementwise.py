@@ -34,6 +34,7 @@ import numpy as np
 from jax.extend.core import Var
 from jaxtyping import Array, Float
 
+from jaxcam.checks import check_integer
 from jaxcam.derivatives.directions import Arrays, Slope, along_basis, along_columns, backward, forward, jacobian_columns
 from jaxcam.derivatives.stages import Factors, factors
 from jaxcam.programs.program import Program, Stage, num_bytes, runs, straight_line
@@ -155,10 +156,7 @@ def _check(f: Any, a: Any, order: Any, method: Any, chunk_size: Any) -> None:
     if method not in ("auto", "factored", "jvp", "grad"):
         raise ValueError(f"method must be 'auto', 'factored', 'jvp' or 'grad', got {method!r}")
     for name, value in {"order": order, "chunk_size": 1 if chunk_size is None else chunk_size}.items():
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise TypeError(f"{name} must be an integer, got {value!r}")
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+        check_integer(name, value, low=1)
 
 
 def _check_stages(stages: Factors, method: str) -> None:

@@ -16,6 +16,7 @@ from jax import numpy as jnp
 from jaxtyping import Float
 from PIL import Image
 
+from jaxcam.checks import check_integer
 from jaxcam.images.picture import checked_picture, from_pillow, interpolation_filter, to_pillow
 from jaxcam.images.reading import read_picture
 
@@ -213,12 +214,8 @@ def _resized_shape(height: int, width: int, resize: int) -> tuple[int, int]:
 
 def _check_sizes(resize: object, crop: object) -> None:
     for name, size in (("resize", resize), ("crop", crop)):
-        if size is None:
-            continue
-        if isinstance(size, bool) or not isinstance(size, int):
-            raise TypeError(f"{name} must be an int (pixels) or None, got {size!r}")
-        if size < 1:
-            raise ValueError(f"{name} must be at least 1 pixel, got {size}; None leaves the picture as it is")
+        if size is not None:
+            check_integer(name, size, low=1, hint=": give pixels, or None to leave the picture as it is")
 
 
 def _checked_mean(mean: Any) -> Channels:

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Num
 
-from jaxcam.metrics.operands import checked_count, where_defined
+from jaxcam.checks import check_integer
+from jaxcam.metrics.operands import where_defined
 
 Box = Num[Array, "4"] | Num[np.ndarray, "4"]
 Boxes = Num[Array, "m 4"] | Num[np.ndarray, "m 4"]
@@ -53,7 +54,7 @@ def box_mask(boxes: Boxes, size: Sequence[int]) -> Bool[Array, "H W"]:
     _check(boxes)
     if len(size) != 2:
         raise ValueError(f"size must be (H, W), but has {len(size)} numbers")
-    height, width = (checked_count("size", each) for each in size)
+    height, width = (check_integer("size", each, low=1) for each in size)
     (corners,) = _in_floats(boxes)
     x0, y0, x1, y1 = (corners[:, i, None] for i in range(4))
     x, y = (jnp.arange(each, dtype=corners.dtype)[None] + 0.5 for each in (width, height))

@@ -6,7 +6,7 @@ Maps have any number of spatial axes, for one image.
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxcam.metrics.operands import Map, Values, check_floating, check_same_shape, together, where_defined, widest
+from jaxcam.metrics.operands import Map, Values, check_all_floating, check_same_shape, together, where_defined, widest
 
 
 def _correlation(a: Array, b: Array) -> Array:
@@ -55,7 +55,7 @@ def pearson(a: Map, b: Map) -> Float[Array, ""]:
 
         TypeError: not floating point.
     """
-    check_floating(a=a, b=b)
+    check_all_floating(a=a, b=b)
     check_same_shape(a=a, b=b)
     return _pearson(*together(a, b)).astype(widest(a, b))
 
@@ -66,7 +66,7 @@ def rank_correlation(a: Map, b: Map) -> Float[Array, ""]:
     Args, returns and errors as in `pearson`. Of a map and the one for a network with shuffled weights it is the sanity
     check of Adebayo et al. 2018.
     """
-    check_floating(a=a, b=b)
+    check_all_floating(a=a, b=b)
     check_same_shape(a=a, b=b)
     x, y = together(a, b)
     finite = jnp.isfinite(x).all() & jnp.isfinite(y).all()
@@ -91,7 +91,7 @@ def coherency(heatmap: Map, heatmap_of_e: Map) -> Float[Array, ""]:
     **Source**: Poppi et al. 2021, scaled to [0, 1] as in their released code (which counts an undefined one
     as 0).
     """
-    check_floating(heatmap=heatmap, heatmap_of_e=heatmap_of_e)
+    check_all_floating(heatmap=heatmap, heatmap_of_e=heatmap_of_e)
     check_same_shape(heatmap=heatmap, heatmap_of_e=heatmap_of_e)
     a, b = together(heatmap, heatmap_of_e)
     return ((1 + _pearson(a, b)) / 2).astype(widest(heatmap, heatmap_of_e))
@@ -102,7 +102,7 @@ def complexity(heatmap: Map) -> Float[Array, ""]:
 
     NaN where the heatmap is not finite. Raises as `sparsity`. **Source**: Poppi et al. 2021.
     """
-    check_floating(heatmap=heatmap)
+    check_all_floating(heatmap=heatmap)
     check_same_shape(heatmap=heatmap)
     (values,) = together(heatmap)
     return where_defined(jnp.isfinite(values).all(), jnp.abs(values).mean()).astype(heatmap.dtype)
@@ -125,7 +125,7 @@ def sparsity(heatmap: Map) -> Float[Array, ""]:
 
     **Source**: Gomez et al. 2022 (Metrics for saliency map evaluation of deep learning explanation methods).
     """
-    check_floating(heatmap=heatmap)
+    check_all_floating(heatmap=heatmap)
     check_same_shape(heatmap=heatmap)
     (values,) = together(heatmap)
     top = values.max()
@@ -152,7 +152,7 @@ def adcc(drop: Values, coherency: Values, complexity: Values) -> Float[Array, "*
 
     **Source**: Poppi et al. 2021.
     """
-    check_floating(drop=drop, coherency=coherency, complexity=complexity)
+    check_all_floating(drop=drop, coherency=coherency, complexity=complexity)
     check_same_shape(drop=drop, coherency=coherency, complexity=complexity)
     a, b, c = together(drop, coherency, complexity)
     terms = jnp.stack([b, 1 - c, 1 - a])

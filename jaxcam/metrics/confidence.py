@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxcam.metrics.operands import Values, check_floating, check_same_shape, together, where_defined, widest
+from jaxcam.metrics.operands import Values, check_all_floating, check_same_shape, together, where_defined, widest
 
 
 def _checked(**values: Values) -> tuple[Array, ...]:
-    check_floating(**values)
+    check_all_floating(**values)
     check_same_shape(**values)
     return together(*values.values())
 

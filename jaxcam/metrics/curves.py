@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxcam.checks import check_integer
 from jaxcam.metrics.operands import (
     Heatmap,
     Image,
-    check_floating,
+    check_all_floating,
     check_heatmap,
     check_image,
-    checked_count,
     together,
     where_defined,
 )
@@ -85,7 +85,7 @@ def area_under_curve(curve: Float[Array, " steps"] | Float[np.ndarray, " steps"]
 
         TypeError: not floating point.
     """
-    check_floating(curve=curve)
+    check_all_floating(curve=curve)
     if curve.ndim != 1 or curve.shape[0] < 2:
         raise ValueError(f"curve must be [num_steps + 1], two values at least, but came as {list(curve.shape)}")
     (values,) = together(curve)
@@ -105,7 +105,9 @@ def _curve(
             f"heatmap must be [H, W] of the image, {list(image.shape[:2])}, but came as {list(heatmap.shape)}: "
             "resize it to the image first"
         )
-    steps, batch = checked_count("num_steps", sizes[0]), checked_count("batch_size", sizes[1])
+    steps, batch = (
+        check_integer(name, size, low=1) for name, size in zip(("num_steps", "batch_size"), sizes, strict=True)
+    )
     values = jnp.asarray(heatmap)
     order = ranks(values)[..., None]
     # Integers: a share of the pixels in floats would be off by one pixel here and there.
@@ -120,7 +122,7 @@ def _check_curve(curve: Any, num_steps: int) -> None:
     if not hasattr(curve, "shape") or curve.shape != (num_steps + 1,):
         came = list(curve.shape[1:]) if hasattr(curve, "shape") else type(curve).__name__
         raise ValueError(f"f must return a scalar, the confidence in one class, but it returned {came}")
-    check_floating(**{"the value of f": curve})
+    check_all_floating(**{"the value of f": curve})
 
 
 def ranks(heatmap: Array) -> Array:

@@ -6,16 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
-from scipy import ndimage
 
+from jaxcam.checks import check_number
 from jaxcam.metrics.operands import (
     Heatmap,
     Mask,
-    check_floating,
+    check_all_floating,
     check_heatmap,
     check_mask,
     check_same_shape,
-    checked_number,
     together,
     where_defined,
 )
@@ -43,9 +42,7 @@ def localisation(heatmap: Heatmap, mask: Mask, *, delta: float = 0.0) -> Float[A
     """
     check_heatmap(heatmap)
     check_mask(mask, heatmap)
-    delta = checked_number("delta", delta)
-    if not 0 <= delta < 1:
-        raise ValueError(f"delta must be in [0, 1), as the heatmap, but is {delta}")
+    delta = check_number("delta", delta, low=0, below=1)
     (values,) = together(heatmap)
     inside = jnp.asarray(mask)
     above = values > delta
@@ -72,9 +69,7 @@ def iou(heatmap: Heatmap, mask: Mask, *, threshold: float = 0.5) -> Float[Array,
     """
     check_heatmap(heatmap)
     check_mask(mask, heatmap)
-    threshold = checked_number("threshold", threshold)
-    if not 0 <= threshold < 1:
-        raise ValueError(f"threshold must be a share of the maximum in [0, 1), but is {threshold}")
+    threshold = check_number("threshold", threshold, low=0, below=1)
     (values,) = together(heatmap)
     inside, top = jnp.asarray(mask), values.max()
     above = (values > threshold * top) & (top > 0)
@@ -104,7 +99,7 @@ def heatmap_box(heatmap: Heatmap, *, fraction: float = 0.15) -> Int[Array, "4"]:
     **Source**: Selvaraju et al. 2017 (Grad-CAM), section 4.1: 15 % of the maximum.
     """
     check_heatmap(heatmap)
-    share = _checked_fraction(fraction)
+    share = check_number("fraction", fraction, above=0, high=1)
     found = jax.ShapeDtypeStruct((4,), jnp.int32)
     # All maps of a batch come in one call.
     boxes = partial(_boxes, fraction=share)
@@ -113,18 +108,11 @@ def heatmap_box(heatmap: Heatmap, *, fraction: float = 0.15) -> Int[Array, "4"]:
 
 def heatmap_boxes_numpy(heatmaps: Float[np.ndarray, "... H W"], fraction: float) -> Int[np.ndarray, "... 4"]:
     """`heatmap_box` of many heatmaps, in NumPy: `[..., H, W] -> [..., 4]`, int32."""
-    check_floating(heatmaps=heatmaps)
+    check_all_floating(heatmaps=heatmaps)
     if heatmaps.ndim < 2:
         raise ValueError(f"heatmaps must be [..., H, W], but came as {list(heatmaps.shape)}")
     check_same_shape(heatmap=np.empty(heatmaps.shape[-2:], bool))
-    return _boxes(heatmaps, fraction=_checked_fraction(fraction))
-
-
-def _checked_fraction(fraction: float) -> float:
-    share = checked_number("fraction", fraction)
-    if not 0 < share <= 1:
-        raise ValueError(f"fraction must be a share of the maximum in (0, 1], but is {share}")
-    return share
+    return _boxes(heatmaps, fraction=check_number("fraction", fraction, above=0, high=1))
 
 
 def _boxes(heatmaps: Array | np.ndarray, *, fraction: float) -> np.ndarray:
@@ -141,6 +129,8 @@ def _box(heatmap: np.ndarray, fraction: float) -> tuple[int, int, int, int]:
     top = heatmap.max()
     if not np.isfinite(heatmap).all() or top <= 0:
         return 0, 0, 0, 0
+    from scipy import ndimage  # here, since it takes as long to import as all of jaxcam
+
     labels: np.ndarray = ndimage.label(heatmap >= heatmap.dtype.type(fraction) * top)[0]  # pyright: ignore[reportAssignmentType, reportIndexIssue]
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0  # the background

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxcam.checks import check_number
 from jaxcam.metrics.operands import (
     Heatmap,
     Image,
     check_heatmap,
     check_image,
-    checked_number,
     together,
 )
 
@@ -33,9 +33,7 @@ def blurred(image: Image, sigma: float) -> Float[Array, "H W d"]:
         TypeError: image is not floating point, or sigma not a number.
     """
     check_image(image)
-    sigma = checked_number("sigma", sigma)
-    if sigma <= 0:
-        raise ValueError(f"sigma must be a positive number of pixels, but is {sigma}")
+    sigma = check_number("sigma", sigma, above=0)
     (values,) = together(image)
     over_rows, over_columns = (jnp.asarray(_weights(n, sigma), values.dtype) for n in values.shape[:2])
     # Accelerators would multiply in fewer digits if they were not told.

@@ -1,12 +1,12 @@
 """What metrics take: the types, the checks of static facts, and one precision for all arrays of a call."""
 
-import math
-from numbers import Real
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
+
+from jaxcam.checks import check_floating
 
 Heatmap = Float[Array, "H W"] | Float[np.ndarray, "H W"]
 Mask = Bool[Array, "H W"] | Bool[np.ndarray, "H W"]
@@ -15,13 +15,10 @@ Values = Float[Array, "*n"] | Float[np.ndarray, "*n"]
 Image = Float[Array, "H W d"] | Float[np.ndarray, "H W d"]
 
 
-def check_floating(**arrays: Any) -> None:
+def check_all_floating(**arrays: Any) -> None:
     """That all are floating point arrays."""
     for name, value in arrays.items():
-        if not (hasattr(value, "shape") and hasattr(value, "dtype")):
-            raise TypeError(f"{name} must be a floating point array, not {type(value).__name__}: use jnp.asarray")
-        if not jnp.issubdtype(value.dtype, jnp.floating):
-            raise TypeError(f"{name} must be floating point, but its dtype is {value.dtype}: convert it first")
+        check_floating(name, value)
 
 
 def check_same_shape(**arrays: Any) -> None:
@@ -38,7 +35,7 @@ def check_same_shape(**arrays: Any) -> None:
 
 def check_heatmap(heatmap: Any) -> None:
     """That it is one floating point map `[H, W]`."""
-    check_floating(heatmap=heatmap)
+    check_all_floating(heatmap=heatmap)
     if heatmap.ndim != 2:
         raise ValueError(
             f"heatmap must be [H, W], of one picture, but came as {list(heatmap.shape)}: jax.vmap goes over batches"
@@ -56,30 +53,12 @@ def check_mask(mask: Any, heatmap: Any) -> None:
 
 def check_image(image: Any, **others: Any) -> None:
     """That all are floating point `[H, W, d]` of one shape."""
-    check_floating(image=image, **others)
+    check_all_floating(image=image, **others)
     if image.ndim != 3:
         raise ValueError(
             f"image must be [H, W, d], one picture, but came as {list(image.shape)}: jax.vmap goes over batches"
         )
     check_same_shape(image=image, **others)
-
-
-def checked_number(name: str, value: Any) -> float:
-    """A finite Python number: it decides what is compiled."""
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number, not {type(value).__name__}: it is static under jit and vmap")
-    if not math.isfinite(value):
-        raise ValueError(f"{name} must be finite, but is {value}")
-    return float(value)
-
-
-def checked_count(name: str, value: Any) -> int:
-    """A Python integer from 1 on."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name} must be an integer, not {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, but is {value}")
-    return int(value)
 
 
 def widest(*arrays: Any) -> jnp.dtype:

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from jaxcam.metrics.operands import Heatmap, Mask, check_heatmap, check_mask, checked_number, together, where_defined
+from jaxcam.checks import check_number
+from jaxcam.metrics.operands import Heatmap, Mask, check_heatmap, check_mask, together, where_defined
 
 
 def pointing_game(heatmap: Heatmap, mask: Mask, *, tolerance: float = 15.0) -> Float[Array, ""]:
@@ -34,9 +35,7 @@ def pointing_game(heatmap: Heatmap, mask: Mask, *, tolerance: float = 15.0) -> F
     """
     check_heatmap(heatmap)
     check_mask(mask, heatmap)
-    radius = checked_number("tolerance", tolerance)
-    if radius < 0:
-        raise ValueError(f"tolerance must be a number of pixels from 0 on, but is {radius}")
+    radius = check_number("tolerance", tolerance, low=0)
     (values,) = together(heatmap)
     inside = jnp.asarray(mask)
     is_top = values == values.max()

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from jaxcam.checks import check_integer
 from jaxcam.images.preprocessing import Preprocessing
 from jaxcam.models.architecture import Architecture, N, Options, Weights
 from jaxcam.models.loading import timm_config as _timm_config
@@ -87,10 +88,8 @@ def _dtype(options: Options) -> DTypeLike | None:
 
 def _num_classes(options: Options) -> int | None:
     count, names = options.get("num_classes"), options.get("class_names")
-    if count is not None and (isinstance(count, bool) or not isinstance(count, int)):
-        raise TypeError(f"num_classes must be an int or None, but is {count!r}")
-    if count is not None and count < 1:
-        raise ValueError(f"num_classes must be at least 1, but is {count}")
+    if count is not None:
+        check_integer("num_classes", count, low=1)
     if names is not None and isinstance(names, str):
         raise TypeError(f"class_names must be a sequence of names, but is one str: {names!r}")
     if count is not None and names is not None and len(names) != count:

@@ -15,6 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxcam import maps, scenes
+from jaxcam.checks import check_integer
 from jaxcam.models.mini import mini_resnet, mini_vgg
 from jaxcam.models.network import Network
 from jaxcam.progress import progress
@@ -55,9 +56,7 @@ def train(name: str, *, seed: int = 0, num_steps: int | None = None) -> Network:
     if name not in RECIPES:
         raise ValueError(f"name={name!r} is not one of {', '.join(map(repr, RECIPES))}")
     recipe = RECIPES[name]
-    steps = recipe.num_steps if num_steps is None else num_steps
-    if steps < 1:
-        raise ValueError(f"num_steps must be at least 1, but is {steps}")
+    steps = check_integer("num_steps", recipe.num_steps if num_steps is None else num_steps, low=1)
     model = recipe.create(None, seed=seed)
     model.train()
     schedule = optax.warmup_cosine_decay_schedule(0.0, recipe.learning_rate, min(100, steps // 2), steps)

@@ -7,6 +7,7 @@ from jax.core import Tracer
 from jaxtyping import Float
 from PIL import Image
 
+from jaxcam.checks import check_number
 from jaxcam.images.picture import to_pillow
 
 
@@ -34,10 +35,7 @@ def gradient_picture(
             (0, 100].
     """
     values = _checked(gradient)
-    if isinstance(percentile, bool) or not isinstance(percentile, int | float):
-        raise TypeError(f"percentile must be a number above 0, up to 100, not {percentile!r}")
-    if not 0 < percentile <= 100:
-        raise ValueError(f"percentile must be above 0 and at most 100, not {percentile}")
+    check_number("percentile", percentile, above=0, high=100)
     magnitude = np.abs(values)
     largest = magnitude.max()
     if largest == 0:

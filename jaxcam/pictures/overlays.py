@@ -10,6 +10,7 @@ from jax import Array
 from jaxtyping import Float
 from PIL import Image
 
+from jaxcam.checks import check_number
 from jaxcam.images.picture import checked_heat, checked_picture, to_pillow
 from jaxcam.pictures.colours import colour_map
 
@@ -56,7 +57,9 @@ def overlay(
             f"heatmap must have the proportions of the image {[height, width]}, but came as {[h, w]}: lay it over "
             "what the network saw, model.preprocessing.view(image)"
         )
-    opacity = np.float32(_checked_alpha(alpha)) * (heat[:, :, np.newaxis] if weighted else np.float32(1))
+    opacity = np.float32(check_number("alpha", alpha, low=0, high=1)) * (
+        heat[:, :, np.newaxis] if weighted else np.float32(1)
+    )
     return to_pillow((1 - opacity) * picture + opacity * colour_map(heat, name=colormap))
 
 
@@ -66,11 +69,3 @@ def _resized(heat: Float[np.ndarray, "h w"], height: int, width: int) -> Float[n
     # In floating point (Pillow's mode F), with pixel centres at half-integers, as jax.image.resize has them.
     smooth = Image.fromarray(heat).resize((width, height), Image.Resampling.BILINEAR)
     return np.clip(np.asarray(smooth), 0, 1)
-
-
-def _checked_alpha(alpha: object) -> float:
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float | np.floating):
-        raise TypeError(f"alpha must be a number from 0 to 1, got {alpha!r}")
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha must lie in [0, 1], got {alpha}; 0 is only the image, 1 only the heatmap")
-    return float(alpha)

@@ -2,17 +2,16 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, Literal, overload
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
+from jaxcam.checks import check_integer
 from jaxcam.datasets.examples import Example
-from jaxcam.scenes.accepted import checked_int, checked_key, checked_num, checked_size
-from jaxcam.scenes.drawing import CHUNK, draw_chunks, pair_contents, scene_contents
+from jaxcam.scenes.accepted import MAX_SIZE, MIN_SIZE, checked_int, checked_key
+from jaxcam.scenes.drawing import CHUNK, contents_at, draw_chunks, pair_contents, scene_contents
 from jaxcam.scenes.parts import MAX_INSTANCES
 from jaxcam.version import __version__
 
@@ -45,11 +44,10 @@ class Dataset:
     _numbers: range | None = field(default=None, kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
-        checked_num(self.num)
-        checked_size(self.size)
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
-            raise TypeError(f"seed must be an int, to be stored with the results; got {type(self.seed).__name__}")
-        checked_key(self.seed, "seed")
+        check_integer("num", self.num, low=1)
+        check_integer("size", self.size, low=MIN_SIZE, high=MAX_SIZE)
+        # No key: the seed is stored with the results.
+        object.__setattr__(self, "seed", check_integer("seed", self.seed, low=0, high=2**32 - 1))
         if self.kind not in ("scene", "pair"):
             raise ValueError(f'kind must be "scene" or "pair"; got {self.kind!r}')
         if self.kind == "pair" and self.num_instances is not None:
@@ -94,8 +92,7 @@ class Dataset:
                 size=self.size,
                 _numbers=self._scenes[index],
             )
-        if isinstance(index, bool) or not isinstance(index, int | np.integer):
-            raise TypeError(f"a Dataset is indexed by an int or a slice, got {type(index).__name__}")
+        check_integer("the index of a Dataset", index, hint=": index it by an integer or a slice")
         if not -len(self) <= index < len(self):
             raise IndexError(f"the Dataset has {len(self)} scenes, there is no scene {index}")
         return self._example(self._scenes[int(index)])
@@ -127,18 +124,8 @@ def chunk_length(size: int) -> int:
 @lru_cache(maxsize=4)
 def _chunk(kind: str, seed: int, num_instances: int | None, size: int, chunk: int) -> tuple[np.ndarray, ...]:
     length = chunk_length(size)
+    index = np.arange(chunk * length, (chunk + 1) * length, dtype=np.uint32)
     given = None if num_instances is None else jnp.asarray(num_instances, jnp.int32)
-    first = jnp.asarray(chunk * length, jnp.uint32)
-    contents = _contents(checked_key(seed), first, given, kind=kind, length=length)
+    one, asked = (pair_contents, (None,)) if kind == "pair" else (scene_contents, (None, given))
+    contents = contents_at(jnp.asarray(index), checked_key(seed), asked, one=one)
     return tuple(np.asarray(leaf) for leaf in draw_chunks(contents, size, length))
-
-
-@partial(jax.jit, static_argnames=("kind", "length"))
-def _contents(key: Array, first: Array, num_instances: Array | None, *, kind: str, length: int) -> Any:
-    def one(index: Array) -> Any:
-        own = jax.random.fold_in(key, index)
-        if kind == "pair":
-            return pair_contents(own, None)
-        return scene_contents(own, None, num_instances)
-
-    return jax.vmap(one)(first + jnp.arange(length, dtype=jnp.uint32))

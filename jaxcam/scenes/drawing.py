@@ -10,6 +10,7 @@ pixels may cost a little); the rest may be hidden behind other instances and bar
 Clutter in the background (sticks, dots, arcs) is thin and small, and never one of the classes.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -17,7 +18,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
-from jaxcam.scenes.accepted import checked_classes, checked_int, checked_key, checked_num, checked_size
+from jaxcam.checks import check_integer
+from jaxcam.scenes.accepted import MAX_SIZE, MIN_SIZE, checked_classes, checked_int, checked_key
 from jaxcam.scenes.figures import CLASS_NAMES
 from jaxcam.scenes.layout import layout
 from jaxcam.scenes.paint import paint, tight_boxes
@@ -78,6 +80,14 @@ def pair_contents(key: Array, classes: Array | None) -> _Contents:
     return _Contents(layout_key, jnp.repeat(classes, 2), present)
 
 
+@partial(jax.jit, static_argnames="one")
+def contents_at(
+    index: Array, key: Array, given: tuple[Array | None, ...], *, one: Callable[..., _Contents]
+) -> _Contents:
+    """What the scenes of the keys fold_in(key, index) show: by `one`, `scene_contents` or `pair_contents`."""
+    return jax.vmap(lambda i: one(jax.random.fold_in(key, i), *given))(index)
+
+
 # The expensive programs know only the contents, so that scenes and pairs of one size compile once.
 @partial(jax.jit, static_argnames="size")
 def _draw(contents: _Contents, size: int) -> Scene:
@@ -121,7 +131,7 @@ def scene(
         TypeError: an argument is of the wrong kind.
         ValueError: size, class_idx or num_instances is out of range.
     """
-    checked_size(size)
+    check_integer("size", size, low=MIN_SIZE, high=MAX_SIZE)
     class_idx = checked_int(class_idx, "class_idx", 0, len(CLASS_NAMES) - 1)
     num_instances = checked_int(num_instances, "num_instances", 1, MAX_INSTANCES)
     return _draw(scene_contents(checked_key(key), class_idx, num_instances), int(size))
@@ -149,7 +159,7 @@ def pair(
         TypeError: an argument is of the wrong kind.
         ValueError: size or a class is out of range, or the two classes are the same.
     """
-    checked_size(size)
+    check_integer("size", size, low=MIN_SIZE, high=MAX_SIZE)
     return _draw(pair_contents(checked_key(key), checked_classes(classes)), int(size))
 
 
@@ -185,8 +195,8 @@ def batch(
         TypeError: an argument is of the wrong kind.
         ValueError: an argument is out of range, or belongs to the other kind.
     """
-    checked_size(size)
-    checked_num(num)
+    check_integer("size", size, low=MIN_SIZE, high=MAX_SIZE)
+    check_integer("num", num, low=1)
     key = checked_key(seed_or_key, "seed_or_key")
     if kind == "scene":
         if classes is not None:
@@ -207,6 +217,5 @@ def batch(
     # The chunk never depends on num: another chunk would round differently.
     chunk = max(1, CHUNK * 64 * 64 // size**2)
     index = jnp.arange(-(-num // chunk) * chunk, dtype=jnp.uint32)
-    contents = jax.vmap(lambda i: one(jax.random.fold_in(key, i), *given))(index)
-    drawn = draw_chunks(contents, int(size), chunk)
+    drawn = draw_chunks(contents_at(index, key, given, one=one), int(size), chunk)
     return jax.tree.map(lambda leaf: leaf[:num], drawn)

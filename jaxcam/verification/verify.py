@@ -12,6 +12,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from jaxcam import scores
+from jaxcam.checks import check_integer
 from jaxcam.types import Head
 from jaxcam.verification import equations, sections
 from jaxcam.verification import problem as problems
@@ -157,7 +158,4 @@ def _check(activations: object, class_idx: object, num_sampled: object, seed: ob
     if not np.isfinite(values.astype(np.float64)).all():
         raise ValueError("activations must be finite, but have NaN or infinity among them")
     for name, value, lowest in (("num_sampled", num_sampled, 1), ("seed", seed, 0)):
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{name} must be an integer, not {value!r}")
-        if value < lowest:
-            raise ValueError(f"{name} must be at least {lowest}, but is {value}")
+        check_integer(name, value, low=lowest)

@@ -451,11 +451,11 @@ def test_while_loops_are_followed_forwards():
         (jnp.sum, jnp.ones((3, 0)), {}, ValueError, r"at least one element, got shape \(3, 0\)"),
         (jnp.sum, jnp.ones(2), {"method": "taylor"}, ValueError, "method must be .*'jvp'.* got 'taylor'"),
         (jnp.sum, jnp.ones(2), {"method": None}, ValueError, "method must be .* got None"),
-        (jnp.sum, jnp.ones(2), {"order": 0}, ValueError, "order must be at least 1, got 0"),
-        (jnp.sum, jnp.ones(2), {"order": 2.0}, TypeError, "order must be an integer, got 2.0"),
-        (jnp.sum, jnp.ones(2), {"order": True}, TypeError, "order must be an integer, got True"),
-        (jnp.sum, jnp.ones(2), {"chunk_size": 0}, ValueError, "chunk_size must be at least 1, got 0"),
-        (jnp.sum, jnp.ones(2), {"chunk_size": 0.5}, TypeError, "chunk_size must be an integer, got 0.5"),
+        (jnp.sum, jnp.ones(2), {"order": 0}, ValueError, "order .* 1 .* 0"),
+        (jnp.sum, jnp.ones(2), {"order": 2.0}, TypeError, "order .* 2.0"),
+        (jnp.sum, jnp.ones(2), {"order": True}, TypeError, "order .* True"),
+        (jnp.sum, jnp.ones(2), {"chunk_size": 0}, ValueError, "chunk_size .* 1 .* 0"),
+        (jnp.sum, jnp.ones(2), {"chunk_size": 0.5}, TypeError, "chunk_size .* 0.5"),
     ],
 )
 def test_bad_input(f, a, options, error, message):

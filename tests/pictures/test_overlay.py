@@ -156,9 +156,9 @@ def test_jax_arrays_of_any_precision_are_drawn():
         ({"heatmap": HEAT[:, :0]}, ValueError, "heatmap is empty"),
         ({"heatmap": HEAT > 0}, TypeError, "heatmap must be floating point.*got bool"),
         ({"heatmap": HEAT.tolist()}, TypeError, "got list"),
-        ({"alpha": 1.5}, ValueError, r"alpha must lie in \[0, 1\], got 1.5"),
-        ({"alpha": np.nan}, ValueError, "alpha must lie in"),
-        ({"alpha": "half"}, TypeError, "alpha must be a number"),
+        ({"alpha": 1.5}, ValueError, "alpha .* 1 .* 1.5"),
+        ({"alpha": np.nan}, ValueError, "alpha .* nan"),
+        ({"alpha": "half"}, TypeError, "alpha .* 'half'"),
         ({"colormap": "jet"}, ValueError, "must be one of viridis, inferno, magma, turbo, gray, got 'jet'"),
     ],
 )

@@ -522,9 +522,9 @@ def test_documented_errors():
         check(head, a.at[0, 0, 0].set(jnp.nan), 0)
     with pytest.raises(TypeError, match="activations must be concrete: verify gives a report"):
         jax.jit(lambda x: check(head, x, 0))(a)
-    with pytest.raises(ValueError, match="num_sampled must be at least 1, but is 0"):
+    with pytest.raises(ValueError, match=r"num_sampled .* 1 .* 0"):
         check(head, a, 0, num_sampled=0)
-    with pytest.raises(TypeError, match=r"seed must be an integer, not 0\.5"):
+    with pytest.raises(TypeError, match=r"seed .* 0\.5"):
         check(head, a, 0, seed=0.5)
     with pytest.raises(ValueError, match="the score is not finite at these activations"):
         check(lambda x: jnp.log(x[0, 0] * 0) * x[0, 0], a, 0)
