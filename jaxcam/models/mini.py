@@ -1,8 +1,9 @@
 """The embedded networks: small, really trained on `jaxcam.scenes`, and as different as the methods need.
 
 `mini_vgg` ends in fully connected layers, so that CAM does not apply and Grad-CAM and Grad-CAM++ differ; `mini_resnet`
-ends in global average pooling, so that CAM applies and equals Grad-CAM up to a factor. Both see 64 x 64 pixels with a
-16 x 16 grid of activations. `python -m jaxcam train` makes their weights again (see `jaxcam.models.train`).
+ends in global average pooling, so that CAM applies and equals Grad-CAM up to a factor. Both see 64 x 64 pixels; the
+last convolutions have grids of 8 x 8 and 16 x 16 positions. `python -m jaxcam train` makes their weights again (see
+`jaxcam.models.train`).
 """
 
 from importlib.resources import as_file, files
@@ -26,7 +27,7 @@ EMBEDDED = "embedded"
 
 
 class MiniVGG(Network):
-    """Four convolutions, max-pooling, two hidden fully connected layers: 0.34 million parameters."""
+    """Six convolutions, max-pooling, two hidden fully connected layers: 0.34 million parameters."""
 
     default_layer = "relu6"
     smallest_image = 16
@@ -69,7 +70,7 @@ class Block(nnx.Module):
 
 
 class MiniResNet(Network):
-    """Three residual blocks, global average pooling and one linear layer: 0.11 million parameters."""
+    """Three residual blocks, global average pooling and one linear layer: 0.08 million parameters."""
 
     default_layer = "layer3"
     smallest_image = 4

@@ -1,1 +1,5 @@
-"""Loading: where weights come from (files, folders, Hugging Face repos), and whose checkpoint it is."""
+"""Loading: where weights come from, and whose checkpoint it is.
+
+Files, folders and Hugging Face repos -> tensors by torchvision's keys (`checkpoint`, `hub`), preprocessing and class
+names of a timm config.json (`timm_config`), and the architecture that most tensors fit (`recognise`).
+"""
