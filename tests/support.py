@@ -18,6 +18,26 @@ def normal(seed: int, *shape: int, dtype=np.float64) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
 
 
+def network(create, *, seed: int = 0, dtype=np.float32, **options):
+    """A network as `create(None)` makes one, with parameters and batch-norm statistics that do something.
+
+    Traced only: each initialiser of a kernel of another shape would be a program of its own.
+    """
+    from flax import nnx
+
+    structure, state = nnx.split(nnx.eval_shape(lambda: create(None, **options)))
+    random = np.random.default_rng(seed)
+    for path, leaf in nnx.to_flat_state(state):
+        if path[-1] == "kernel":
+            values = random.normal(size=leaf.shape) * (2 / np.prod(leaf.shape[:-1])) ** 0.5
+        elif path[-1] in ("scale", "var"):
+            values = random.uniform(0.5, 1.5, leaf.shape)
+        else:
+            values = random.normal(size=leaf.shape) / 5
+        leaf.set_value(jnp.asarray(values, dtype))
+    return nnx.merge(structure, state)
+
+
 def relu_head(spatial: tuple[int, ...], k: int, c: int, *, seed: int = 0, width: int = 7):
     """Flatten, a hidden ReLU layer, logits: piecewise linear, with a gradient that differs at every position."""
     size = int(np.prod(spatial)) * k

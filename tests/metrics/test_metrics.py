@@ -1,5 +1,6 @@
 """Metrics of confidences, of maps alone and of pictures behind masks: by hand, by plain loops, and by SciPy."""
 
+import functools
 import inspect
 import math
 
@@ -19,13 +20,19 @@ NAN, INF = math.nan, math.inf
 
 
 def array(*values, dtype=np.float64):
-    return jnp.asarray(values, dtype)
+    return np.asarray(values, dtype)
 
 
 def heatmaps(seed, *shape):
     """In [0, 1], with a maximum of 1 and some zeros."""
     raw = np.maximum(np.random.default_rng(seed).normal(size=shape), 0)
-    return jnp.asarray(raw / raw.max((-2, -1), keepdims=True))
+    return raw / raw.max((-2, -1), keepdims=True)
+
+
+@functools.cache
+def compiled(f, **options):
+    """In one piece: operation by operation, each would be a program of its own."""
+    return jax.jit(functools.partial(f, **options))
 
 
 # --- Confidences -----------------------------------------------------------------------------------------------------
@@ -86,15 +93,23 @@ def test_data_set_figures_are_the_loops(rows):
     drops = [max(0, y - a) / y for y, a in pairs if y > 0]
     falls, rises = [max(0, y - a) for y, a in pairs], [a > y for y, a in pairs]
     percent = lambda values: 100 * sum(values) / len(values) if values else NAN
-    y, a, b = (array(*column) for column in zip(*rows, strict=True))
-    np.testing.assert_allclose(metrics.win(a, b, y), percent(wins))
-    np.testing.assert_allclose(metrics.ties(a, b, y), percent(equal))
-    np.testing.assert_allclose(metrics.average_drop(y, a), percent(drops), rtol=1e-12)
-    np.testing.assert_allclose(metrics.drop_in_deletion(y, a), percent(drops), rtol=1e-12)
-    np.testing.assert_allclose(metrics.absolute_drop(y, a), percent(falls), rtol=1e-12)
-    np.testing.assert_allclose(metrics.increase_in_confidence(y, a), percent(rises))
-    both = float(metrics.win(a, b, y)) + float(metrics.win(b, a, y)) + float(metrics.ties(a, b, y))
-    np.testing.assert_allclose(both, 100 if wins else NAN)
+    # Filled up with what does not count: one shape, one program.
+    y, a, b = (array(*column) for column in zip(*rows, *(12 - len(rows)) * [(NAN, NAN, NAN)], strict=True))
+    found = {name: float(value) for name, value in of_a_data_set(y, a, b).items()}
+    np.testing.assert_allclose(found["win"], percent(wins))
+    np.testing.assert_allclose(found["ties"], percent(equal))
+    np.testing.assert_allclose(found["average_drop"], percent(drops), rtol=1e-12)
+    np.testing.assert_allclose(found["drop_in_deletion"], percent(drops), rtol=1e-12)
+    np.testing.assert_allclose(found["absolute_drop"], percent(falls), rtol=1e-12)
+    np.testing.assert_allclose(found["increase_in_confidence"], percent(rises))
+    np.testing.assert_allclose(found["win"] + found["defeat"] + found["ties"], 100 if wins else NAN)
+
+
+@jax.jit
+def of_a_data_set(y, a, b):
+    drops = ("average_drop", "drop_in_deletion", "absolute_drop", "increase_in_confidence")
+    comparisons = {"win": metrics.win(a, b, y), "defeat": metrics.win(b, a, y), "ties": metrics.ties(a, b, y)}
+    return comparisons | {name: getattr(metrics, name)(y, a) for name in drops}
 
 
 @pytest.mark.parametrize("name", ["average_drop", "absolute_drop", "increase_in_confidence", "drop_in_deletion"])
@@ -142,32 +157,33 @@ def test_correlations_are_those_of_scipy(seed):
     tied = np.round(2 * a), np.round(2 * b)
     for x, y in ((a, b), tied, (np.maximum(a, 0), np.maximum(b, 0)), (tied[0], b)):
         flat = x.ravel(), y.ravel()
-        np.testing.assert_allclose(metrics.pearson(x, y), stats.pearsonr(*flat).statistic, rtol=1e-12)
-        np.testing.assert_allclose(metrics.rank_correlation(x, y), stats.spearmanr(*flat).statistic, rtol=1e-12)
-        np.testing.assert_allclose(metrics.coherency(x, y), (1 + stats.pearsonr(*flat).statistic) / 2, rtol=1e-12)
+        pearson, spearman = stats.pearsonr(*flat).statistic, stats.spearmanr(*flat).statistic
+        np.testing.assert_allclose(compiled(metrics.pearson)(x, y), pearson, rtol=1e-12)
+        np.testing.assert_allclose(compiled(metrics.rank_correlation)(x, y), spearman, rtol=1e-12)
+        np.testing.assert_allclose(compiled(metrics.coherency)(x, y), (1 + pearson) / 2, rtol=1e-12)
         # Single precision keeps the exact ranks.
-        single = [jnp.asarray(each, jnp.float32) for each in (x, y)]
-        np.testing.assert_allclose(metrics.rank_correlation(*single), stats.spearmanr(*flat).statistic, atol=1e-6)
+        single = [np.asarray(each, np.float32) for each in (x, y)]
+        np.testing.assert_allclose(compiled(metrics.rank_correlation)(*single), spearman, atol=1e-6)
 
 
 def test_a_constant_map_has_no_correlation():
-    varied = normal(0, 5, 7)
+    varied = np.asarray(normal(0, 5, 7))
     # 0.1 has no exact mean in either precision: its deviations are rounding errors, of which nothing may be made.
     for dtype in (np.float32, np.float64):
         for value in (0.0, 0.1, 1.0):
-            flat = jnp.full((5, 7), value, dtype)
-            for f in (metrics.pearson, metrics.rank_correlation, metrics.coherency):
+            flat = np.full((5, 7), value, dtype)
+            for f in map(compiled, (metrics.pearson, metrics.rank_correlation, metrics.coherency)):
                 assert np.isnan(f(flat, varied.astype(dtype)))
                 assert np.isnan(f(varied.astype(dtype), flat))
                 assert not np.isnan(f(varied, varied))
 
 
 def test_correlations_do_not_overflow_or_underflow():
-    a, b = normal(0, 9), normal(1, 9)
-    expected = stats.pearsonr(a, b).statistic
+    a, b = np.asarray(normal(0, 9)), np.asarray(normal(1, 9))
+    expected, pearson = stats.pearsonr(a, b).statistic, compiled(metrics.pearson)
     for scale in (1e-300, 1e300):
-        np.testing.assert_allclose(metrics.pearson(scale * a, b), expected, rtol=1e-9)
-        np.testing.assert_allclose(metrics.pearson(a, scale * b), expected, rtol=1e-9)
+        np.testing.assert_allclose(pearson(scale * a, b), expected, rtol=1e-9)
+        np.testing.assert_allclose(pearson(a, scale * b), expected, rtol=1e-9)
 
 
 # --- Shape of a map --------------------------------------------------------------------------------------------------
@@ -214,7 +230,7 @@ def test_blurred_is_the_gaussian_of_scipy(size, sigma):
     image = normal(3, *size, 2)
     radius = math.ceil(3 * sigma)
     expected = ndimage.gaussian_filter(image, (sigma, sigma, 0), mode="nearest", radius=(radius, radius, 0))
-    np.testing.assert_allclose(metrics.blurred(image, sigma), expected, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(compiled(metrics.blurred, sigma=sigma)(image), expected, rtol=1e-12, atol=1e-14)
 
 
 def test_blurred_by_hand():
@@ -268,20 +284,25 @@ def test_area_under_a_curve_by_hand():
 @pytest.mark.parametrize("num_steps", [1, 7, 32])
 def test_curves_are_the_loop(num_steps, batch_size):
     image, baseline = normal(0, 5, 6, 3), normal(1, 5, 6, 3)
-    heatmap = jnp.round(4 * heatmaps(2, 5, 6)) / 4  # many ties
-    weights = normal(3, 5, 6, 3)
+    heatmap = np.round(4 * heatmaps(2, 5, 6)) / 4  # many ties
+    weights = np.asarray(normal(3, 5, 6, 3))
     f = lambda x: jax.nn.sigmoid((x * weights).sum())
+    sigmoid = lambda x: 1 / (1 + np.exp(-(x * weights).sum()))
     order = sorted(((i, j) for i in range(5) for j in range(6)), key=lambda p: -float(heatmap[p]))
     deleted, inserted = [], []
     for s in range(num_steps + 1):
         without, shown = np.array(image), np.array(baseline)
         for p in order[: math.floor(30 * s / num_steps + 1e-9)]:
             without[p], shown[p] = baseline[p], image[p]
-        deleted.append(float(f(without)))
-        inserted.append(float(f(shown)))
+        deleted.append(sigmoid(without))
+        inserted.append(sigmoid(shown))
     options = {"baseline": baseline, "num_steps": num_steps, "batch_size": batch_size}
-    np.testing.assert_allclose(metrics.deletion_curve(f, image, heatmap, **options), deleted, rtol=1e-9)
-    np.testing.assert_allclose(metrics.insertion_curve(f, image, heatmap, **options), inserted, rtol=1e-9)
+
+    @jax.jit
+    def curves(image, heatmap):
+        return [curve(f, image, heatmap, **options) for curve in (metrics.deletion_curve, metrics.insertion_curve)]
+
+    np.testing.assert_allclose(curves(image, heatmap), [deleted, inserted], rtol=1e-9)
 
 
 def test_the_memory_of_a_curve_is_bounded():
@@ -319,9 +340,9 @@ def of_confidence(f):
     return lambda image, heatmap: f(lambda x: jnp.tanh(x.sum()), image, heatmap, baseline=0 * image, num_steps=5)
 
 
-IMAGES = normal(7, 3, 6, 5, 2)
+IMAGES = np.asarray(normal(7, 3, 6, 5, 2))
 MAPS, OTHERS = heatmaps(8, 3, 6, 5), heatmaps(9, 3, 6, 5)
-ROWS = jnp.abs(normal(10, 3, 3, 4)) / 4
+ROWS = np.abs(np.asarray(normal(10, 3, 3, 4))) / 4
 ALL = {
     "relative_drop": (metrics.relative_drop, ROWS[0], ROWS[1]),
     "average_drop": (metrics.average_drop, ROWS[0], ROWS[1]),
@@ -347,26 +368,34 @@ ALL = {
 @pytest.mark.parametrize("name", ALL)
 def test_jit_is_eager_and_vmap_the_loop(name):
     f, *arguments = ALL[name]
-    loop = np.stack([np.asarray(f(*(each[i] for each in arguments))) for i in range(3)])
-    np.testing.assert_allclose(jax.vmap(f)(*arguments), loop, rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(jax.jit(jax.vmap(f))(*arguments), loop, rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(jax.jit(f)(*(each[0] for each in arguments)), loop[0], rtol=1e-9, atol=1e-12)
+
+    @jax.jit
+    def both(*arguments):
+        loop = [f(*(each[i] for each in arguments)) for i in range(3)]
+        return jax.vmap(f)(*arguments), jnp.stack(loop)
+
+    batch, loop = map(np.asarray, both(*arguments))
+    np.testing.assert_allclose(batch, loop, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(f(*(each[1] for each in arguments)), loop[1], rtol=1e-9, atol=1e-12)
     assert not np.isnan(loop).any()
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_the_type_is_kept(name):
     f, *arguments = ALL[name]
-    for dtype, tolerance in ((jnp.float32, 1e-5), (jnp.bfloat16, 0.05)):
-        narrow = [each[0].astype(dtype) for each in arguments]
-        found = f(*narrow)
-        assert found.dtype == dtype
+    single, half = ([each[0].astype(dtype) for each in arguments] for dtype in (np.float32, jnp.bfloat16))
+
+    @jax.jit
+    def outputs(single, half):
         # Of the same numbers as the narrow type has them, so that only the metric's own rounding is left.
-        expected = np.asarray(f(*(each.astype(jnp.float64) for each in narrow)))
-        np.testing.assert_allclose(found.astype(jnp.float64), expected, rtol=tolerance, atol=tolerance)
-    # NumPy's arrays are as good; of two types the wider one is the result's.
-    plain = [np.asarray(each[0], np.float32) for each in arguments]
-    mixed = f(plain[0].astype(np.float64), *plain[1:])
+        exact = [f(*(each.astype(jnp.float64) for each in narrow)) for narrow in (single, half)]
+        return [f(*single), f(*half)], exact, f(single[0].astype(jnp.float64), *single[1:])
+
+    found, exact, mixed = outputs(single, half)
+    for own, expected, dtype, tolerance in zip(found, exact, (jnp.float32, jnp.bfloat16), (1e-5, 0.05), strict=True):
+        assert own.dtype == dtype
+        np.testing.assert_allclose(np.float64(own), expected, rtol=tolerance, atol=tolerance)
+    # Of two types the wider one is the result's.
     assert mixed.dtype == jnp.float64
 
 
@@ -377,7 +406,8 @@ MAP_ONLY = ["pearson", "rank_correlation", "coherency", "sparsity"]
 @pytest.mark.parametrize("scale", [1e-200, 0.37, 2.0, 4e307])
 def test_a_positive_factor_changes_nothing(name, scale):
     f, *arguments = ALL[name]
-    first, *rest = (each[0] for each in arguments)
+    f = compiled(f)
+    first, *rest = (np.asarray(each[0]) for each in arguments)
     np.testing.assert_allclose(f(scale * first, *rest), f(first, *rest), rtol=1e-9)
 
 
@@ -386,9 +416,9 @@ def test_a_positive_factor_changes_nothing(name, scale):
 def test_a_map_that_is_not_finite_gives_nan(name, bad):
     f, *arguments = ALL[name]
     for position in range(len(arguments)):
-        maps = [each[0] for each in arguments]
-        maps[position] = maps[position].at[1, 2].set(bad)
-        assert np.isnan(f(*maps))
+        maps = [np.array(each[0]) for each in arguments]
+        maps[position][1, 2] = bad
+        assert np.isnan(compiled(f)(*maps))
 
 
 # --- Bad input -------------------------------------------------------------------------------------------------------
@@ -414,47 +444,47 @@ def curve_of(f=jnp.sum, image=IMAGE, heatmap=GOOD, **options):
                     r"o must have the shape of y, \[2\]",
                 ),
                 (lambda name=name: getattr(metrics, name)(NONE, NONE), ValueError, "y is empty"),
-                (lambda name=name: getattr(metrics, name)(TWO, INTEGERS), TypeError, "o must be floating point"),
-                (lambda name=name: getattr(metrics, name)([0.5], TWO), TypeError, "y must be a floating .* not list"),
+                (lambda name=name: getattr(metrics, name)(TWO, INTEGERS), TypeError, r"o .* int"),
+                (lambda name=name: getattr(metrics, name)([0.5], TWO), TypeError, r"y .* list"),
             )
         ],
         (lambda: metrics.drop_in_deletion(TWO, THREE), ValueError, "o_inverse must have the shape of y"),
         (lambda: metrics.win(TWO, TWO, THREE), ValueError, "y must have the shape of o_a"),
         (lambda: metrics.ties(TWO, THREE, TWO), ValueError, "o_b must have the shape of o_a"),
         (lambda: metrics.win(NONE, NONE, NONE), ValueError, "o_a is empty"),
-        (lambda: metrics.ties(INTEGERS, TWO, TWO), TypeError, "o_a must be floating point"),
+        (lambda: metrics.ties(INTEGERS, TWO, TWO), TypeError, r"o_a .* int"),
         (lambda: metrics.pearson(TWO, THREE), ValueError, "b must have the shape of a"),
         (lambda: metrics.pearson(NONE, NONE), ValueError, "a is empty"),
         (lambda: metrics.rank_correlation(TWO, THREE), ValueError, "b must have the shape of a"),
-        (lambda: metrics.rank_correlation(TWO, INTEGERS), TypeError, "b must be floating point"),
+        (lambda: metrics.rank_correlation(TWO, INTEGERS), TypeError, r"b .* int"),
         (lambda: metrics.coherency(TWO, THREE), ValueError, "heatmap_of_e must have the shape of heatmap"),
-        (lambda: metrics.coherency(INTEGERS, TWO), TypeError, "heatmap must be floating point"),
-        (lambda: metrics.complexity(INTEGERS), TypeError, "heatmap must be floating point"),
+        (lambda: metrics.coherency(INTEGERS, TWO), TypeError, r"heatmap .* int"),
+        (lambda: metrics.complexity(INTEGERS), TypeError, r"heatmap .* int"),
         (lambda: metrics.complexity(NONE), ValueError, "heatmap is empty"),
         (lambda: metrics.sparsity(NONE), ValueError, "heatmap is empty"),
         (lambda: metrics.adcc(TWO, TWO, THREE), ValueError, "complexity must have the shape of drop"),
-        (lambda: metrics.adcc(TWO, INTEGERS, TWO), TypeError, "coherency must be floating point"),
+        (lambda: metrics.adcc(TWO, INTEGERS, TWO), TypeError, r"coherency .* int"),
         (lambda: metrics.blurred(GOOD, 1.0), ValueError, r"image must be \[H, W, d\]"),
-        (lambda: metrics.blurred(IMAGE, 0.0), ValueError, "sigma must be a positive"),
-        (lambda: metrics.blurred(IMAGE, NAN), ValueError, "sigma must be finite"),
-        (lambda: metrics.blurred(IMAGE, "1"), TypeError, "sigma must be a number, not str"),
-        (lambda: metrics.blurred(IMAGE.astype(int), 1.0), TypeError, "image must be floating point"),
+        (lambda: metrics.blurred(IMAGE, 0.0), ValueError, r"sigma .* 0 .* 0.0"),
+        (lambda: metrics.blurred(IMAGE, NAN), ValueError, r"sigma .* nan"),
+        (lambda: metrics.blurred(IMAGE, "1"), TypeError, r"sigma .* '1'"),
+        (lambda: metrics.blurred(IMAGE.astype(int), 1.0), TypeError, r"image .* int"),
         (lambda: metrics.blended(IMAGE, GOOD[:1], IMAGE), ValueError, r"heatmap must be \[H, W\] of the image"),
         (lambda: metrics.blended(IMAGE, GOOD, IMAGE[:1]), ValueError, "baseline must have the shape of image"),
         (lambda: metrics.blended(IMAGE, IMAGE, IMAGE), ValueError, r"heatmap must be \[H, W\], of one picture"),
         (lambda: metrics.area_under_curve(TWO[:1]), ValueError, "two values at least"),
         (lambda: metrics.area_under_curve(GOOD), ValueError, r"curve must be \[num_steps \+ 1\]"),
-        (lambda: metrics.area_under_curve(INTEGERS), TypeError, "curve must be floating point"),
+        (lambda: metrics.area_under_curve(INTEGERS), TypeError, r"curve .* int"),
         (lambda: curve_of(f=3), TypeError, "f must be a function"),
         (lambda: curve_of(f=lambda x: x.sum((0, 1))), ValueError, r"f must return a scalar.*\[3\]"),
         (lambda: curve_of(f=lambda x: (x.sum(), x)), ValueError, "f must return a scalar.*tuple"),
-        (lambda: curve_of(f=lambda x: x.sum().astype(int)), TypeError, "the value of f must be floating point"),
+        (lambda: curve_of(f=lambda x: x.sum().astype(int)), TypeError, r"the value of f .* int"),
         (lambda: curve_of(heatmap=GOOD[:, :1]), ValueError, r"heatmap must be \[H, W\] of the image"),
         (lambda: curve_of(baseline=IMAGE[..., :1]), ValueError, "baseline must have the shape of image"),
-        (lambda: curve_of(num_steps=0), ValueError, "num_steps must be at least 1"),
-        (lambda: curve_of(num_steps=2.0), TypeError, "num_steps must be an integer"),
-        (lambda: curve_of(batch_size=0), ValueError, "batch_size must be at least 1"),
-        (lambda: curve_of(batch_size=True), TypeError, "batch_size must be an integer"),
+        (lambda: curve_of(num_steps=0), ValueError, r"num_steps .* 1 .* 0"),
+        (lambda: curve_of(num_steps=2.0), TypeError, r"num_steps .* 2.0"),
+        (lambda: curve_of(batch_size=0), ValueError, r"batch_size .* 1 .* 0"),
+        (lambda: curve_of(batch_size=True), TypeError, r"batch_size .* True"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")

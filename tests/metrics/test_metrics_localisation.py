@@ -1,5 +1,6 @@
 """Metrics of heatmaps against masks and boxes: by hand, by plain loops, and by SciPy's distances and labels."""
 
+import functools
 import math
 from functools import partial
 
@@ -7,8 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy import ndimage
 
 from jaxcam import metrics
@@ -20,7 +19,7 @@ NAN, INF = math.nan, math.inf
 
 def grid(text, dtype=np.float64):
     """Rows of numbers, as they are seen."""
-    return jnp.asarray([[float(v) for v in row.split()] for row in text.split("/")], dtype)
+    return np.asarray([[float(v) for v in row.split()] for row in text.split("/")], dtype)
 
 
 def mask_of(text):
@@ -30,7 +29,13 @@ def mask_of(text):
 def random_case(seed, height=7, width=9):
     random = np.random.default_rng(seed)
     heatmap = np.maximum(random.normal(size=(height, width)), 0)
-    return jnp.asarray(heatmap / heatmap.max()), jnp.asarray(random.uniform(size=(height, width)) < 0.3)
+    return heatmap / heatmap.max(), random.uniform(size=(height, width)) < 0.3
+
+
+@functools.cache
+def compiled(f, **options):
+    """In one piece: operation by operation, each would be a program of its own."""
+    return jax.jit(partial(f, **options))
 
 
 # --- Boxes -----------------------------------------------------------------------------------------------------------
@@ -57,8 +62,8 @@ def test_box_mask_is_the_loop(dtype):
             [any(x0 <= j + 0.5 < x1 and y0 <= i + 0.5 < y1 for x0, y0, x1, y1 in boxes) for j in range(9)]
             for i in range(7)
         ]
-        assert metrics.box_mask(boxes, (7, 9)).tolist() == expected
-        assert jax.jit(lambda b: metrics.box_mask(b, (7, 9)))(boxes).tolist() == expected
+        assert compiled(metrics.box_mask, size=(7, 9))(boxes).tolist() == expected
+    assert metrics.box_mask(boxes, (7, 9)).tolist() == expected
 
 
 def test_box_iou_by_hand():
@@ -79,10 +84,10 @@ def test_box_iou_counts_pixels():
     for _ in range(20):
         corners = np.sort(random.integers(0, 9, (5, 2, 2)), axis=1).reshape(5, 4)
         box, *boxes = corners + np.array([0, 0, 1, 1])
-        masks = [np.asarray(metrics.box_mask(each[None], (10, 10))) for each in (box, *boxes)]
+        masks = [np.asarray(compiled(metrics.box_mask, size=(10, 10))(each[None])) for each in (box, *boxes)]
         expected = [(masks[0] & each).sum() / (masks[0] | each).sum() for each in masks[1:]]
-        np.testing.assert_allclose(metrics.box_iou(box.astype(np.int32), np.array(boxes)), expected)
-        assert metrics.box_iou(box.astype(np.int32), np.array(boxes, np.float32)).dtype == jnp.float32
+        np.testing.assert_allclose(compiled(metrics.box_iou)(box.astype(np.int32), np.array(boxes)), expected)
+        assert compiled(metrics.box_iou)(box.astype(np.int32), np.array(boxes, np.float32)).dtype == jnp.float32
 
 
 # --- Loc and IoU -----------------------------------------------------------------------------------------------------
@@ -114,8 +119,10 @@ def test_loc_and_iou_are_the_loops(seed):
         external = sum(v > level and not m for v, m in pixels)
         box = sum(m for _, m in pixels)
         either = sum(v > level or m for v, m in pixels)
-        np.testing.assert_allclose(metrics.localisation(heatmap, mask, delta=level), internal / (box + external))
-        np.testing.assert_allclose(metrics.iou(0.3 * heatmap, mask, threshold=level), internal / either)
+        found = compiled(metrics.localisation, delta=level)(heatmap, mask)
+        np.testing.assert_allclose(found, internal / (box + external))
+        found = compiled(metrics.iou, threshold=level)(0.3 * heatmap, mask)
+        np.testing.assert_allclose(found, internal / either)
 
 
 # --- The box of a heatmap --------------------------------------------------------------------------------------------
@@ -184,23 +191,21 @@ def test_boxes_of_many_heatmaps_come_in_one_call():
 # --- Pointing --------------------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=25)
-@given(
-    seed=st.integers(0, 10**6),
-    height=st.integers(1, 11),
-    width=st.integers(1, 11),
-    radius=st.one_of(st.floats(0, 14), st.sampled_from([0.0, 1.0, 2**0.5, 2.0, 5.0, 5**0.5, 1000.0])),
+@pytest.mark.parametrize(
+    ("height", "width", "radius"),
+    [
+        *((9, 11, radius) for radius in (0.0, 1.0, 1.3, 2**0.5, 2.0, 5**0.5, 2.9, 5.0, 13.7, 1000.0)),
+        *((1, 11, 2.0), (11, 1, 3.2), (1, 1, 0.0), (2, 7, 1.0)),
+    ],
 )
-def test_dilation_is_the_distance_transform(seed, height, width, radius):
-    mask = np.random.default_rng(seed).uniform(size=(height, width)) < 0.1
-    mask[0, 0] |= not mask.any()  # SciPy's distance to nothing is not infinite
-    expected = ndimage.distance_transform_edt(~mask) <= radius
-    np.testing.assert_array_equal(dilated(jnp.asarray(mask), radius), expected)
-
-
-def test_dilation_of_nothing_is_nothing():
-    for radius in (0.0, 3.0, 100.0):
-        assert not dilated(jnp.zeros((4, 5), bool), radius).any()
+def test_dilation_is_the_distance_transform(height, width, radius):
+    """Of many masks in one program; nothing is near to an empty one."""
+    random = np.random.default_rng(0)
+    masks = random.uniform(size=(60, height, width)) < random.choice([0.01, 0.05, 0.2], (60, 1, 1))
+    # SciPy's distance to nothing is not infinite.
+    expected = [(ndimage.distance_transform_edt(~mask) <= radius) & mask.any() for mask in masks]
+    np.testing.assert_array_equal(jax.jit(jax.vmap(partial(dilated, radius=radius)))(masks), expected)
+    assert not masks.any((1, 2)).all()
 
 
 def test_dilation_at_the_size_of_a_picture():
@@ -220,26 +225,26 @@ def test_pointing_game_by_hand():
     # Two pixels share the maximum, one hits.
     assert float(metrics.pointing_game(grid("1 .5 / 0 1"), mask, tolerance=0.0)) == 0.5
     # 15 pixels by default, and no more.
-    line, end = jnp.zeros((1, 20)).at[0, 0].set(1), jnp.zeros((1, 20), bool)
-    assert float(metrics.pointing_game(line, end.at[0, 15].set(True))) == 1
-    assert float(metrics.pointing_game(line, end.at[0, 16].set(True))) == 0
+    line, ends = np.arange(20)[None] == 0, np.eye(20, dtype=bool)[:, None]
+    assert float(metrics.pointing_game(1.0 * line, ends[15])) == 1
+    assert float(metrics.pointing_game(1.0 * line, ends[16])) == 0
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_pointing_games_are_the_loops(seed):
     heatmap, mask = random_case(seed)
-    heatmap = jnp.round(3 * heatmap) / 3
+    heatmap = np.round(3 * heatmap) / 3
     pixels = [(i, j) for i in range(7) for j in range(9)]
     on, tops = [p for p in pixels if mask[p]], [p for p in pixels if heatmap[p] == heatmap.max()]
     for tolerance in (0.0, 1.0, 1.7):
         hits = [p for p in tops if any(math.dist(p, q) <= tolerance for q in on)]
-        found = metrics.pointing_game(heatmap, mask, tolerance=tolerance)
+        game = compiled(metrics.pointing_game, tolerance=tolerance)
+        found = game(heatmap, mask)
         np.testing.assert_allclose(found, len(hits) / len(tops))
         # Flips change nothing, even where several pixels share the maximum.
-        flipped = metrics.pointing_game(heatmap[::-1, ::-1], mask[::-1, ::-1], tolerance=tolerance)
-        np.testing.assert_allclose(flipped, found)
+        np.testing.assert_allclose(game(heatmap[::-1, ::-1], mask[::-1, ::-1]), found)
     energy = sum(float(heatmap[p]) for p in on) / sum(float(heatmap[p]) for p in pixels)
-    np.testing.assert_allclose(metrics.energy_pointing_game(heatmap, mask), energy)
+    np.testing.assert_allclose(compiled(metrics.energy_pointing_game)(heatmap, mask), energy)
 
 
 def test_energy_pointing_game_by_hand():
@@ -260,8 +265,9 @@ OF_A_MASK = {
 @pytest.mark.parametrize("name", OF_A_MASK)
 def test_an_empty_mask_does_not_count(name):
     heatmap, mask = random_case(0)
-    assert np.isnan(OF_A_MASK[name](heatmap, jnp.zeros_like(mask)))
-    assert np.isnan(OF_A_MASK[name](jnp.zeros_like(heatmap), jnp.zeros_like(mask)))
+    f = compiled(OF_A_MASK[name])
+    assert np.isnan(f(heatmap, np.zeros_like(mask)))
+    assert np.isnan(f(np.zeros_like(heatmap), np.zeros_like(mask)))
 
 
 @pytest.mark.parametrize("bad", [NAN, INF, -INF])
@@ -269,13 +275,15 @@ def test_an_empty_mask_does_not_count(name):
 def test_a_heatmap_that_is_not_finite_does_not_count(name, bad):
     heatmap, mask = random_case(0)
     for where in (np.argwhere(mask)[0], np.argwhere(~mask)[0]):
-        assert np.isnan(OF_A_MASK[name](heatmap.at[tuple(where)].set(bad), mask))
-    assert metrics.heatmap_box(heatmap.at[3, 4].set(bad)).tolist() == [0, 0, 0, 0]
+        broken = heatmap.copy()
+        broken[tuple(where)] = bad
+        assert np.isnan(compiled(OF_A_MASK[name])(broken, mask))
+        assert metrics.heatmap_box(broken).tolist() == [0, 0, 0, 0]
 
 
 def test_a_heatmap_of_zeros():
     _, mask = random_case(0)
-    zeros = jnp.zeros(mask.shape)
+    zeros = np.zeros(mask.shape)
     assert float(metrics.localisation(zeros, mask)) == 0
     assert float(metrics.iou(zeros, mask)) == 0
     assert float(metrics.iou(zeros, mask, threshold=0.0)) == 0
@@ -292,7 +300,8 @@ def test_a_positive_factor_changes_nothing(scale):
     heatmap, mask = random_case(1)
     assert metrics.heatmap_box(scale * heatmap).tolist() == flooded_box(np.asarray(heatmap), 0.15)
     for name in ("iou", "pointing_game", "energy_pointing_game"):
-        np.testing.assert_allclose(OF_A_MASK[name](scale * heatmap, mask), OF_A_MASK[name](heatmap, mask), rtol=1e-12)
+        f = compiled(OF_A_MASK[name])
+        np.testing.assert_allclose(f(scale * heatmap, mask), f(heatmap, mask), rtol=1e-12)
 
 
 # --- All -------------------------------------------------------------------------------------------------------------
@@ -301,14 +310,19 @@ def test_a_positive_factor_changes_nothing(scale):
 @pytest.mark.parametrize("name", OF_A_MASK)
 def test_jit_is_eager_and_vmap_the_loop(name):
     f = OF_A_MASK[name]
-    heatmaps, masks = (jnp.stack(each) for each in zip(*map(random_case, range(3)), strict=True))
-    loop = [float(f(heatmap, mask)) for heatmap, mask in zip(heatmaps, masks, strict=True)]
-    np.testing.assert_allclose(jax.vmap(f)(heatmaps, masks), loop, rtol=1e-12)
-    np.testing.assert_allclose(jax.jit(jax.vmap(f))(heatmaps, masks), loop, rtol=1e-12)
-    np.testing.assert_allclose(jax.jit(f)(heatmaps[0], masks[0]), loop[0], rtol=1e-12)
-    # Several heatmaps of one mask, as methods are compared.
-    one_mask = [float(f(heatmap, masks[0])) for heatmap in heatmaps]
-    np.testing.assert_allclose(jax.vmap(f, in_axes=(0, None))(heatmaps, masks[0]), one_mask, rtol=1e-12)
+    heatmaps, masks = (np.stack(each) for each in zip(*map(random_case, range(3)), strict=True))
+
+    @jax.jit
+    def both(heatmaps, masks):
+        loop = [f(heatmap, mask) for heatmap, mask in zip(heatmaps, masks, strict=True)]
+        one_mask = [f(heatmap, masks[0]) for heatmap in heatmaps]
+        # Several heatmaps of one mask, as methods are compared.
+        batches = jax.vmap(f)(heatmaps, masks), jax.vmap(f, in_axes=(0, None))(heatmaps, masks[0])
+        return batches, (jnp.stack(loop), jnp.stack(one_mask))
+
+    batches, loops = both(heatmaps, masks)
+    np.testing.assert_allclose(batches, loops, rtol=1e-12)
+    np.testing.assert_allclose(f(heatmaps[1], masks[1]), loops[0][1], rtol=1e-12)
 
 
 def test_boxes_in_jit_and_vmap():
@@ -322,15 +336,21 @@ def test_boxes_in_jit_and_vmap():
 @pytest.mark.parametrize("name", OF_A_MASK)
 def test_the_type_is_kept(name):
     heatmap, mask = random_case(0, 20, 30)
-    for dtype, tolerance in ((jnp.float32, 1e-6), (jnp.bfloat16, 5e-3), (jnp.float16, 1e-3)):
-        narrow = heatmap.astype(dtype)
-        found = OF_A_MASK[name](narrow, mask)
+    f = OF_A_MASK[name]
+    types = {jnp.float32: 1e-6, jnp.bfloat16: 5e-3, jnp.float16: 1e-3}
+
+    @jax.jit
+    def outputs(maps, mask):
+        return [(f(each, mask), f(each.astype(jnp.float64), mask)) for each in maps]
+
+    for (found, expected), (dtype, tolerance) in zip(
+        outputs([heatmap.astype(dtype) for dtype in types], mask), types.items(), strict=True
+    ):
         assert found.dtype == dtype
         # Sums over many pixels do not lose digits.
-        expected = OF_A_MASK[name](narrow.astype(jnp.float64), mask)
-        np.testing.assert_allclose(found.astype(jnp.float64), expected, rtol=tolerance)
-    plain = OF_A_MASK[name](np.asarray(heatmap), np.asarray(mask))
-    np.testing.assert_allclose(plain, OF_A_MASK[name](heatmap, mask), rtol=1e-12)
+        np.testing.assert_allclose(np.float64(found), expected, rtol=tolerance)
+    plain = f(heatmap, mask)  # NumPy's arrays, eagerly
+    np.testing.assert_allclose(plain, compiled(f)(jnp.asarray(heatmap), jnp.asarray(mask)), rtol=1e-12)
 
 
 BOX, BOXES = np.array([0, 0, 1, 1]), np.array([[0, 0, 1, 1]])
@@ -348,33 +368,33 @@ BOX, BOXES = np.array([0, 0, 1, 1]), np.array([[0, 0, 1, 1]])
                 (lambda f=f: f(HEATMAP, [[True]]), TypeError, "mask must be a bool array .* not list"),
                 (lambda f=f: f(HEATMAP[None], LEFT[None]), ValueError, r"heatmap must be \[H, W\], of one picture"),
                 (lambda f=f: f(HEATMAP[:0], LEFT[:0]), ValueError, "heatmap is empty"),
-                (lambda f=f: f(LEFT, LEFT), TypeError, "heatmap must be floating point"),
+                (lambda f=f: f(LEFT, LEFT), TypeError, r"heatmap .* floating .* bool"),
             )
         ],
-        (lambda: metrics.localisation(HEATMAP, LEFT, delta=1.0), ValueError, r"delta must be in \[0, 1\)"),
-        (lambda: metrics.localisation(HEATMAP, LEFT, delta=-0.1), ValueError, r"delta must be in \[0, 1\)"),
-        (lambda: metrics.localisation(HEATMAP, LEFT, delta=HEATMAP), TypeError, "delta must be a number"),
-        (lambda: metrics.iou(HEATMAP, LEFT, threshold=1), ValueError, "threshold must be a share"),
-        (lambda: metrics.iou(HEATMAP, LEFT, threshold=True), TypeError, "threshold must be a number, not bool"),
+        (lambda: metrics.localisation(HEATMAP, LEFT, delta=1.0), ValueError, r"delta .* 0 .* 1 .* 1.0"),
+        (lambda: metrics.localisation(HEATMAP, LEFT, delta=-0.1), ValueError, r"delta .* 0 .* 1 .* -0.1"),
+        (lambda: metrics.localisation(HEATMAP, LEFT, delta=HEATMAP), TypeError, r"delta .* array"),
+        (lambda: metrics.iou(HEATMAP, LEFT, threshold=1), ValueError, r"threshold .* 0 .* 1 .* 1"),
+        (lambda: metrics.iou(HEATMAP, LEFT, threshold=True), TypeError, r"threshold .* True"),
         (
             lambda: metrics.pointing_game(HEATMAP, LEFT, tolerance=-1),
             ValueError,
-            "tolerance must be a number of pixels",
+            r"tolerance .* 0 .* -1",
         ),
-        (lambda: metrics.pointing_game(HEATMAP, LEFT, tolerance=INF), ValueError, "tolerance must be finite"),
-        (lambda: metrics.pointing_game(HEATMAP, LEFT, tolerance="15"), TypeError, "tolerance must be a number"),
-        (lambda: metrics.heatmap_box(HEATMAP, fraction=0), ValueError, "fraction must be a share of the maximum"),
-        (lambda: metrics.heatmap_box(HEATMAP, fraction=1.5), ValueError, "fraction must be a share of the maximum"),
+        (lambda: metrics.pointing_game(HEATMAP, LEFT, tolerance=INF), ValueError, r"tolerance .* inf"),
+        (lambda: metrics.pointing_game(HEATMAP, LEFT, tolerance="15"), TypeError, r"tolerance .* '15'"),
+        (lambda: metrics.heatmap_box(HEATMAP, fraction=0), ValueError, r"fraction .* 0 .* 1 .* 0"),
+        (lambda: metrics.heatmap_box(HEATMAP, fraction=1.5), ValueError, r"fraction .* 0 .* 1 .* 1.5"),
         (lambda: metrics.heatmap_box(HEATMAP[0]), ValueError, r"heatmap must be \[H, W\]"),
-        (lambda: metrics.heatmap_box(LEFT), TypeError, "heatmap must be floating point"),
+        (lambda: metrics.heatmap_box(LEFT), TypeError, r"heatmap .* floating .* bool"),
         (lambda: heatmap_boxes_numpy(np.zeros(3), 0.1), ValueError, r"heatmaps must be \[..., H, W\]"),
         (lambda: heatmap_boxes_numpy(np.zeros((5, 0, 3)), 0.1), ValueError, "heatmap is empty"),
         (lambda: metrics.box_mask([[0, 0, 1, 1]], (2, 2)), TypeError, "boxes must be an array .* not list"),
         (lambda: metrics.box_mask(BOX, (2, 2)), ValueError, r"boxes must be \[m, 4\]"),
         (lambda: metrics.box_mask(BOXES > 0, (2, 2)), TypeError, "boxes must be numbers"),
         (lambda: metrics.box_mask(BOXES, (2, 2, 3)), ValueError, r"size must be \(H, W\)"),
-        (lambda: metrics.box_mask(BOXES, (2, 0)), ValueError, "size must be at least 1"),
-        (lambda: metrics.box_mask(BOXES, (2, 2.0)), TypeError, "size must be an integer"),
+        (lambda: metrics.box_mask(BOXES, (2, 0)), ValueError, r"size .* 1 .* 0"),
+        (lambda: metrics.box_mask(BOXES, (2, 2.0)), TypeError, r"size .* 2.0"),
         (lambda: metrics.box_iou(BOXES, BOXES), ValueError, r"box must be \[4\]"),
         (lambda: metrics.box_iou([0, 0, 1, 1], BOXES), ValueError, r"box must be \[4\] .* list"),
         (lambda: metrics.box_iou(BOX, BOX), ValueError, r"boxes must be \[m, 4\]"),

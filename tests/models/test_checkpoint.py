@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
-from support import normal
+from flax import nnx
+from support import network, normal
 
 from jaxcam import models
 from jaxcam.models import weights
@@ -135,13 +136,13 @@ def test_other_kinds_of_arguments_are_refused():
         models.resnet18(3)
     with pytest.raises(TypeError, match=r"resnet18\(\) has no option num_class: it takes weights and num_classes, "):
         models.resnet18(num_class=3)
-    with pytest.raises(ValueError, match="num_classes must be at least 1, but is 0"):
+    with pytest.raises(ValueError, match=r"num_classes .* 1 .* 0"):
         models.resnet18(num_classes=0)
     with pytest.raises(ValueError, match="class_names must have num_classes=3 names, but has 2"):
         models.resnet20(num_classes=3, class_names=("a", "b"))
     with pytest.raises(TypeError, match="class_names must be a sequence of names, but is one str"):
         models.resnet20(class_names="cat")
-    with pytest.raises(TypeError, match="num_classes must be an int or None, but is '5'"):
+    with pytest.raises(TypeError, match=r"num_classes .* '5'"):
         models.resnet20(num_classes="5")
     with pytest.raises(TypeError, match=r"dtype must be floating point, .* but is 'int8'"):
         models.resnet20(dtype="int8")
@@ -152,7 +153,7 @@ def test_other_kinds_of_arguments_are_refused():
 
 
 def test_config_json_gives_preprocessing_and_class_names(tmp_path):
-    weights.save(models.resnet20(None, num_classes=3), tmp_path / "model.safetensors")
+    weights.save(network(models.resnet20, num_classes=3), tmp_path / "model.safetensors")
     own = {
         "input_size": [3, 40, 40], "crop_pct": 0.9, "interpolation": "bicubic",
         "mean": [0.5, 0.4, 0.3], "std": [0.25, 0.2, 0.1], "crop_mode": "center",
@@ -164,7 +165,9 @@ def test_config_json_gives_preprocessing_and_class_names(tmp_path):
     found = model.preprocessing
     assert (found.resize, found.crop, found.interpolation) == (44, 40, "bicubic")  # floor(40 / 0.9)
     assert (found.mean, found.std) == ((0.5, 0.4, 0.3), (0.25, 0.2, 0.1))
-    other = models.resnet20(tmp_path, preprocessing=models.resnet20().preprocessing, class_names=("x", "y", "z"))
+    other = models.resnet20(
+        tmp_path, preprocessing=nnx.eval_shape(models.resnet20).preprocessing, class_names=("x", "y", "z")
+    )
     assert other.class_names == ("x", "y", "z")
     assert other.preprocessing.crop == 32
     (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": {**own, "crop_mode": "squash"}}))
@@ -177,11 +180,13 @@ def test_config_json_gives_preprocessing_and_class_names(tmp_path):
 
 
 def test_dtype_of_the_parameters(tmp_path):
-    weights.save(models.resnet20(), tmp_path / "w.safetensors", dtype=np.float16)
+    weights.save(models.mini_resnet(), tmp_path / "w.safetensors", dtype=np.float16)
     for dtype in (None, np.float16, np.float64):
-        model = models.resnet20(tmp_path / "w.safetensors", dtype=dtype)
+        model = models.mini_resnet(tmp_path / "w.safetensors", dtype=dtype)
         assert {leaf.dtype for leaf in jax.tree.leaves(model)} == {np.dtype(dtype or np.float32)}
-    assert {leaf.dtype for leaf in jax.tree.leaves(models.resnet20(dtype=np.float64))} == {np.dtype(np.float64)}
+    assert {leaf.dtype for leaf in jax.tree.leaves(models.mini_resnet(None, dtype=np.float64))} == {
+        np.dtype(np.float64)
+    }
 
 
 class Evil:

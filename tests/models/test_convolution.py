@@ -1,5 +1,7 @@
 """Every way of writing a convolution against `lax.conv_general_dilated`, with its derivatives."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
@@ -40,15 +42,27 @@ def test_values_and_derivatives(case, side):
     def ours(x, w):
         return convolution(x, w, (strides, strides), padding, dimension_numbers=NHWC, feature_group_count=groups)
 
-    tangents = normal(2, *x.shape), normal(3, *w.shape)
-    (expected, expected_tangent), (found, found_tangent) = (jax.jvp(f, (x, w), tangents) for f in (reference, ours))
-    np.testing.assert_allclose(found, expected, atol=1e-12)
-    np.testing.assert_allclose(found_tangent, expected_tangent, atol=1e-12)
-    cotangent = normal(4, *expected.shape)
-    for a, b in zip(jax.vjp(ours, x, w)[1](cotangent), jax.vjp(reference, x, w)[1](cotangent), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-12)
-    np.testing.assert_allclose(jax.jit(ours)(x, w), expected, atol=1e-12)
-    np.testing.assert_allclose(jax.vmap(ours, (0, None))(x[:, None], w)[:, 0], expected, atol=1e-12)
+    def everything(f):
+        """In one program: the value, both derivatives, and a batch of batches."""
+
+        @jax.jit
+        def program(x, w, tangents, cotangent):
+            value, tangent = jax.jvp(f, (x, w), tangents)
+            batched = jax.vmap(f, (0, None))(x[:, None], w)[:, 0]
+            return value, tangent, jax.vjp(f, x, w)[1](cotangent), batched
+
+        return program
+
+    shape = jax.eval_shape(reference, x, w).shape
+    arguments = x, w, (normal(2, *x.shape), normal(3, *w.shape)), normal(4, *shape)
+    found, expected = everything(ours)(*arguments), everything(reference)(*arguments)
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-12), found, expected)
+
+
+def test_eagerly_too():
+    x, w = normal(0, 2, 8, 7, 6), normal(1, 1, 1, 6, 5)
+    found = convolution(x, w, (1, 1), [(0, 0), (0, 0)], dimension_numbers=NHWC)
+    np.testing.assert_allclose(found, np.einsum("nhwi,io->nhwo", x, w[0, 0]), atol=1e-12)
 
 
 def test_dilation_is_left_to_lax():

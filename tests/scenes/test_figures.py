@@ -1,10 +1,11 @@
 import math
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import pytest
 
-from jaxcam.scenes.figures import CLASS_NAMES, signed_distance
+from jaxcam.scenes import figures
+from jaxcam.scenes.figures import CLASS_NAMES
 
 SPAN = 2.6  # side of the square on which figures are measured
 
@@ -12,7 +13,15 @@ SPAN = 2.6  # side of the square on which figures are measured
 def grid(num: int):
     axis = (np.arange(num) + 0.5) / num * SPAN - SPAN / 2
     x, y = np.meshgrid(axis, axis)
-    return jnp.asarray(x), jnp.asarray(y)
+    return x, y
+
+
+compiled = jax.jit(figures.signed_distance)
+
+
+def signed_distance(class_idx, x, y):
+    """One program for each size of the grid serves all classes."""
+    return np.asarray(compiled(np.int32(class_idx), x, y))
 
 
 def segment_area(radius: float, chord_distance: float) -> float:
@@ -54,15 +63,15 @@ def fish_area() -> float:
 )
 def test_area_of_every_figure_is_that_of_its_geometry(name, area):
     x, y = grid(520)
-    inside = signed_distance(jnp.int32(CLASS_NAMES.index(name)), x, y) < 0
-    assert float(np.mean(inside)) * SPAN**2 == pytest.approx(area, rel=3e-3)
+    inside = signed_distance(CLASS_NAMES.index(name), x, y) < 0
+    assert np.mean(inside) * SPAN**2 == pytest.approx(area, rel=3e-3)
 
 
 @pytest.mark.parametrize("class_idx", range(len(CLASS_NAMES)))
 def test_signed_distance_is_the_distance_to_the_edge_inside(class_idx):
     """Against brute force: the distance of an inner point to the nearest of many points outside."""
     x, y = grid(130)
-    d = np.asarray(signed_distance(jnp.int32(class_idx), x, y))
+    d = signed_distance(class_idx, x, y)
     inner, outer = np.stack([x[d < 0], y[d < 0]], -1), np.stack([x[d >= 0], y[d >= 0]], -1)
     near = np.sqrt(((inner[::7, None] - outer[None]) ** 2).sum(-1)).min(1)
     # Never deeper than it is; exact where the outline is painted, except where two parts join (shallower).
@@ -74,8 +83,8 @@ def test_signed_distance_is_the_distance_to_the_edge_inside(class_idx):
 
 @pytest.mark.parametrize("class_idx", range(len(CLASS_NAMES)))
 def test_figures_fit_their_circle(class_idx):
-    x, y = grid(260)
-    inside = np.asarray(signed_distance(jnp.int32(class_idx), x, y)) < 0
+    x, y = grid(520)
+    inside = signed_distance(class_idx, x, y) < 0
     reach = np.hypot(x, y)[inside].max()
     assert 0.85 < reach < 1.2
 
@@ -86,7 +95,7 @@ def test_figures_have_one_outline_each():
     stack = []
     for angle in np.arange(36) * math.pi / 18:
         u, v = math.cos(angle) * x - math.sin(angle) * y, math.sin(angle) * x + math.cos(angle) * y
-        stack.append([np.asarray(signed_distance(jnp.int32(c), u, v)) < 0 for c in range(len(CLASS_NAMES))])
+        stack.append([signed_distance(c, u, v) < 0 for c in range(len(CLASS_NAMES))])
     turned = np.asarray(stack)
     for one in range(len(CLASS_NAMES)):
         for other in range(one):

@@ -13,7 +13,7 @@ from jaxcam.scenes.paint import paint
 from jaxcam.scenes.visibility import unhidden
 
 NUM_CLASSES = len(scenes.CLASS_NAMES)
-NUM = 2048
+NUM = 512
 SPAN = 2.6  # side of the square on which figures are measured
 
 
@@ -36,16 +36,22 @@ def layouts():
 @pytest.fixture(scope="module")
 def figure_areas() -> np.ndarray:
     """Areas of the ten figures in their own units, by counting points."""
-    axis = jnp.asarray((np.arange(520) + 0.5) / 520 * SPAN - SPAN / 2, jnp.float32)
-    x, y = jnp.meshgrid(axis, axis)
-    inside = [signed_distance(jnp.int32(c), x, y) < 0 for c in range(NUM_CLASSES)]
+    x, y = np.meshgrid(*2 * [np.float32((np.arange(520) + 0.5) / 520 * SPAN - SPAN / 2)])
+    distance = jax.jit(signed_distance)
+    inside = [distance(np.int32(c), x, y) < 0 for c in range(NUM_CLASSES)]
     return np.asarray([float(np.mean(i)) * SPAN**2 for i in inside])
 
 
 def contents(seed: int):
     """Keys of the layouts, classes and presence of the scenes of `batch(seed, NUM)`."""
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(NUM, dtype=jnp.uint32))
-    return jax.vmap(lambda key: scenes.drawing.scene_contents(key, None, None))(keys)
+    index = jnp.arange(NUM, dtype=jnp.uint32)
+    one = scenes.drawing.scene_contents
+    return scenes.drawing.contents_at(index, jax.random.key(seed), (None, None), one=one)
+
+
+def as_numpy(leaf):
+    """Random keys stay with JAX."""
+    return leaf if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else np.asarray(leaf)
 
 
 def equal(a, b) -> bool:
@@ -57,15 +63,17 @@ def chi_squared(counts: np.ndarray) -> float:
     return float(((counts - expected) ** 2 / expected).sum())
 
 
+@pytest.mark.slow
 def test_scene_area_is_radius_squared_times_the_figures_area(figure_areas, layouts):
-    classes = jnp.broadcast_to(jnp.arange(NUM, dtype=jnp.int32)[:, None] % NUM_CLASSES, (NUM, 4))
-    alone = jnp.broadcast_to(jnp.arange(4, dtype=jnp.int32)[None] < 1, (NUM, 4))
-    plans = jax.tree.map(lambda leaf: leaf[:NUM_CLASSES], layouts(contents(0).key, classes, alone))
-    unbarred = plans.bars._replace(half_width=-jnp.ones((NUM_CLASSES, 2), jnp.float32))
-    middle = plans.instances._replace(centre=jnp.full((NUM_CLASSES, 4, 2), 0.5, jnp.float32))
+    classes = np.broadcast_to(np.arange(NUM, dtype=np.int32)[:, None] % NUM_CLASSES, (NUM, 4))
+    alone = np.broadcast_to(np.arange(4) < 1, (NUM, 4))
+    whole = layouts(contents(0).key, classes, alone)
+    plans = jax.tree.map(lambda leaf: leaf[:NUM_CLASSES], jax.tree.map(as_numpy, whole))
+    unbarred = plans.bars._replace(half_width=-np.ones((NUM_CLASSES, 2), np.float32))
+    middle = plans.instances._replace(centre=np.full((NUM_CLASSES, 4, 2), 0.5, np.float32))
     draw = jax.jit(jax.vmap(lambda plan: paint(plan, 200)[1]))
-    area = draw(plans._replace(bars=unbarred, instances=middle)).mean((2, 3))
-    radius = np.asarray(plans.instances.radius)[np.asarray(plans.instances.present)]
+    area = np.asarray(draw(plans._replace(bars=unbarred, instances=middle))).mean((2, 3))
+    radius = plans.instances.radius[plans.instances.present]
     np.testing.assert_allclose(area[:, 0], radius**2 * figure_areas, rtol=0.02)
     assert not np.any(area[:, 1:])
 
@@ -74,7 +82,7 @@ def test_same_key_same_picture_and_other_key_other_picture():
     first, again, other = scenes.scene(5), scenes.scene(jax.random.key(5)), scenes.scene(6)
     assert equal(first, again)
     assert equal(scenes.pair(5), scenes.pair(5))
-    assert float(np.mean(np.abs(first.image - other.image))) > 0.02
+    assert np.mean(np.abs(np.asarray(first.image) - np.asarray(other.image))) > 0.02
     legacy = inspect.unwrap(scenes.scene)(jax.random.PRNGKey(5))
     assert equal(first, legacy)
 
@@ -84,7 +92,7 @@ def test_image_of_a_batch_depends_on_seed_and_index_alone(kind, many, pairs):
     seed, more = {"scene": (0, many), "pair": (1, pairs)}[kind]
     few = scenes.batch(jax.random.key(seed), 3, kind=kind)
     assert equal(few, [leaf[:3] for leaf in more])
-    for i in (0, 2, 69, NUM - 1):
+    for i in (2, 69, NUM - 1):
         alone = getattr(scenes, kind)(jax.random.fold_in(jax.random.key(seed), i))
         np.testing.assert_allclose(more.image[i], alone.image, atol=5e-6, rtol=0)
         assert equal([leaf[i] for leaf in more[1:]], alone[1:])
@@ -160,7 +168,7 @@ def test_colour_says_nothing_about_the_class(many, layouts):
         error = colour.std(0) / math.sqrt(len(own))
         assert np.all(np.abs(own.mean(0) - colour.mean(0)) < 4.5 * error)
     asked = contents(0)
-    one, other = (layouts(asked.key, jnp.full((NUM, 4), c, jnp.int32), asked.present) for c in (0, 9))
+    one, other = (layouts(asked.key, np.full((NUM, 4), c, np.int32), asked.present) for c in (0, 9))
     assert np.array_equal(one.instances.colour, other.instances.colour)
     assert equal(one.background, other.background)
 
@@ -173,6 +181,10 @@ def test_every_instance_keeps_half_of_its_figure_in_sight(many, figure_areas, la
     assert np.array_equal(np.take_along_axis(instances.present, order, axis=1), present)
     fraction = (many.masks.mean((2, 3)) / (radius**2 * figure_areas[many.class_idx][:, None]))[present]
     assert fraction.min() > 0.5
+    # Of each class some are whole: radius squared times the figure's area, but for pixels that count as a whole.
+    classes = many.instance_classes[present]
+    largest = [fraction[classes == c].max() for c in range(NUM_CLASSES)]
+    np.testing.assert_allclose(largest, 1, atol=0.05)
     assert 0.2 < (fraction < 0.9).mean() < 0.6  # and many are partly hidden
     assert (fraction < 0.75).mean() > 0.02
     assert radius[present].min() > 0.08
@@ -194,8 +206,8 @@ def test_instances_that_hide_one_another_spread_out_and_shrink(layouts):
 
 
 def test_the_same_scene_at_another_size():
-    for seed in range(16):
-        small, large = scenes.scene(seed), scenes.scene(seed, size=256)
+    for seed in range(6):
+        small, large = (jax.tree.map(np.asarray, scenes.scene(seed, size=size)) for size in (64, 256))
         assert np.array_equal(small.instance_classes, large.instance_classes)
         coarse = np.asarray(large.masks).reshape(4, 64, 4, 64, 4).mean((2, 4)) > 0.5
         union = np.asarray(coarse | small.masks).sum((1, 2))
@@ -221,29 +233,29 @@ KEY_ERROR = "seed .* or a key"
 @pytest.mark.parametrize(
     ("name", "args", "options", "error", "message"),
     [
-        ("scene", (0,), {"size": 31}, ValueError, "size must be from 32"),
-        ("scene", (0,), {"size": 64.0}, TypeError, "size must be a Python int"),
-        ("scene", (0,), {"size": True}, TypeError, "size must be a Python int"),
-        ("pair", (0,), {"size": 4096}, ValueError, "size must be from 32"),
-        ("scene", (-1,), {}, ValueError, "key must be a seed from 0"),
-        ("scene", (2**32,), {}, ValueError, "key must be a seed from 0"),
+        ("scene", (0,), {"size": 31}, ValueError, "size .* 32 .* 2048 .* (31|4096)"),
+        ("scene", (0,), {"size": 64.0}, TypeError, "size .* 64.0"),
+        ("scene", (0,), {"size": True}, TypeError, "size .* True"),
+        ("pair", (0,), {"size": 4096}, ValueError, "size .* 32 .* 2048 .* (31|4096)"),
+        ("scene", (-1,), {}, ValueError, "key .* 0 .* -1"),
+        ("scene", (2**32,), {}, ValueError, "key .* 4294967295 .* 4294967296"),
         ("scene", ("a",), {}, TypeError, KEY_ERROR),
         ("scene", (True,), {}, TypeError, KEY_ERROR),
         ("pair", (jnp.zeros(2, jnp.int32),), {}, TypeError, KEY_ERROR),
-        ("scene", (0,), {"class_idx": 10}, ValueError, "class_idx must be from 0 to 9; got 10"),
-        ("scene", (0,), {"class_idx": -1}, ValueError, "class_idx must be from 0 to 9; got -1"),
-        ("scene", (0,), {"class_idx": "fish"}, TypeError, "class_idx must be an integer"),
-        ("scene", (0,), {"class_idx": jnp.float32(1)}, TypeError, "got an array of float32"),
+        ("scene", (0,), {"class_idx": 10}, ValueError, "class_idx .* 0 .* 9 .* 10"),
+        ("scene", (0,), {"class_idx": -1}, ValueError, "class_idx .* 0 .* 9 .* -1"),
+        ("scene", (0,), {"class_idx": "fish"}, TypeError, "class_idx .* 'fish'"),
+        ("scene", (0,), {"class_idx": jnp.float32(1)}, TypeError, "class_idx .* float32"),
         ("scene", (0,), {"class_idx": np.arange(2)}, ValueError, "use jax.vmap"),
-        ("scene", (0,), {"num_instances": 0}, ValueError, "num_instances must be from 1 to 4; got 0"),
-        ("scene", (0,), {"num_instances": jnp.int32(5)}, ValueError, "num_instances must be from 1 to 4"),
+        ("scene", (0,), {"num_instances": 0}, ValueError, "num_instances .* 1 .* 4 .* 0"),
+        ("scene", (0,), {"num_instances": jnp.int32(5)}, ValueError, "num_instances .* 1 .* 4 .* 5"),
         ("pair", (0,), {"classes": 3}, TypeError, "classes must be a pair"),
         ("pair", (0,), {"classes": (1, 2, 3)}, ValueError, "classes must be a pair of two classes; got 3"),
         ("pair", (0,), {"classes": (1, 1)}, ValueError, "two different classes; got 1 twice"),
-        ("pair", (0,), {"classes": (1, 10)}, ValueError, r"classes\[1\] must be from 0 to 9"),
+        ("pair", (0,), {"classes": (1, 10)}, ValueError, r"classes\[1\] .* 0 .* 9 .* 10"),
         ("pair", (0,), {"classes": (None, 1)}, TypeError, "got None in it"),
-        ("batch", (0, 0), {}, ValueError, "num must be at least 1; got 0"),
-        ("batch", (0, 2.0), {}, TypeError, "num must be a Python int"),
+        ("batch", (0, 0), {}, ValueError, "num .* 1 .* 0"),
+        ("batch", (0, 2.0), {}, TypeError, "num .* 2.0"),
         ("batch", ("a", 1), {}, TypeError, "seed_or_key"),
         ("batch", (0, 1), {"kind": "trio"}, ValueError, "kind must be"),
         ("batch", (0, 1), {"classes": (0, 1)}, ValueError, "classes belongs to kind"),
