@@ -61,7 +61,8 @@ def test_predicted_class_and_its_confidence_are_the_networks(picture, tmp_path):
     assert code == 0
     model = models.mini_vgg()
     seen = model.preprocessing.view(np.asarray(Image.open(picture), np.float32) / 255)
-    logits = np.asarray(model(model.preprocessing.normalise(seen)[None]))[0]
+    forward = jax.jit(lambda model, images: model(images))
+    logits = np.asarray(forward(model, model.preprocessing.normalise(seen)[None]))[0]
     probability = np.exp(logits.max()) / np.exp(logits).sum()
     name, confidence = out.splitlines()[2].split()[:2]
     assert name == scenes.CLASS_NAMES[logits.argmax()] == "star"
@@ -94,7 +95,7 @@ def test_size_and_methods_shape_the_panel(picture, tmp_path):
     widths = {}
     for size in (96, 128):
         for methods in ("grad_cam", "grad_cam,grad_cam_pp"):
-            run(picture, "--out", tmp_path / "o.png", "--size", size, "--method", methods, "--top", 1)
+            run(picture, "--out", tmp_path / "o.png", "--size", size, "--method", methods)
             with Image.open(tmp_path / "o.png") as panel:
                 widths[size, methods] = panel.width
     assert widths[96, "grad_cam,grad_cam_pp"] - widths[96, "grad_cam"] == 96 + 16
@@ -145,7 +146,7 @@ def test_weights_that_do_not_fit_are_listed(tmp_path):
 
 
 def test_default_network_says_what_it_knows(picture, tmp_path):
-    code, _, err = run(picture, "--out", tmp_path / "o.png", "--top", 1, *ONE_METHOD)
+    code, _, err = run(picture, "--out", tmp_path / "o.png", *ONE_METHOD)
     assert code == 0
     assert err.startswith("jaxcam: mini_resnet knows disc, ring, ")
     assert err.count("\n") == 1
@@ -166,7 +167,7 @@ def test_an_input_is_never_overwritten(picture, tmp_path):
 def test_control_characters_never_reach_the_terminal(picture, tmp_path):
     evil = tmp_path / "a\x1b[31m\nb.png"
     evil.write_bytes(picture.read_bytes())
-    code, out, err = run(evil, "--out", tmp_path / "o.png", "--top", 1, *ONE_METHOD)
+    code, out, err = run(evil, "--out", tmp_path / "o.png", *ONE_METHOD)
     assert code == 0
     assert "\x1b" not in out + err
     assert "a?[31m b.png, by mini_resnet" in out
