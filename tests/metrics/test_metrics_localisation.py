@@ -42,15 +42,18 @@ def compiled(f, **options):
 
 
 def test_box_mask_by_hand():
-    assert metrics.box_mask(np.array([[0, 0, 2, 1]]), (2, 3)).tolist() == [[True, True, False], [False] * 3]
+    assert compiled(metrics.box_mask, size=(2, 3))(np.array([[0, 0, 2, 1]])).tolist() == [
+        [True, True, False],
+        [False] * 3,
+    ]
     # The centres are at 0.5, 1.5, ...: 0.5 is the first, and belongs to a box that begins there, not to one that ends.
-    assert metrics.box_mask(np.array([[0.5, 0.0, 1.5, 1.0]]), (1, 3)).tolist() == [[True, False, False]]
-    assert metrics.box_mask(np.array([[0.6, 0.0, 1.6, 1.0]]), (1, 3)).tolist() == [[False, True, False]]
+    assert compiled(metrics.box_mask, size=(1, 3))(np.array([[0.5, 0.0, 1.5, 1.0]])).tolist() == [[True, False, False]]
+    assert compiled(metrics.box_mask, size=(1, 3))(np.array([[0.6, 0.0, 1.6, 1.0]])).tolist() == [[False, True, False]]
     # Out of the picture, without area, turned inside out, undefined.
-    assert metrics.box_mask(np.array([[-5.0, -5.0, INF, 99.0]]), (2, 2)).all()
+    assert compiled(metrics.box_mask, size=(2, 2))(np.array([[-5.0, -5.0, INF, 99.0]])).all()
     nothing = np.array([[1.0, 0, 1, 2], [2, 0, 0, 2], [NAN, 0, 2, 2], [5, 5, 9, 9], [-4, 0, 0, 2]])
-    assert not metrics.box_mask(nothing, (2, 2)).any()
-    assert not metrics.box_mask(np.zeros((0, 4)), (2, 2)).any()
+    assert not compiled(metrics.box_mask, size=(2, 2))(nothing).any()
+    assert not compiled(metrics.box_mask, size=(2, 2))(np.zeros((0, 4))).any()
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.float32, np.float64])
@@ -63,20 +66,19 @@ def test_box_mask_is_the_loop(dtype):
             for i in range(7)
         ]
         assert compiled(metrics.box_mask, size=(7, 9))(boxes).tolist() == expected
-    assert metrics.box_mask(boxes, (7, 9)).tolist() == expected
 
 
 def test_box_iou_by_hand():
     box = np.array([0, 0, 2, 2], np.int32)
     boxes = np.array([[0, 0, 2, 2], [1, 1, 3, 3], [1, 0, 2, 4], [2, 0, 4, 2], [5, 5, 6, 6], [-2, -2, 2, 2.5]])
-    np.testing.assert_allclose(metrics.box_iou(box, boxes), [1, 1 / 7, 2 / 6, 0, 0, 4 / 18])
-    assert metrics.box_iou(box, boxes[:0]).shape == (0,)
+    np.testing.assert_allclose(compiled(metrics.box_iou)(box, boxes), [1, 1 / 7, 2 / 6, 0, 0, 4 / 18])
+    assert compiled(metrics.box_iou)(box, boxes[:0]).shape == (0,)
     # No area: 0 if it is the heatmap's, undefined if it is the one to be found.
     undefined = np.array([[1.0, 1, 1, 2], [2, 2, 0, 0], [2, 0, 0, 2], [0, 0, NAN, 1], [0, 0, INF, 1]])
-    assert np.isnan(metrics.box_iou(box, undefined)).all()
-    assert metrics.box_iou(np.zeros(4, np.int32), boxes).tolist() == [0] * 6
-    assert metrics.box_iou(np.array([2, 2, 0, 0]), boxes).tolist() == [0] * 6
-    assert np.isnan(metrics.box_iou(np.array([0, 0, NAN, 2]), boxes)).all()
+    assert np.isnan(compiled(metrics.box_iou)(box, undefined)).all()
+    assert compiled(metrics.box_iou)(np.zeros(4, np.int32), boxes).tolist() == [0] * 6
+    assert compiled(metrics.box_iou)(np.array([2, 2, 0, 0]), boxes).tolist() == [0] * 6
+    assert np.isnan(compiled(metrics.box_iou)(np.array([0, 0, NAN, 2]), boxes)).all()
 
 
 def test_box_iou_counts_pixels():
@@ -221,13 +223,13 @@ def test_pointing_game_by_hand():
     heatmap, mask = grid("1 .5 / 0 .5"), mask_of("0 0 / 0 1")
     distances = {0.0: 0, 1.0: 0, 1.4: 0, 1.5: 1, 15.0: 1}  # the maximum is sqrt(2) away
     for tolerance, expected in distances.items():
-        assert float(metrics.pointing_game(heatmap, mask, tolerance=tolerance)) == expected
+        assert float(compiled(metrics.pointing_game, tolerance=tolerance)(heatmap, mask)) == expected
     # Two pixels share the maximum, one hits.
-    assert float(metrics.pointing_game(grid("1 .5 / 0 1"), mask, tolerance=0.0)) == 0.5
+    assert float(compiled(metrics.pointing_game, tolerance=0.0)(grid("1 .5 / 0 1"), mask)) == 0.5
     # 15 pixels by default, and no more.
     line, ends = np.arange(20)[None] == 0, np.eye(20, dtype=bool)[:, None]
-    assert float(metrics.pointing_game(1.0 * line, ends[15])) == 1
-    assert float(metrics.pointing_game(1.0 * line, ends[16])) == 0
+    assert float(compiled(metrics.pointing_game)(1.0 * line, ends[15])) == 1
+    assert float(compiled(metrics.pointing_game)(1.0 * line, ends[16])) == 0
 
 
 @pytest.mark.parametrize("seed", range(5))
