@@ -416,7 +416,7 @@ WRONG = [
     (["scenes", "--workers", "-1"], "--workers", "must be a whole number from 0"),
     (["scenes", "--resamples", "1.5"], "--resamples", "must be a whole number from 0"),
     (["scenes", "--seed", "-1"], "--seed", "must be a whole number from 0"),
-    (["scenes", "--seed", str(2**32)], "--seed", "from 0 to 2**32 - 1"),
+    (["scenes", "--seed", str(2**32)], "--seed", "4294967295"),
     (["scenes", "--coordinator", "localhost:1"], "--coordinator, --num-processes and --process-id", "give all three"),
     (
         ["scenes", "--coordinator", "localhost:1", "--num-processes", "2", "--process-id", "2"],
