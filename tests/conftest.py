@@ -1,5 +1,6 @@
 """Every test runs in float64, with strict dtype promotion, no silent rank promotion, and checked shape annotations."""
 
+import gc
 import importlib.util
 import os
 from pathlib import Path
@@ -12,23 +13,43 @@ from jaxtyping import install_import_hook
 _hook = install_import_hook("jaxcam", "beartype.beartype")
 
 import jax
+import jaxlib.version
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+_QUICK = ["--xla_backend_optimization_level=0"]
+if jaxlib.version.__version_info__[:2] == (0, 10):  # XLA ends the process at a flag that it no longer knows
+    _QUICK += ["--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1"]
+
+import cost
 import jaxtyping
 import pytest
 import support
 
 
+def pytest_addoption(parser):
+    parser.addoption("--cost", action="store_true", help="what each file compiles, takes and needs")
+
+
 def pytest_configure(config):
-    """Compile the default suite without LLVM's optimisations: it compiles 13,000 programs and runs most of them once.
+    """Compile the default suite in a hurry: it compiles thousands of programs and runs most of them once.
 
     Slow and parity tests compile as users do.
     """
     if "not slow" in config.option.markexpr:
-        os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+        os.environ.setdefault("XLA_FLAGS", " ".join(_QUICK))
+    if config.option.cost:
+        config.pluginmanager.register(cost.Cost())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fresh_caches():
+    """What one file compiled is of no use to the next; a worker that kept all of it would need gigabytes."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture
