@@ -5,9 +5,9 @@ All of it in NumPy and float64, from arrays that are already there.
 
 from dataclasses import dataclass
 
-import jax.numpy as jnp
+import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
 from jaxcam.alphas import exact_alphas, ill_conditioned
 
@@ -126,7 +126,7 @@ def denominator(
     relative = np.abs(first + second)[counted] / terms[counted]
     sign = np.sign(first) * np.sign(first + second)
     crossing = set(channels[among & (sign < 0)]) & set(channels[among & (sign > 0)])
-    bad = np.asarray(ill_conditioned(*_one_position(sums, d2, d3))[0])
+    bad = np.asarray(_ill_conditioned(sums[None], d2[None], d3[None])[0])
     return Denominator(
         int(among.sum()),
         float(relative.min()) if relative.size else None,
@@ -138,12 +138,12 @@ def denominator(
 
 def alphas_of(sums: Float[np.ndarray, " n"], derivatives: Float[np.ndarray, "3 n"]) -> Float[np.ndarray, " n"]:
     """The alphas d2 / (2 d2 + S_k d3) at some elements, from S_k of their channels."""
-    return np.asarray(exact_alphas(*_one_position(sums, *derivatives[1:]))[0])
+    _, d2, d3 = derivatives
+    return np.asarray(_exact_alphas(sums[None], d2[None], d3[None])[0])
 
 
-def _one_position(*values: Float[np.ndarray, " n"]) -> list[Float[Array, "1 n"]]:
-    """Elements laid out as channels of one position: S_k in the place of A is then the sum of its channel."""
-    return [jnp.asarray(value)[None] for value in values]
+# Compiled, of elements laid out as channels of one position: S_k in the place of A is then the sum of its channel.
+_exact_alphas, _ill_conditioned = jax.jit(exact_alphas), jax.jit(ill_conditioned)
 
 
 def _normalised(cam_map: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:

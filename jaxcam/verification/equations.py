@@ -122,7 +122,7 @@ def differentiated(
     """
     num_channels = a.shape[-1]
     k, rows = elements % num_channels, np.arange(elements.size)
-    sums = np.asarray(a.reshape(-1, num_channels).sum(0))
+    sums = np.asarray(a).reshape(-1, num_channels).sum(0)
     d1, d2, d3 = derivatives[:, elements]
     alpha = alphas[elements]
     mixed = [np.asarray(m) for m in _mixed(f, a, jnp.asarray(elements), jnp.asarray(alphas))]

@@ -83,18 +83,18 @@ def problem(head: Head, activations: Any, class_idx: Any, *, score: str | scores
     wide, a = _in_float64(head, activations, class_idx)
     hoisted = _hoisted(wide, a)
     found = _score(hoisted, a, int(class_idx), function, name)
-    f = _hoisted(found.f, a)
+    f, y = _hoisted(found.f, a), float(found.y)
     if name not in CLOSED_FORMS and is_piecewise_linear(f, a):
         raise ValueError(
             "there is nothing to verify: this score of this head is piecewise linear in the activations, so that its "
             'second and third derivatives are zero and alpha is 0/0. Use score="exp" (the paper\'s choice) or '
             'score="softmax"'
         )
-    if not (jnp.isfinite(found.y) & jnp.isfinite(f(a))):
+    if not (np.isfinite(y) and np.isfinite(_value(f, a))):
         raise ValueError("the score is not finite at these activations: look at the parameters of the head")
     label = name or getattr(score, "__name__", type(score).__name__)
     proven, precision = is_piecewise_linear(hoisted, a), _precision(hoisted, a)
-    y, rounding = float(found.y), float(found.rounding) * float(jnp.finfo(precision).eps)
+    rounding = float(found.rounding) * float(jnp.finfo(precision).eps)
     return Problem(hoisted, a, int(class_idx), label, name, f, y, rounding, proven, precision)
 
 
@@ -132,25 +132,32 @@ class _Score(NamedTuple):
     """Y as a function of the activations, up to a positive factor and, where it loses no digits, a constant."""
 
     f: Callable[[Array], Array]
-    y: Array
-    rounding: Array
+    y: Array | np.ndarray | float
+    rounding: Array | np.ndarray | float
 
 
-def _score(head: Head, a: Array, class_idx: int, function: scores.Score, name: str | None) -> _Score:
+def _score(head: Partial, a: Array, class_idx: int, function: scores.Score, name: str | None) -> _Score:
+    logits = _value(head, a)
     if name == "exp":
-        s = scores.logit(head(a), class_idx)
-        return _Score(lambda x: jnp.expm1(scores.logit(head(x), class_idx) - s), jnp.ones_like(s), 1 + jnp.abs(s))
-    if name == "softmax":
-        ell = _log_probability(head(a), class_idx)
-        return _Score(
-            lambda x: jnp.expm1(_log_probability(head(x), class_idx) - ell),
-            jnp.ones_like(ell),
-            jnp.abs(ell) * (1 + jnp.abs(head(a)).max()),
-        )
-    if name == "log_softmax":
+        s = logits[class_idx]
+        return _Score(lambda x: jnp.expm1(scores.logit(head(x), class_idx) - s), 1.0, 1 + abs(s))
+    if name in ("softmax", "log_softmax"):
         function = _log_probability
-    y = function(head(a), class_idx)
-    return _Score(lambda x: function(head(x), class_idx), y, jnp.abs(y))
+    y = np.asarray(jax.jit(function, static_argnums=1)(logits, class_idx))
+    if name == "softmax":
+        size = abs(y) * (1 + np.abs(logits).max())
+        return _Score(lambda x: jnp.expm1(_log_probability(head(x), class_idx) - y), 1.0, size)
+    return _Score(lambda x: function(head(x), class_idx), y, abs(y))
+
+
+def _value(f: Partial, a: Array) -> np.ndarray:
+    """f(A), compiled as one program."""
+    return np.asarray(_applied(f, a))
+
+
+@jax.jit
+def _applied(f: Partial, a: Float[Array, "..."]) -> Array:
+    return f(a)
 
 
 def _log_probability(logits: Float[Array, " c"], class_idx: int) -> Float[Array, ""]:

@@ -46,7 +46,7 @@ def finite_differences(
     The first step is 16 times the largest magnitude in a, and 19 more are each half of the one before. A value of f is
     taken to be right to 4 (eps of its size + rounding), which small steps magnify: that belongs to the uncertainty.
     """
-    largest = _LARGEST_STEP * (float(jnp.abs(a).max()) or 1.0)
+    largest = _LARGEST_STEP * (float(np.abs(np.asarray(a)).max()) or 1.0)
     ladder = largest * 0.5 ** np.arange(_STEPS)
     offsets = np.concatenate([[0.0, 2 * largest], ladder, [-2 * largest], -ladder])
     phi = np.asarray(values_along(f, a, jnp.asarray(elements), jnp.asarray(offsets, a.dtype)), np.float64)

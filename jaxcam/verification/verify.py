@@ -12,7 +12,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from jaxcam import scores
-from jaxcam.checks import check_integer
+from jaxcam.checks import check_floating, check_integer
 from jaxcam.types import Head
 from jaxcam.verification import equations, sections
 from jaxcam.verification import problem as problems
@@ -147,15 +147,12 @@ def _check(activations: object, class_idx: object, num_sampled: object, seed: ob
     for name, value in {"activations": activations, "class_idx": class_idx}.items():
         if isinstance(value, Tracer):
             raise TypeError(f"{name} must be concrete: verify gives a report, call it outside of jit, vmap and grad")
-    if not (hasattr(activations, "shape") and hasattr(activations, "dtype")):
-        raise TypeError(f"activations must be an array [*spatial, k], not {type(activations).__name__}")
     scores.check_class_idx(class_idx, 2**31)  # that it is an integer; the head tells how many classes there are
+    check_floating("activations", activations)
     values = np.asarray(activations)
-    if not jnp.issubdtype(values.dtype, jnp.floating):
-        raise TypeError(f"activations must be floating point, but their dtype is {values.dtype}")
     if not values.size:
         raise ValueError(f"activations are empty: their shape is {values.shape}")
     if not np.isfinite(values.astype(np.float64)).all():
         raise ValueError("activations must be finite, but have NaN or infinity among them")
-    for name, value, lowest in (("num_sampled", num_sampled, 1), ("seed", seed, 0)):
-        check_integer(name, value, low=lowest)
+    check_integer("num_sampled", num_sampled, low=1)
+    check_integer("seed", seed, low=0)
