@@ -44,12 +44,24 @@ def pytest_configure(config):
         config.pluginmanager.register(cost.Cost())
 
 
-@pytest.fixture(scope="module", autouse=True)
-def fresh_caches():
-    """What one file compiled is of no use to the next; a worker that kept all of it would need gigabytes."""
+_MAX_PROGRAMS = 700
+_compiled = []
+jax.monitoring.register_event_duration_secs_listener(
+    lambda event, seconds, **_: _compiled.append(event) if event == cost.COMPILED else None
+)
+
+
+@pytest.fixture(autouse=True)
+def few_programs():
+    """Drops what was compiled, once that is much: at 1.4 MiB a program a worker would need gigabytes.
+
+    With fewer kept, single operations that many tests share are compiled again and again.
+    """
     yield
-    jax.clear_caches()
-    gc.collect()
+    if len(_compiled) > _MAX_PROGRAMS:
+        jax.clear_caches()
+        gc.collect()
+        _compiled.clear()
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import time
 import jax
 import pytest
 
-_COMPILED = "/jax/core/compile/backend_compile_duration"
+COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
 class Cost:
@@ -25,7 +25,7 @@ class Cost:
         jax.monitoring.register_event_duration_secs_listener(self._heard)
 
     def _heard(self, event, seconds, **_):
-        if event == _COMPILED and self.file:
+        if event == COMPILED and self.file:
             self.files[self.file]["programs"] += 1
             self.files[self.file]["compiling"] += seconds
 
