@@ -16,10 +16,11 @@ from collections.abc import Callable
 from math import prod
 from typing import Any
 
-from jax.extend.core import JaxprEqn, Literal, Var
+from jax import lax
+from jax.extend.core import JaxprEqn, Literal, Primitive, Var
 
-from jaxcam.programs.primitives import is_elementwise
-from jaxcam.programs.program import Program, shape
+from jaxcam.programs.primitives import about
+from jaxcam.programs.program import Program, is_elementwise, shape
 
 __all__ = ["channel_axes", "image_channel_axis"]
 
@@ -45,7 +46,7 @@ def image_channel_axis(program: Program) -> int | None:
         followed = channel_axes(program, candidate)
         for eqn in program.equations:
             images = eqn.invars[0]
-            if eqn.primitive.name == "conv_general_dilated" and isinstance(images, Var) and images in followed:
+            if eqn.primitive is lax.conv_general_dilated_p and isinstance(images, Var) and images in followed:
                 if followed[images] == eqn.params["dimension_numbers"].lhs_spec[1]:
                     return candidate
                 break
@@ -54,10 +55,9 @@ def image_channel_axis(program: Program) -> int | None:
 
 def _axis_of_result(eqn: JaxprEqn, axes: dict[int, int | None]) -> int | None:
     """The channels' axis of the results, given that of the operands, by place, that depend on the images."""
-    name, params = eqn.primitive.name, eqn.params
-    if name == "conv_general_dilated":
-        return params["dimension_numbers"].out_spec[1]
-    if name == "dot_general":
+    if eqn.primitive is lax.conv_general_dilated_p:
+        return eqn.params["dimension_numbers"].out_spec[1]
+    if eqn.primitive is lax.dot_general_p:
         return _made_by_dense(eqn, axes)
     ranks = {len(shape(eqn.invars[place])) for place in axes}
     known = set(axes.values())
@@ -66,10 +66,10 @@ def _axis_of_result(eqn: JaxprEqn, axes: dict[int, int | None]) -> int | None:
     (axis,), (place, *_) = known, axes
     assert axis is not None
     operand, result = shape(eqn.invars[place]), shape(eqn.outvars[0])
-    if is_elementwise(eqn) or name.startswith("reduce_window") or name in _IN_PLACE:
+    if is_elementwise(eqn) or about(eqn).keeps_axes:
         return axis if len(operand) == len(result) else None
-    follow = _MOVES.get(name)
-    return follow(axis, params, operand, result) if follow else None
+    follow = _MOVES.get(eqn.primitive)
+    return follow(axis, eqn.params, operand, result) if follow else None
 
 
 def _made_by_dense(eqn: JaxprEqn, axes: dict[int, int | None]) -> int | None:
@@ -111,13 +111,12 @@ def _reshaped(axis: int, params: Any, operand: tuple[int, ...], result: tuple[in
     return same[0] if len(same) == 1 and size > 1 else None
 
 
-_IN_PLACE = frozenset({"concatenate", "cummax", "cummin", "cumsum", "dynamic_slice", "name", "pad", "rev", "slice"})
-_MOVES: dict[str, Callable[[int, Any, tuple[int, ...], tuple[int, ...]], int | None]] = {
-    "transpose": _transposed,
-    "broadcast_in_dim": _broadcast,
-    "squeeze": _squeezed,
-    "reshape": _reshaped,
-    "reduce_max": _reduced,
-    "reduce_min": _reduced,
-    "reduce_sum": _reduced,
+_MOVES: dict[Primitive, Callable[[int, Any, tuple[int, ...], tuple[int, ...]], int | None]] = {
+    lax.transpose_p: _transposed,
+    lax.broadcast_in_dim_p: _broadcast,
+    lax.squeeze_p: _squeezed,
+    lax.reshape_p: _reshaped,
+    lax.reduce_max_p: _reduced,
+    lax.reduce_min_p: _reduced,
+    lax.reduce_sum_p: _reduced,
 }

@@ -12,32 +12,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import jax.numpy as jnp
+from jax import lax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Var
+from jax.extend.core import primitives as core
 
 from jaxcam.cuts.axes import channel_axes, image_channel_axis
-from jaxcam.programs.primitives import ELEMENTWISE, is_elementwise, program_of_call
-from jaxcam.programs.program import (
-    CUSTOM,
-    Atom,
-    Place,
-    Program,
-    called,
-    closed,
-    holds,
-    shape,
-    size,
-    straight_line,
-)
+from jaxcam.programs.primitives import Runs, about
+from jaxcam.programs.program import Atom, Place, Program, called, holds, is_elementwise, shape, size, straight_line
 from jaxcam.programs.scopes import hidden, numbered, scope_results
 
 __all__ = ["Analysis", "Site", "analysed", "is_open", "place_of_result"]
 
-_REMATERIALISED = ("checkpoint", "remat2")
-_AFFINE = frozenset({
-    "add", "broadcast_in_dim", "convert_element_type", "copy", "div", "mul", "name", "neg", "reshape", "squeeze", "sub",
-})  # fmt: skip
-"""What keeps a convolution's output its own where the other operands do not depend on the images: bias, batch norm.
-Not a transposition: the channels would be elsewhere."""
 _LONGEST_ACTIVATION = 16
 """In equations; GELU by tanh has 8."""
 
@@ -88,7 +73,7 @@ def analysed(model: ClosedJaxpr) -> Analysis:
     def is_layer(var: Var) -> bool:
         return var in moving and holds(var, jnp.floating) and len(shape(var)) > 2
 
-    tags = [(eqn.params["name"], eqn.outvars[0]) for eqn in program.equations if eqn.primitive.name == "name"]
+    tags = [(eqn.params["name"], eqn.outvars[0]) for eqn in program.equations if eqn.primitive is core.name_p]
     sites = [site("tag", name, var) for name, var in numbered([(n, v) for n, v in tags if is_layer(v)])]
     scopes = [(name, var) for name, var in scope_results(program) if is_layer(var)]
     sites += [site("scope", name, var) for name, var in numbered(scopes)]
@@ -115,24 +100,28 @@ def is_open(eqn: JaxprEqn, place: Place, on_the_way: Place | None) -> ClosedJaxp
     Rematerialisation and custom derivatives are given up only where they are `on_the_way` to a value inside of them, or
     everywhere for None: the rule is about the whole call, and a part of it has none.
     """
-    name = eqn.primitive.name
-    if _is_elementwise(eqn):
+    if _bends(eqn):
         return None
-    if name in CUSTOM or name in _REMATERIALISED:
-        if on_the_way is not None and (on_the_way[: len(place)] != place or len(on_the_way) == len(place) + 1):
+    if _has_rule(eqn) and on_the_way is not None:
+        # A place is a path: equation 4, in its program equation 2, result 0 of that is (4, 2, 0). On the way to it is
+        # the call (4,), not (3,). (4, 0) is the call's own result, and not inside of it.
+        is_inside = on_the_way[: len(place)] == place and len(on_the_way) > len(place) + 1
+        if not is_inside:
             return None
-        return closed(eqn.params[CUSTOM[name]]) if name in CUSTOM else called(eqn)
-    return called(eqn)
+    return called(eqn, custom=True)
 
 
 def place_of_result(model: Jaxpr, place: Place) -> Place:
-    """The place of the same value as the result of the outermost call with a rule that returns it, if there is one."""
+    """The place of the same value as the result of the outermost call with a rule that returns it, if there is one.
+
+    Where equation 4 is remat[{ x -> a = conv x; b = relu a; return b }], the value b at (4, 1, 0) is also the call's
+    result (4, 0): cut there, the rematerialisation stays whole. The value a at (4, 0, 0) has no other place.
+    """
     here = model
     for depth in range(len(place) - 2):
         eqn = here.eqns[place[depth]]
         inside = _inside(eqn)
-        is_result = eqn.primitive.name in CUSTOM or eqn.primitive.name in _REMATERIALISED
-        if is_result and (result := _result(inside, place[depth + 1 :])) is not None:
+        if _has_rule(eqn) and (result := _result(inside, place[depth + 1 :])) is not None:
             return (*place[: depth + 1], result)
         here = inside
     return place
@@ -148,9 +137,14 @@ def _result(program: Jaxpr, place: Place) -> int | None:
 
 
 def _inside(eqn: JaxprEqn) -> Jaxpr:
-    inner = program_of_call(eqn)
+    inner = called(eqn, custom=True)
     assert inner is not None, "places lead through calls only"
-    return inner
+    return inner.jaxpr
+
+
+def _has_rule(eqn: JaxprEqn) -> bool:
+    """Whether a rule about the whole call goes when it is written out: its own derivative, or rematerialisation."""
+    return about(eqn).runs in (Runs.CUSTOM, Runs.REMAT)
 
 
 def _moving(program: Program) -> set[Var]:
@@ -166,6 +160,15 @@ def _complete(program: Program, moving: set[Var]) -> set[Var]:
     """The values that every path from the images to the logits goes through.
 
     Such a value is, when it has just been made, the only one of those that depend on the images that is still needed.
+    In a residual block, for example:
+
+        equation          still needed after it
+        a = conv images   a         complete
+        b = relu a        b         complete: all that follows follows from b
+        c = conv b        b, c      not complete, because b goes around c
+        d = add b c       d         complete
+
+    So one number is kept on the way, how many are needed: up by one with each value made, down with each last use.
     """
     end = len(program.equations)
     last_use: dict[Atom, int] = {}
@@ -176,7 +179,7 @@ def _complete(program: Program, moving: set[Var]) -> set[Var]:
     for i in last_use.values():
         dying[i] = dying.get(i, 0) + 1
     complete: set[Var] = set()
-    live = 1  # the images
+    live = 1  # how many are still needed: the images
     for i, eqn in enumerate(program.equations):
         live -= dying.get(i, 0)
         made = [var for var in eqn.outvars if var in moving and var in last_use]
@@ -187,17 +190,29 @@ def _complete(program: Program, moving: set[Var]) -> set[Var]:
 
 
 def _convolutions(program: Program, moving: set[Var]) -> Iterator[Var]:
-    """Each convolution's output, with bias and batch norm, and after its activation where that follows directly."""
+    """Each convolution's output, with bias and batch norm, and after its activation where that follows directly.
+
+    The walk goes from the convolution to its one user, and on from there:
+
+        a = conv x w     start
+        b = add a bias   affine in a: go on (`_followed`)
+        c = logistic b   b has two users: does an activation of b alone begin here? (`_activated`)
+        d = mul b c      yes, and it ends in d: this is the layer
+        e = add d x      not reached
+
+    Were there no activation, and e = add b x, b would be the layer: x, too, depends on the images.
+    """
     users: dict[Var, list[JaxprEqn]] = {}
     for eqn in program.equations:
         for atom in {atom for atom in eqn.invars if isinstance(atom, Var)}:
             users.setdefault(atom, []).append(eqn)
     for eqn in program.equations:
-        if eqn.primitive.name == "conv_general_dilated" and eqn.outvars[0] in moving:
+        if eqn.primitive is lax.conv_general_dilated_p and eqn.outvars[0] in moving:
             yield _followed(eqn.outvars[0], users, moving, set(program.outputs))
 
 
 def _followed(start: Var, users: Mapping[Var, list[JaxprEqn]], moving: set[Var], outputs: set[Atom]) -> Var:
+    """What is found on the walk from a convolution's output, in the shape of that: `found`; `here` may be reshaped."""
     found = here = start
     while here not in outputs:
         after = users.get(here, [])
@@ -211,9 +226,13 @@ def _followed(start: Var, users: Mapping[Var, list[JaxprEqn]], moving: set[Var],
 
 
 def _is_affine(eqn: JaxprEqn, here: Var, moving: set[Var]) -> bool:
+    """Whether a convolution's output stays its own: bias, batch norm, reshapes, by values not from the images.
+
+    Not where it is transposed: the channels would be elsewhere.
+    """
     out = eqn.outvars[0]
     return (
-        eqn.primitive.name in _AFFINE
+        about(eqn).affine
         and [atom for atom in eqn.invars if isinstance(atom, Var) and atom in moving] == [here]
         and size(out) == size(here)
         and holds(out, jnp.floating)
@@ -221,7 +240,12 @@ def _is_affine(eqn: JaxprEqn, here: Var, moving: set[Var]) -> bool:
 
 
 def _activated(start: Var, users: Mapping[Var, list[JaxprEqn]], moving: set[Var], outputs: set[Atom]) -> Var | None:
-    """What an elementwise function of one value gives, written as one equation or as several: x * sigmoid(x)."""
+    """What an elementwise function of one value gives, written as one equation or as several: x * sigmoid(x).
+
+    From `start` on, each user of what was made is taken in (`inside`), and its own users wait their turn, until none is
+    waiting: then the last value taken in is the only way out, and the function's result. None if a user is not
+    elementwise, or needs a value from elsewhere that depends on the images.
+    """
     inside, waiting, steps = {start}, list(users.get(start, [])), 0
     while waiting and steps < _LONGEST_ACTIVATION:
         # The first whose operands are all there; the others wait for theirs.
@@ -230,8 +254,7 @@ def _activated(start: Var, users: Mapping[Var, list[JaxprEqn]], moving: set[Var]
             return None
         eqn, steps = ready[0], steps + 1
         out = eqn.outvars[0]
-        is_step = _is_elementwise(eqn) or eqn.primitive.name in _AFFINE & ELEMENTWISE
-        if not is_step or len(eqn.outvars) > 1 or shape(out) != shape(start):
+        if not (_bends(eqn) or about(eqn).activation) or len(eqn.outvars) > 1 or shape(out) != shape(start):
             return None
         inside.add(out)
         waiting = [other for other in waiting if other is not eqn]
@@ -241,9 +264,9 @@ def _activated(start: Var, users: Mapping[Var, list[JaxprEqn]], moving: set[Var]
     return None
 
 
-def _is_elementwise(eqn: JaxprEqn) -> bool:
-    """Whether it is an elementwise primitive that bends, or a call that only runs elementwise primitives."""
-    inner = program_of_call(eqn)
+def _bends(eqn: JaxprEqn) -> bool:
+    """Whether it is an elementwise primitive that bends, or a call that only runs elementwise ones, without names."""
+    inner = called(eqn, custom=True)
     if inner is None:
-        return eqn.primitive.name in ELEMENTWISE - _AFFINE
-    return is_elementwise(eqn) and not any(True for _ in hidden(inner.eqns, "call"))
+        return about(eqn).activation and not about(eqn).affine
+    return is_elementwise(eqn) and not any(True for _ in hidden(inner.jaxpr.eqns, "call"))

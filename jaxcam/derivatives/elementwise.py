@@ -86,12 +86,12 @@ def elementwise_derivatives(
     if stages is None:
         return (jnp.zeros_like(a),) * order
     _check_stages(stages, method)
-    backwards = method == "grad" or runs(stages.moving, "custom_vjp")
+    backwards = method == "grad" or _only(stages, "backwards")
     way = _Way(order, backward if backwards else forward, chunk_size)
     whole = Stage(program.arguments, program.outputs, program.equations)
     if method in ("jvp", "grad"):
         return _by_elements(whole, program.constants, a, way)
-    if method == "auto" and order == 1 and not runs(stages.moving, "while"):
+    if method == "auto" and order == 1 and not _only(stages, "forwards"):
         return (jax.grad(partial(whole.scalar, program.constants))(a),)
     return _by_stages(stages, program.constants, a, way, cheaper=method == "auto")
 
@@ -159,10 +159,15 @@ def _check(f: Any, a: Any, order: Any, method: Any, chunk_size: Any) -> None:
         check_integer(name, value, low=1)
 
 
+def _only(stages: Factors, direction: Literal["forwards", "backwards"]) -> bool:
+    """Whether derivatives go through something that has them in this direction only."""
+    return runs(stages.moving, lambda facts: facts.only == direction)
+
+
 def _check_stages(stages: Factors, method: str) -> None:
-    if method == "jvp" and runs(stages.moving, "custom_vjp"):
+    if method == "jvp" and _only(stages, "backwards"):
         raise ValueError("f uses jax.custom_vjp, which has no forward derivative; use method='grad'")
-    if method == "grad" and runs(stages.moving, "while"):
+    if method == "grad" and _only(stages, "forwards"):
         raise ValueError("f uses lax.while_loop, which has no backward derivative; use method='jvp'")
     if method == "factored" and stages.obstacle and not stages.fold.equations:
         raise ValueError(

@@ -1,9 +1,17 @@
 """A scalar function taken apart where that makes its higher derivatives cheap: f = outer ∘ inner ∘ fold.
 
-- fold, from a to z, lets every element of a reach at most one element of z (see `_fold`): pooling, ReLU.
+- fold, from a to z, lets every element of a reach at most one element of z (see `folding`): pooling, ReLU.
 - inner, from z to y, is piecewise linear, and ends where the values that the rest needs are narrowest: at one
   value for exp(logit), at the logits for softmax. They may be several arrays from different places of f.
 - outer, from y to the scalar, is the rest: only there derivatives above the first are not zero.
+
+The end of a VGG-16, for one:
+
+    a [14,14,512] --max-pool--> z [7,7,512] --dense, relu, dense, relu, dense--> y [1000] --softmax, pick--> f []
+                      fold                            inner                                    outer
+
+Instead of 100,352 elements of a there are 25,088 of z to go through; 1,000 reverse passes give the Jacobian of inner;
+and second and third derivatives are taken of a softmax of 1,000 numbers, along the 25,088 columns of it.
 
 All this is read off the program, and nothing is computed. A value that is locally constant, such as the mask
 of a `where`, has no derivatives to follow: it may cross from any stage to any later one.
@@ -69,13 +77,16 @@ class _Step:
 def factors(program: Program) -> Factors | None:
     """The stages of a program with one argument and one result; None if its derivatives are all zero."""
     (argument,), (output,) = program.arguments, program.outputs
+    # 1. Which values move with the input, and which of them linearly.
     known = dependences(program.equations, {argument: PIECEWISE_LINEAR})
     if not isinstance(output, Var) or dependence(known, output) <= PIECEWISE_CONSTANT:
         return None
     steps = _steps(program.equations, known, output)
+    # 2. Where the fold ends (z), and where the inner stage does (y, the frontier).
     folded = _folded(steps, marks(program.equations, known, {argument: argument}), argument, output)
     frontier = _frontier(steps, known, folded, output)
 
+    # 3. The equations of each stage: those that lead to its end from what the stages before have defined.
     constant = [eqn for eqn in program.equations if all(known[var] == CONSTANT for var in eqn.outvars)]
     constants = Stage((), (), constant)
     defined = {argument, *program.constants, *constants.defined}
@@ -85,8 +96,10 @@ def factors(program: Program) -> Factors | None:
     if frontier:
         inner = program.stage((folded,), frontier, defined)
         defined |= {*inner.defined}
-        # What carries derivatives beyond the frontier follows from it there, even if the inner stage, too, has a use
-        # for it. Other values of earlier stages may cross: nothing but locally constant results asks for them.
+        # What carries derivatives beyond the frontier is computed there again, from the frontier, even if the inner
+        # stage has made it on its way. In sum(sin(a - m)) sum(cos(m m)) with m = broadcast(mean(a)), the frontier is
+        # a - m and mean(a): the inner stage makes m, but an outer stage that took m from it would take it as fixed.
+        # Other values of earlier stages may cross: nothing but locally constant results asks for them.
         outer = program.stage(frontier, (output,), defined - _beyond(steps, frontier, output))
     bends = (
         step.equation.primitive.name
@@ -98,6 +111,7 @@ def factors(program: Program) -> Factors | None:
 
 
 def _steps(equations: list[JaxprEqn], known: Mapping[Var, Dependence], output: Var) -> list[_Step]:
+    """The equations that derivatives of the output go through: backwards from it, along all that moves."""
     wanted, steps = {output}, list[_Step]()
     for eqn in reversed(equations):
         if results := [var for var in eqn.outvars if var in wanted]:
@@ -109,7 +123,11 @@ def _steps(equations: list[JaxprEqn], known: Mapping[Var, Dependence], output: V
 
 
 def _folded(steps: list[_Step], found: Mapping[Var, Var | None], argument: Var, output: Var) -> Var:
-    """The smallest value (of equals the last) that folds the input and that all derivatives go through."""
+    """The smallest value (of equals the last) that folds the input and that all derivatives go through.
+
+    Those are where only one value is alive, that is, made and still needed: in b = relu(a), c = 2 b, d = sum(c) after
+    each of them; in a skip connection c = b + conv(b), after b, not after conv(b), where b is needed still.
+    """
     uses = Counter(var for step in steps for var in step.operands) + Counter([output])
     smallest, alive = argument, {argument}
     for step in steps:
@@ -123,7 +141,14 @@ def _folded(steps: list[_Step], found: Mapping[Var, Var | None], argument: Var, 
 
 
 def _frontier(steps: list[_Step], known: Mapping[Var, Dependence], folded: Var, output: Var) -> tuple[Var, ...]:
-    """The narrowest piecewise-linear values after `folded` that give the rest; () if there are none."""
+    """The narrowest piecewise-linear values after `folded` that give the rest; () if there are none.
+
+    A cut through the graph of what is linear, each value as wide as it has elements, between `folded` and one node for
+    all that is `beyond`: not linear, or after the end. For exp(dense(a)[2]) mean(a)²:
+
+        a --> dense(a) [5] --> dense(a)[2] [1] --> beyond     the narrowest: dense(a)[2] and mean(a), two numbers
+        a --> mean(a) [1] -----------------------> beyond
+    """
     linear = {var: size(var) for var, kind in known.items() if kind == PIECEWISE_LINEAR and var is not folded}
     beyond = Var(output.aval)
     edges = [

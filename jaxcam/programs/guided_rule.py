@@ -1,7 +1,16 @@
 """Guided backpropagation as a transformation of any JAX function: its ReLUs get another derivative.
 
 The program of the function is rewritten: each rectifier becomes a call of a function with a backward rule of its own,
-also inside jit, remat, scan, while and cond. Everything else stays as it is.
+also inside jit, remat, scan, while and cond. Everything else stays as it is. Of x ↦ jit(y ↦ 2 max(y, 0))(x w),
+
+    a = dot_general x w                        a = dot_general x w
+    b = jit[jaxpr={ y ->           becomes     b = jit[jaxpr={ y ->
+            c = max y 0.0                              c = custom_vjp_call[φ, guided rule] y
+            d = mul c 2.0                              d = mul c 2.0
+            return d }] a                              return d }] a
+
+Where φ takes several equations, as x * sigmoid(x) does, only its last one is replaced: the call computes φ from x
+again, and XLA drops those before it if nobody else wants their results.
 """
 
 from __future__ import annotations
@@ -17,15 +26,13 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
 
 from jaxcam.programs.partition import merged, partitioned
-from jaxcam.programs.program import CUSTOM, Atom, Stage, closed
+from jaxcam.programs.primitives import Runs, about
+from jaxcam.programs.program import Atom, Stage, called, closed
 from jaxcam.programs.rectifiers import is_gate, rectifiers
 
 __all__ = ["guided"]
 
 R = TypeVar("R")
-_HOLDERS = frozenset({
-    "checkpoint", "closed_call", "cond", "core_call", "jit", "pjit", "remat2", "scan", "shard_map", "while",
-})  # fmt: skip
 
 
 def guided(f: Callable[..., R], *, deconvnet: bool = False) -> Callable[..., R]:
@@ -90,60 +97,57 @@ def guided(f: Callable[..., R], *, deconvnet: bool = False) -> Callable[..., R]:
 def _rewritten(jaxpr: Jaxpr, deconvnet: bool) -> tuple[Jaxpr, int]:
     """The program with guided rectifiers, and how many there are."""
     ends = {found.end: found for found in rectifiers(jaxpr)}
-    names: dict[Var, Atom] = {}
-    equations: list[JaxprEqn] = []
     count = len(ends)
+    equations: list[JaxprEqn] = []
+    # Results of calls that were written out (below) have other variables from there on.
+    names: dict[Var, Atom] = {}
 
     def renamed(atom: Atom) -> Atom:
         return atom if isinstance(atom, Literal) else names.get(atom, atom)
 
     for i, eqn in enumerate(jaxpr.eqns):
         if i in ends:
-            rule = _with_rule(ends[i].phi, ends[i].x, deconvnet)
-            equations.append(
-                rule.replace(invars=[renamed(ends[i].x)], outvars=eqn.outvars, source_info=eqn.source_info)
-            )
+            rule, x = _with_rule(ends[i].phi, ends[i].x, deconvnet), renamed(ends[i].x)
+            equations.append(rule.replace(invars=[x], outvars=eqn.outvars, source_info=eqn.source_info))
             continue
         eqn = eqn.replace(invars=[renamed(atom) for atom in eqn.invars])
-        name = eqn.primitive.name
-        if is_gate(eqn):
-            pass
-        elif name in CUSTOM:
-            inner, inside = _rewritten(closed(eqn.params[CUSTOM[name]]).jaxpr, deconvnet)
-            if inside:
-                count += inside
-                program = ClosedJaxpr(inner, closed(eqn.params[CUSTOM[name]]).consts)
-                body, outputs = _written_out(program, eqn)
-                equations.extend(body)
-                names.update(zip(eqn.outvars, outputs, strict=True))
-                continue
-        elif name in _HOLDERS:
-            params, inside = _rewritten_params(eqn.params, deconvnet)
+        if about(eqn).under and not is_gate(eqn):
+            params, inside = _rewritten_inside(eqn, deconvnet)
             count += inside
-            eqn = eqn.replace(params=params)
+            eqn = eqn.replace(params=params) if inside else eqn
+            if inside and about(eqn).runs is Runs.CUSTOM:
+                # Its own derivative rule would hide what the rectifiers in it do: what it computes takes its place.
+                body, results = _written_out(eqn)
+                equations.extend(body)
+                names.update(zip(eqn.outvars, results, strict=True))
+                continue
         equations.append(eqn)
-    outputs = [renamed(atom) for atom in jaxpr.outvars]
-    return jaxpr.replace(eqns=equations, outvars=outputs), count
+    return jaxpr.replace(eqns=equations, outvars=[renamed(atom) for atom in jaxpr.outvars]), count
 
 
-def _rewritten_params(params: dict[str, Any], deconvnet: bool) -> tuple[dict[str, Any], int]:
+def _rewritten_inside(eqn: JaxprEqn, deconvnet: bool) -> tuple[dict[str, Any], int]:
+    """The parameters of an equation with the programs in them rewritten, and how many rectifiers these have."""
     total = 0
 
-    def rewritten(value: Any) -> Any:
+    def rewritten(held: Any) -> Any:
         nonlocal total
-        if isinstance(value, tuple) and any(isinstance(v, ClosedJaxpr | Jaxpr) for v in value):
-            return tuple(rewritten(v) for v in value)
-        if not isinstance(value, ClosedJaxpr | Jaxpr):
-            return value
-        inner, count = _rewritten(closed(value).jaxpr, deconvnet)
+        if isinstance(held, tuple):  # of branches
+            return tuple(map(rewritten, held))
+        inner, count = _rewritten(closed(held).jaxpr, deconvnet)
         total += count
-        return ClosedJaxpr(inner, value.consts) if isinstance(value, ClosedJaxpr) else inner
+        return ClosedJaxpr(inner, held.consts) if isinstance(held, ClosedJaxpr) else inner
 
-    return {name: rewritten(value) for name, value in params.items()}, total
+    changed = {name: rewritten(eqn.params[name]) for name in about(eqn).under}
+    return {**eqn.params, **changed}, total
 
 
-def _written_out(program: ClosedJaxpr, eqn: JaxprEqn) -> tuple[list[JaxprEqn], list[Atom]]:
-    """The equations of a call with its operands for their arguments; each call gets variables of its own."""
+def _written_out(eqn: JaxprEqn) -> tuple[list[JaxprEqn], list[Atom]]:
+    """The equations of a call with its operands for their arguments; each call gets variables of its own.
+
+    b = call[{ y -> c = f y; return c }] a    becomes    c' = f a, with c' for b from there on.
+    """
+    program = called(eqn, custom=True)
+    assert program is not None
     if program.consts:
         raise NotImplementedError(f"guided: {eqn.primitive.name} with constants of its own")
     names: dict[Var, Atom] = dict(zip(program.jaxpr.invars, eqn.invars, strict=True))
@@ -157,7 +161,7 @@ def _written_out(program: ClosedJaxpr, eqn: JaxprEqn) -> tuple[list[JaxprEqn], l
 
 
 def _with_rule(phi: Stage, x: Var, deconvnet: bool) -> JaxprEqn:
-    """An equation that computes φ and has the guided rule."""
+    """An equation that computes φ and has the guided rule; its operand and result are put in by who asks for it."""
     function = partial(phi.scalar, {})
 
     @jax.custom_vjp

@@ -1,7 +1,7 @@
 """A static proof that a function is piecewise linear, read off its jaxpr.
 
-Every value in the program of a function gets a `Dependence` on the input, by rules about the primitives that
-make it. What they prove holds in both senses that matter here:
+Every value in the program of a function gets a `Dependence` on the input, by rules (`_results`) about the primitives
+that make it. What they prove holds in both senses that matter here:
 
 - of the values: almost everywhere in the input there is a neighbourhood in which the function is affine;
 - of JAX's derivatives: the directional derivative that `jax.jvp` computes is itself locally constant, so that
@@ -12,7 +12,7 @@ estimators); such a function passes only where both hold. "Piecewise linear" mea
 affine pieces, biases included. The pieces need not join: x·sign(x), x·floor(x) and a `select` on any
 condition pass, because comparisons and roundings are locally constant whatever they are applied to.
 
-What has no rule here is not proven, so that a new or exotic primitive can cost speed but never correctness.
+What has no rule is not proven, so that a new or exotic primitive can cost speed but never correctness.
 Not seen at all: that an expression cancels (x·x - x·x is not proven), and how the rounding of floating-point
 numbers bends a line.
 """
@@ -25,8 +25,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
+from jax.extend.core import primitives as core
 
+from jaxcam.programs.primitives import Linear, about
 from jaxcam.programs.program import Atom, called, closed, holds, moves, rule
 
 __all__ = ["Dependence", "dependence", "dependences", "is_piecewise_linear", "proves_piecewise_linear"]
@@ -46,38 +49,6 @@ class Dependence(IntEnum):
 
 
 CONSTANT, PIECEWISE_CONSTANT, PIECEWISE_LINEAR, UNKNOWN = Dependence
-
-ELEMENTWISE = frozenset({"abs", "add", "add_any", "clamp", "max", "min", "neg", "reduce_precision", "sub"})
-"""Piecewise linear in all operands together, element by element."""
-
-PASSED = frozenset(
-    {"copy", "device_put", "name", "optimization_barrier", "reshard", "sharding_constraint", "stop_gradient"}
-)
-"""The identity of their operands' values. That `stop_gradient` drops derivatives only makes them simpler."""
-
-REDUCED = frozenset({"reduce_max", "reduce_min", "reduce_sum"})
-
-WINDOWED = frozenset({"reduce_window_max", "reduce_window_min", "reduce_window_sum"})
-
-MOVED = frozenset({"broadcast_in_dim", "pad", "reshape", "rev", "slice", "split", "squeeze", "transpose"})
-
-COMBINED = frozenset({"concatenate", "cummax", "cummin", "cumsum", "stack", "tile", "unstack"})
-
-SELECTED = frozenset(
-    {"dynamic_slice", "dynamic_update_slice", "gather", "scatter", "scatter-add", "scatter-sub", "select_n"}
-)
-"""Indices and predicates, which are integers, can only be locally constant or unknown."""
-
-LINEAR = ELEMENTWISE | PASSED | REDUCED | WINDOWED | MOVED | COMBINED | SELECTED
-"""Piecewise linear in all operands together."""
-
-COMPARED = frozenset({"argmax", "argmin", "eq", "eq_to", "ge", "gt", "is_finite", "le", "le_to", "lt", "lt_to", "ne"})
-
-STEPS = COMPARED | {"ceil", "floor", "round", "sign"}
-"""Locally constant, whatever the operand."""
-
-BILINEAR = frozenset({"conv_general_dilated", "dot_general", "mul"})
-"""Linear in each operand: at most one of them may be more than locally constant."""
 
 
 def is_piecewise_linear(f: Callable[..., Any], *args: Any) -> bool:
@@ -135,8 +106,11 @@ def dependence(known: Mapping[Var, Dependence], atom: Atom) -> Dependence:
 
 
 def _results(eqn: JaxprEqn, operands: list[Dependence], in_rule: bool) -> Dependence | list[Dependence]:
-    """The rules: how the results of one equation depend on the input, given how its operands do."""
-    name = eqn.primitive.name
+    """The rules: how the results of one equation depend on the input, given how its operands do.
+
+    For example, of abs(x) * floor(x): abs is linear in x, floor is a step, and a product is linear in one operand
+    while the other stays. So it is PIECEWISE_LINEAR. In abs(x) * x both operands move: UNKNOWN.
+    """
     join = max(operands, default=CONSTANT)
     if eqn.effects:
         return UNKNOWN  # it may read what another equation writes
@@ -146,31 +120,34 @@ def _results(eqn: JaxprEqn, operands: list[Dependence], in_rule: bool) -> Depend
         return UNKNOWN  # |z| is no line and sign(z) no step
     if _irreversible(eqn, operands):
         return UNKNOWN
-    if name in STEPS:
-        return PIECEWISE_CONSTANT
-    if name in LINEAR:
-        return join
-    if name in BILINEAR:
-        return join if min(operands) <= PIECEWISE_CONSTANT else UNKNOWN
+    match about(eqn).linear:
+        case Linear.STEP:
+            return PIECEWISE_CONSTANT
+        case Linear.JOINTLY:
+            return join
+        case Linear.EACH:
+            return join if min(operands) <= PIECEWISE_CONSTANT else UNKNOWN
+        case Linear.FIRST:
+            return join if max(operands[1:]) <= PIECEWISE_CONSTANT else UNKNOWN
+        case None:
+            pass
     if (program := called(eqn)) is not None:
         return _outputs(program.jaxpr, operands, in_rule)
-    match name:
-        case "convert_element_type":
+    match eqn.primitive:
+        case lax.convert_element_type_p:
             return join if moves(eqn.outvars[0]) else PIECEWISE_CONSTANT
-        case "div":
-            return join if operands[1] <= PIECEWISE_CONSTANT else UNKNOWN
-        case "integer_pow":
+        case lax.integer_pow_p:
             return join if eqn.params["y"] == 1 else UNKNOWN
-        case "sort":
+        case lax.sort_p:
             keys = max(operands[: eqn.params["num_keys"]])
             return [max(operand, min(keys, PIECEWISE_CONSTANT)) for operand in operands]
-        case "top_k":
+        case lax.top_k_p:
             return [join, PIECEWISE_CONSTANT]
-        case "cond":
+        case lax.cond_p:
             return _cond(eqn, operands, in_rule)
-        case "scan":
+        case lax.scan_p:
             return _scan(eqn, operands, in_rule)
-        case "custom_jvp_call" if join <= PIECEWISE_LINEAR and not in_rule:
+        case core.custom_jvp_call_p if join <= PIECEWISE_LINEAR and not in_rule:
             return _custom_jvp(eqn, operands)
         case _:
             return UNKNOWN
@@ -178,9 +155,10 @@ def _results(eqn: JaxprEqn, operands: list[Dependence], in_rule: bool) -> Depend
 
 def _irreversible(eqn: JaxprEqn, operands: list[Dependence]) -> bool:
     """Piecewise linear, but JAX fails to take it backwards, and that is what the proof is for."""
-    if eqn.primitive.name == "pad":
+    if eqn.primitive is lax.pad_p:
         return operands[1] > PIECEWISE_CONSTANT  # what it fills with moves
-    return eqn.primitive.name in {"reduce_window_max", "reduce_window_min"} and max(eqn.params["window_dilation"]) > 1
+    facts = about(eqn)
+    return facts.windowed and facts.reduces != "sum" and max(eqn.params["window_dilation"]) > 1
 
 
 def _cond(eqn: JaxprEqn, operands: list[Dependence], in_rule: bool) -> list[Dependence]:
@@ -189,10 +167,24 @@ def _cond(eqn: JaxprEqn, operands: list[Dependence], in_rule: bool) -> list[Depe
 
 
 def _scan(eqn: JaxprEqn, operands: list[Dependence], in_rule: bool) -> list[Dependence]:
-    """The fixed point over the carry, which only grows and so gets there in a few rounds."""
+    """The loop's results: its carry is followed round after round until it no longer changes.
+
+    For example, (a, b) -> (b, a t) with a = b = 1 and t from the input (C constant, L linear, U unknown):
+
+        round    a b    goes into (b, a t)
+        1        C C    C L      t times a constant is linear
+        2        C L    L L      a is what b was
+        3        L L    L U      t times what is linear in t
+        4        L U    U U
+        5        U U    U U      the same again: that is the answer
+
+    After one round it would have passed as linear. What enters a round is never less than what entered the one
+    before, so that every round but the last lifts a value by one of three steps, and the rounds come to an end.
+    """
     start, stop = eqn.params["num_consts"], eqn.params["num_consts"] + eqn.params["num_carry"]
+    body = closed(eqn.params["jaxpr"]).jaxpr
     while True:
-        results = _outputs(closed(eqn.params["jaxpr"]).jaxpr, operands, in_rule)
+        results = _outputs(body, operands, in_rule)
         carry = [max(pair) for pair in zip(operands[start:stop], results[: stop - start], strict=True)]
         if carry == operands[start:stop]:
             return carry + results[stop - start :]

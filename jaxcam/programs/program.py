@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, DebugInfo, Jaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
 
+from jaxcam.programs.primitives import Facts, Runs, about
+
 __all__ = [
-    "CUSTOM",
     "Atom",
     "Opened",
     "Place",
@@ -27,6 +28,7 @@ __all__ = [
     "closed",
     "holds",
     "inner_programs",
+    "is_elementwise",
     "moves",
     "needed",
     "num_bytes",
@@ -40,19 +42,6 @@ __all__ = [
 Atom: TypeAlias = Var | Literal
 Place: TypeAlias = tuple[int, ...]
 Opened: TypeAlias = Callable[[JaxprEqn, Place], ClosedJaxpr | None]
-
-_CALLS = {
-    "checkpoint": "jaxpr",
-    "closed_call": "call_jaxpr",
-    "core_call": "call_jaxpr",
-    "jit": "jaxpr",
-    "pjit": "jaxpr",
-    "remat2": "jaxpr",
-}
-"""Primitives that only run the program under this parameter."""
-
-CUSTOM = {"custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr"}
-"""Primitives that run the program under this parameter, and have a derivative of their own."""
 
 
 @dataclass(frozen=True)
@@ -161,12 +150,10 @@ def needed(equations: Sequence[JaxprEqn], targets: Iterable[Atom], known: Contai
     return kept[::-1]
 
 
-def runs(equations: Iterable[JaxprEqn], primitive: str) -> bool:
-    """Whether a primitive whose name begins like this is among the equations or inside one of them."""
+def runs(equations: Iterable[JaxprEqn], test: Callable[[Facts], bool]) -> bool:
+    """Whether a primitive of which this is true is among the equations or inside one of them."""
     return any(
-        eqn.primitive.name.startswith(primitive)
-        or any(runs(inner.jaxpr.eqns, primitive) for inner in inner_programs(eqn))
-        for eqn in equations
+        test(about(eqn)) or any(runs(inner.jaxpr.eqns, test) for inner in inner_programs(eqn)) for eqn in equations
     )
 
 
@@ -191,10 +178,25 @@ def _programs(parameters: Iterable[Any]) -> Iterator[ClosedJaxpr | Jaxpr]:
             yield from _programs(parameter)
 
 
-def called(eqn: JaxprEqn) -> ClosedJaxpr | None:
-    """The program that `eqn` runs on its operands, if that is all it does."""
-    parameter = _CALLS.get(eqn.primitive.name)
-    return None if parameter is None else closed(eqn.params[parameter])
+def called(eqn: JaxprEqn, *, custom: bool = False) -> ClosedJaxpr | None:
+    """The program that `eqn` runs on its operands, if that is all it does.
+
+    `custom` is for those with a derivative of their own as well.
+    """
+    facts = about(eqn)
+    if facts.runs in (Runs.CALL, Runs.REMAT) or (custom and facts.runs is Runs.CUSTOM):
+        return closed(eqn.params[facts.under[0]])
+    return None
+
+
+def is_elementwise(eqn: JaxprEqn) -> bool:
+    """Whether it does what an activation does: element i of the results depends on element i of the operands only.
+
+    Calls are looked into: jit(x * sigmoid(x)) is elementwise, jit(x / x.sum()) is not.
+    """
+    if (inner := called(eqn, custom=True)) is None:
+        return about(eqn).activation
+    return all(is_elementwise(inside) for inside in inner.jaxpr.eqns)
 
 
 def closed(program: ClosedJaxpr | Jaxpr) -> ClosedJaxpr:

@@ -14,19 +14,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 
-from jaxcam.programs.primitives import is_elementwise, program_of_call
-from jaxcam.programs.program import Stage, holds, runs, shape
+from jaxcam.programs.primitives import Facts, Moves, about
+from jaxcam.programs.program import Stage, called, holds, is_elementwise, runs, shape
 
 __all__ = ["is_gate", "rectifiers"]
 
-_ENDS = frozenset({"clamp", "div", "max", "mul", "select_n"})
-_SCALES = frozenset({"convert_element_type", "div", "mul", "neg"})
-_MOVES = _SCALES | {
-    "broadcast_in_dim", "concatenate", "dynamic_slice", "gather", "reshape", "slice", "split", "squeeze",
-    "stack", "transpose", "unstack",
-}  # fmt: skip
 _LONGEST = 24
 _POINTS = np.array([0.0, 0.5, 1.0, 10.0, -0.5, -10.0])
 
@@ -46,7 +41,7 @@ def rectifiers(jaxpr: Jaxpr) -> Iterator[Rectifier]:
         makers.update(dict.fromkeys(eqn.outvars, eqn))
         if len(eqn.outvars) != 1 or not holds(eqn.outvars[0], jnp.floating):
             continue
-        if eqn.primitive.name not in _ENDS and not (program_of_call(eqn) is not None and is_elementwise(eqn)):
+        if not about(eqn).ends and not _is_elementwise_call(eqn):
             continue
         for x in _sources(eqn, makers):
             equations = _cone(eqn, x, makers)
@@ -62,7 +57,7 @@ def _sources(eqn: JaxprEqn, makers: Mapping[Var, JaxprEqn]) -> list[Var]:
     behind = [
         atom
         for operand in operands
-        if operand in makers and makers[operand].primitive.name in _SCALES
+        if operand in makers and about(makers[operand]).scales
         for atom in makers[operand].invars
         if isinstance(atom, Var)
     ]
@@ -92,12 +87,16 @@ def _cone(eqn: JaxprEqn, x: Var, makers: Mapping[Var, JaxprEqn]) -> list[JaxprEq
 
 def is_gate(eqn: JaxprEqn) -> bool:
     """Whether a call is a hard sigmoid, which goes from 0 to 1: what is clipped at zero in it is no activation."""
-    if program_of_call(eqn) is None or not is_elementwise(eqn) or len(eqn.outvars) != 1:
+    if not _is_elementwise_call(eqn) or len(eqn.outvars) != 1:
         return False
     return any(
         (values := _values([eqn], x, eqn.outvars[0])) is not None and values[[0, 3, 5]].tolist() == [0.5, 1, 0]
         for x in _sources(eqn, {})
     )
+
+
+def _is_elementwise_call(eqn: JaxprEqn) -> bool:
+    return called(eqn, custom=True) is not None and is_elementwise(eqn)
 
 
 def _rectifies(equations: Sequence[JaxprEqn], x: Var, y: Var) -> bool:
@@ -129,11 +128,10 @@ def _tried(equations: Sequence[JaxprEqn], values: Mapping[Any, Any]) -> dict[Any
     known = dict(values)
     for eqn in equations:
         operands = [jnp.asarray(a.val) if isinstance(a, Literal) else known[a] for a in eqn.invars]
-        inner = program_of_call(eqn)
-        if inner is not None:
-            found = _tried(inner.eqns, dict(zip(inner.invars, operands, strict=True)))
-            results = [found[v] if isinstance(v, Var) else jnp.asarray(v.val) for v in inner.outvars]
-        elif eqn.primitive.name == "broadcast_in_dim":
+        if (inner := called(eqn, custom=True)) is not None:
+            found = _tried(inner.jaxpr.eqns, dict(zip(inner.jaxpr.invars, operands, strict=True)))
+            results = [found[v] if isinstance(v, Var) else jnp.asarray(v.val) for v in inner.jaxpr.outvars]
+        elif eqn.primitive is lax.broadcast_in_dim_p:
             results = operands[:1]
         else:
             spread = [jnp.broadcast_to(jnp.reshape(o, -1), _POINTS.shape) for o in operands]
@@ -145,22 +143,33 @@ def _tried(equations: Sequence[JaxprEqn], values: Mapping[Any, Any]) -> dict[Any
 def _is_variance(x: Var, makers: Mapping[Var, JaxprEqn]) -> bool:
     """Whether x is a variance, mean(x²) - mean(x)², which normalisation layers keep from falling below zero."""
     maker = makers.get(x)
-    if maker is None or maker.primitive.name != "sub":
+    if maker is None or maker.primitive is not lax.sub_p:
         return False
     mean, square = (makers.get(atom) if isinstance(atom, Var) else None for atom in maker.invars)
     return mean is not None and square is not None and _is_square(square) and _is_mean(mean, makers)
 
 
 def _is_square(eqn: JaxprEqn) -> bool:
-    name = eqn.primitive.name
-    return name == "square" or (
-        (name == "integer_pow" and eqn.params["y"] == 2) or (name == "mul" and eqn.invars[0] is eqn.invars[1])
-    )
+    match eqn.primitive:
+        case lax.square_p:
+            return True
+        case lax.integer_pow_p:
+            return eqn.params["y"] == 2
+        case lax.mul_p:
+            return eqn.invars[0] is eqn.invars[1]
+        case _:
+            return False
 
 
 def _is_mean(eqn: JaxprEqn, makers: Mapping[Var, JaxprEqn]) -> bool:
     """Whether it is a sum over positions or devices, divided or moved."""
-    if runs([eqn], "reduce_sum") or runs([eqn], "psum"):
+    if runs([eqn], _sums):
         return True
     behind = [makers[atom] for atom in eqn.invars if isinstance(atom, Var) and atom in makers]
-    return eqn.primitive.name in _MOVES and any(_is_mean(maker, makers) for maker in behind)
+    facts = about(eqn)
+    passes_on = facts.scales or facts.moves in (Moves.AXES, Moves.PICKS, Moves.JOINS)
+    return passes_on and any(_is_mean(maker, makers) for maker in behind)
+
+
+def _sums(facts: Facts) -> bool:
+    return facts.reduces == "sum" and not facts.windowed

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from jax.extend.core import JaxprEqn, Var
+from jax.extend.core.primitives import name_p
 
 from jaxcam.programs.program import Atom, Program, inner_programs
 
@@ -71,7 +72,7 @@ def hidden(equations: Sequence[JaxprEqn], holder: str | None = None) -> Iterator
     """Names inside of what holds them: a loop, a branch, or the `holder` of all."""
     for eqn in equations:
         if holder is not None:
-            if eqn.primitive.name == "name":
+            if eqn.primitive is name_p:
                 yield eqn.params["name"], holder
             if scopes := _scopes(eqn):
                 yield "/".join(scopes), holder
