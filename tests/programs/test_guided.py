@@ -1,7 +1,6 @@
 """The guided rule, against networks written by hand with it."""
 
 import inspect
-import warnings
 
 import flax.linen as nn
 import jax
@@ -15,34 +14,21 @@ from support import normal
 import jaxcam
 from jaxcam import models
 
-SQRT2 = 2**0.5
+X, OUT = normal(4, 5, 6), normal(6, 5, 6)
 
-# As they are written in research code, and φ' of each where x > 0.
-ACTIVATIONS = {
-    "jax.nn.relu": jax.nn.relu,
-    "maximum(x, 0)": lambda x: jnp.maximum(x, 0),
-    "maximum(0, x)": lambda x: jnp.maximum(0.0, x),
-    "maximum(x, zeros)": lambda x: jnp.maximum(x, jnp.zeros_like(x)),
-    "where(x > 0, x, 0)": lambda x: jnp.where(x > 0, x, 0),
-    "where(x < 0, 0, x)": lambda x: jnp.where(x < 0, 0, x),
-    "x * (x > 0)": lambda x: x * (x > 0).astype(x.dtype),
-    "clip(x, 0, 6)": lambda x: jnp.clip(x, 0, 6),
-    "clamp": lambda x: jax.lax.clamp(jnp.zeros((), x.dtype), x, jnp.full((), 6, x.dtype)),
-    "jax.nn.relu6": jax.nn.relu6,
-    "jax.nn.leaky_relu": jax.nn.leaky_relu,
-    "leaky by hand": lambda x: jnp.where(x >= 0, x, 0.2 * x),
-    "jax.nn.silu": jax.nn.silu,
-    "x * sigmoid(x)": lambda x: x * jax.nn.sigmoid(x),
-    "gelu, tanh": lambda x: jax.nn.gelu(x, approximate=True),
-    "gelu, erf": lambda x: jax.nn.gelu(x, approximate=False),
-    "gelu by hand": lambda x: 0.5 * x * (1 + jax.lax.erf(x / SQRT2)),
-    "jax.nn.elu": jax.nn.elu,
-    "jax.nn.celu": jax.nn.celu,
-    "jax.nn.selu": jax.nn.selu,
-    "jax.nn.mish": jax.nn.mish,
-    "jax.nn.hard_swish": jax.nn.hard_swish,
-    "hard swish by hand": lambda x: x * jnp.minimum(jnp.maximum(x + 3, 0), 6) / 6,
-}
+
+def runs(*functions, x=X, out=OUT):
+    """What each function returns, and the gradient of that weighted by `out`: all in one compiled program."""
+
+    def run(f, x):
+        y, pull = jax.vjp(f, x)
+        return y, pull(out)[0]
+
+    return [tuple(map(np.asarray, pair)) for pair in jax.jit(lambda x: [run(f, x) for f in functions])(x)]
+
+
+def gradients(*functions, x=X, out=OUT):
+    return [gradient for _, gradient in runs(*functions, x=x, out=out)]
 
 
 def by_hand(activation, *, deconvnet=False):
@@ -74,20 +60,6 @@ def network(activation):
     return f
 
 
-@pytest.mark.parametrize("deconvnet", [False, True])
-@pytest.mark.parametrize("name", ACTIVATIONS)
-def test_every_way_of_writing_a_rectifier(name, deconvnet):
-    x = 2 * normal(5, 4, 6)
-    ours = jaxcam.guided(network(ACTIVATIONS[name]), deconvnet=deconvnet)
-    theirs = network(by_hand(ACTIVATIONS[name], deconvnet=deconvnet))
-    plain = network(ACTIVATIONS[name])
-    np.testing.assert_array_equal(ours(x), plain(x))
-    found = jax.grad(lambda x: ours(x)[:, 1].sum())(x)
-    np.testing.assert_allclose(found, jax.grad(lambda x: theirs(x)[:, 1].sum())(x), rtol=1e-12, atol=1e-14)
-    ordinary = jax.grad(lambda x: plain(x)[:, 1].sum())(x)
-    assert np.abs(found - ordinary).max() > 0.1
-
-
 def test_by_numbers():
     """relu(3) - relu(2) + relu(-1): guided drops the negative gradient, deconvnet forgets the sign of x as well."""
 
@@ -95,14 +67,14 @@ def test_by_numbers():
         h = jax.nn.relu(x)
         return h[0] - h[1] + h[2]
 
-    x = jnp.array([3.0, 2.0, -1.0])
+    x = np.array([3.0, 2.0, -1.0])
     np.testing.assert_array_equal(jax.grad(f)(x), [1, -1, 0])
     np.testing.assert_array_equal(jax.grad(jaxcam.guided(f))(x), [1, 0, 0])
     np.testing.assert_array_equal(jax.grad(jaxcam.guided(f, deconvnet=True))(x), [1, 0, 1])
 
 
 def test_nothing_passes_at_zero():
-    np.testing.assert_array_equal(jax.grad(lambda x: jaxcam.guided(jax.nn.silu)(x).sum())(jnp.zeros(3)), 0)
+    np.testing.assert_array_equal(*gradients(jaxcam.guided(jax.nn.silu), x=0 * X), 0)
 
 
 def relu(x):
@@ -134,14 +106,12 @@ NESTED = {
 @pytest.mark.parametrize("name", NESTED)
 @pytest.mark.parametrize("activation", [relu, jax.nn.silu])
 def test_inside_other_programs(name, activation):
-    x, out = normal(4, 5, 6), normal(6, 5, 6)
-    ours = jaxcam.guided(NESTED[name](activation))
-    theirs = NESTED[name](by_hand(activation))
-    np.testing.assert_array_equal(ours(x), NESTED[name](activation)(x))
-    found = jax.grad(lambda x: (ours(x) * out).sum())(x)
-    expected = jax.grad(lambda x: (theirs(x) * out).sum())(x)
+    make = NESTED[name]
+    (value, found), (_, expected), (plain, ordinary) = runs(
+        jaxcam.guided(make(activation)), make(by_hand(activation)), make(activation)
+    )
+    np.testing.assert_array_equal(value, plain)
     np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-14)
-    ordinary = jax.grad(lambda x: (NESTED[name](activation)(x) * out).sum())(x)
     assert np.abs(found - ordinary).max() > 1e-3
 
 
@@ -157,48 +127,59 @@ def test_functions_with_rules_of_their_own(transform):
             function.defvjp(lambda x: (body(act, x), None), lambda _, g: (7 * g,))
         return function
 
-    x = normal(4, 5)
     without = made(lambda act, x: jnp.sin(x))
-    found = jax.grad(lambda x: jaxcam.guided(lambda x: relu(without(x)))(x).sum())(x)
-    np.testing.assert_allclose(found, 7 * (np.sin(x) > 0), rtol=1e-12)
     inside = made(lambda act, x: jnp.sin(act(x)) - jnp.cos(act(-x)))
-    found = jax.grad(lambda x: jaxcam.guided(inside)(x).sum())(x)
-    expected = jax.grad(lambda x: (jnp.sin(guided_relu(x)) - jnp.cos(guided_relu(-x))).sum())(x)
+    kept, found, expected = gradients(
+        jaxcam.guided(lambda x: relu(without(x))),
+        jaxcam.guided(inside),
+        lambda x: jnp.sin(guided_relu(x)) - jnp.cos(guided_relu(-x)),
+    )
+    np.testing.assert_allclose(kept, 7 * np.where((np.sin(X) > 0) & (OUT > 0), OUT, 0), rtol=1e-12)
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
 def test_composes_with_jit_vmap_and_grad_in_any_order():
-    f, x = network(relu), normal(5, 4, 6)
-    expected = jax.grad(lambda x: network(guided_relu)(x)[:, 1].sum())(x)
+    f = network(relu)
     one = lambda x: f(x[None])[0, 1]
     guided = jaxcam.guided(one)
-    for found in (
-        jax.vmap(jax.grad(guided))(x),
-        jax.jit(jax.vmap(jax.grad(guided)))(x),
-        jax.vmap(jax.grad(jax.jit(guided)))(x),
-        jax.grad(lambda x: jaxcam.guided(jax.vmap(one))(x).sum())(x),
-        jax.grad(lambda x: jax.vmap(guided)(x).sum())(x),
-        jax.vmap(jax.grad(jax.checkpoint(guided)))(x),
-    ):
+
+    @jax.jit
+    def run(x):
+        return jax.grad(lambda x: network(guided_relu)(x)[:, 1].sum())(x), [
+            jax.vmap(jax.grad(guided))(x),
+            jax.jit(jax.vmap(jax.grad(guided)))(x),
+            jax.vmap(jax.grad(jax.jit(guided)))(x),
+            jax.grad(lambda x: jaxcam.guided(jax.vmap(one))(x).sum())(x),
+            jax.grad(lambda x: jax.vmap(guided)(x).sum())(x),
+            jax.vmap(jax.grad(jax.checkpoint(guided)))(x),
+        ]
+
+    expected, ways = run(X)
+    for found in ways:
         np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-14)
 
 
 def test_parameters_arguments_and_what_is_closed_over():
-    x, w = normal(0, 5, 6), {"a": normal(1, 6, 4), "b": normal(2, 4, 3)}
+    w = {"a": normal(1, 6, 4), "b": normal(2, 4, 3)}
 
     def f(act, w, x, *, scale, power):
         return (act(x @ w["a"]) @ w["b"] * scale) ** power
 
-    loss = lambda w, act=relu: jaxcam.guided(lambda w, x, **k: f(act, w, x, **k))(w, x, scale=2.0, power=1).sum()
-    expected = jax.grad(lambda w: f(guided_relu, w, x, scale=2.0, power=1).sum())(w)
-    closed = jax.grad(lambda w: jaxcam.guided(lambda x: f(relu, w, x, scale=2.0, power=1))(x).sum())(w)
-    batched = jax.vmap(lambda s: jaxcam.guided(lambda x: f(relu, w, x, scale=s, power=1))(x).sum())(jnp.arange(3.0))
-    for name in w:
-        np.testing.assert_allclose(jax.grad(loss)(w)[name], expected[name], rtol=1e-12)
-        np.testing.assert_allclose(closed[name], expected[name], rtol=1e-12)
-    np.testing.assert_allclose(
-        batched, np.arange(3.0) * f(relu, w, x, scale=1.0, power=1).sum(), rtol=1e-12, atol=1e-12
-    )
+    as_argument = lambda w: jaxcam.guided(lambda w, x, **k: f(relu, w, x, **k))(w, X, scale=2.0, power=1).sum()
+    closed_over = lambda w: jaxcam.guided(lambda x: f(relu, w, x, scale=2.0, power=1))(X).sum()
+    expected = lambda w: f(guided_relu, w, X, scale=2.0, power=1).sum()
+    scaled = lambda s: jaxcam.guided(lambda x: f(relu, w, x, scale=s, power=1))(X).sum()
+
+    @jax.jit
+    def run(w, scales):
+        return [jax.grad(loss)(w) for loss in (as_argument, closed_over, expected)], jax.vmap(scaled)(scales)
+
+    (*found, expected), batched = run(w, np.arange(3.0))
+    for ours in found:
+        for name in w:
+            np.testing.assert_allclose(ours[name], expected[name], rtol=1e-12)
+    by_hand = (np.maximum(np.asarray(X) @ w["a"], 0) @ np.asarray(w["b"])).sum()
+    np.testing.assert_allclose(batched, np.arange(3.0) * by_hand, rtol=1e-12, atol=1e-12)
 
 
 class Residual(nn.Module):
@@ -218,66 +199,16 @@ class Residual(nn.Module):
 def test_a_convolutional_network_exactly():
     images = normal(0, 2, 6, 6, 3, dtype=np.float32)
     ours, theirs = Residual(nn.relu), Residual(by_hand(jax.nn.relu))
-    variables = ours.init(jax.random.key(0), images)
-    gradient = lambda f: jax.jit(jax.grad(lambda x: f(x)[:, 1].sum()))(images)
-    found = gradient(lambda x: jaxcam.guided(ours.apply)(variables, x))
-    np.testing.assert_array_equal(found, gradient(lambda x: theirs.apply(variables, x)))
-    assert np.abs(found - gradient(lambda x: ours.apply(variables, x))).max() > 1e-3
-
-
-@pytest.mark.parametrize(
-    "layer",
-    [nn.LayerNorm(), nn.GroupNorm(2), nn.BatchNorm(use_running_average=False), nn.RMSNorm(), nn.softmax, nn.softplus],
-    ids=["LayerNorm", "GroupNorm", "BatchNorm", "RMSNorm", "softmax", "softplus"],
-)
-@pytest.mark.filterwarnings("ignore:guided")
-def test_normalisation_and_softmax_are_no_rectifiers(layer):
-    x, out = normal(0, 3, 4, 4, dtype=np.float32), normal(1, 3, 4, 4, dtype=np.float32)
-    if isinstance(layer, nn.Module):
-        variables = layer.init(jax.random.key(0), x)
-        f = lambda x: layer.apply(variables, x, mutable=["batch_stats"])[0]
-    else:
-        f = layer
-    expected = jax.grad(lambda x: (f(x) * out).sum())(x)
-    found = jax.grad(lambda x: (jaxcam.guided(f)(x) * out).sum())(x)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
-    assert np.abs(expected).max() > 1e-3
-
-
-@pytest.mark.parametrize(
-    "function",
-    [
-        jnp.tanh,
-        jnp.abs,
-        lambda x: jnp.where(x > 0, x, -x),
-        jnp.square,
-        jax.nn.hard_tanh,
-        jnp.exp,
-        lambda x: jnp.maximum(x, 1e-6),
-        lambda x: 2 * x,
-    ],
-)
-def test_functions_without_rectifiers_warn_and_keep_their_gradient(function):
-    x = normal(0, 7)
-    with pytest.warns(UserWarning, match="no ReLU or relative of it was found"):
-        found = jax.grad(lambda x: jaxcam.guided(function)(x).sum())(x)
-    np.testing.assert_array_equal(found, jax.grad(lambda x: function(x).sum())(x))
-
-
-def test_no_warning_where_there_is_one():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        jaxcam.guided(relu)(normal(0, 3))
-
-
-def test_counts_in_real_networks():
-    """A ReLU less would be seen here: one, and two for each of three blocks; eight."""
-    from jaxcam.programs.guided_rule import _rewritten
-
-    images = jnp.zeros((1, 64, 64, 3), jnp.float32)
-    count = lambda model: _rewritten(jax.make_jaxpr(lambda m, x: m(x))(model, images).jaxpr, False)[1]
-    assert count(models.mini_resnet()) == 1 + 3 * 2
-    assert count(models.mini_vgg()) == 8
+    variables = jax.jit(ours.init)(jax.random.key(0), images)
+    found, expected, ordinary = gradients(
+        lambda x: jaxcam.guided(ours.apply)(variables, x)[:, 1],
+        lambda x: theirs.apply(variables, x)[:, 1],
+        lambda x: ours.apply(variables, x)[:, 1],
+        x=images,
+        out=np.ones(2, np.float32),
+    )
+    np.testing.assert_array_equal(found, expected)
+    assert np.abs(found - ordinary).max() > 1e-3
 
 
 def test_nnx_remat():
@@ -297,17 +228,20 @@ def test_nnx_remat():
                 x = x + (nnx.remat(Block.__call__)(block, x) if self.remat else block(x))
             return x[:, 0]
 
-    x = normal(0, 3, 4)
-    found = jax.grad(lambda x: jaxcam.guided(lambda m, x: m(x))(Net(nnx.relu, nnx.Rngs(0)), x).sum())(x)
-    expected = jax.grad(lambda x: Net(guided_relu, nnx.Rngs(0), remat=False)(x).sum())(x)
+    found, expected = gradients(
+        lambda x: jaxcam.guided(lambda m, x: m(x))(Net(nnx.relu, nnx.Rngs(0)), x),
+        Net(guided_relu, nnx.Rngs(0), remat=False),
+        x=normal(0, 3, 4),
+        out=np.ones(3),
+    )
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
 def test_half_precision_and_mixed():
-    x = normal(0, 5, 6, dtype=np.float32)
     f = lambda act: lambda x: act(x.astype(jnp.bfloat16) @ normal(1, 6, 6).astype(jnp.bfloat16)).astype(np.float32)
-    found = jax.grad(lambda x: (jaxcam.guided(f(jax.nn.relu))(x) * normal(2, 5, 6, dtype=np.float32)).sum())(x)
-    expected = jax.grad(lambda x: (f(by_hand(jax.nn.relu))(x) * normal(2, 5, 6, dtype=np.float32)).sum())(x)
+    found, expected = gradients(
+        jaxcam.guided(f(jax.nn.relu)), f(by_hand(jax.nn.relu)), x=X.astype(np.float32), out=OUT.astype(np.float32)
+    )
     np.testing.assert_array_equal(found, expected)
 
 
