@@ -3,7 +3,9 @@
 from typing import Any
 
 import jax.numpy as jnp
+from jax import lax
 from jax.extend.core import JaxprEqn, Var
+from jax.extend.core.primitives import name_p
 
 from jaxcam.programs.program import Program
 
@@ -49,18 +51,20 @@ def check_is_logits(program: Program, name: str) -> None:
     """Refuses a model that ends in a softmax: its probabilities are no logits."""
     makers: dict[Var, JaxprEqn] = {var: eqn for eqn in program.equations for var in eqn.outvars}
 
+    passed = (lax.broadcast_in_dim_p, lax.reshape_p, lax.convert_element_type_p, name_p)
+
     def behind(var: object) -> JaxprEqn | None:
         eqn = makers.get(var) if isinstance(var, Var) else None
-        while eqn is not None and eqn.primitive.name in ("broadcast_in_dim", "reshape", "convert_element_type", "name"):
+        while eqn is not None and eqn.primitive in passed:
             operand = eqn.invars[0]
             eqn = makers.get(operand) if isinstance(operand, Var) else None
         return eqn
 
     last = behind(program.outputs[0])
-    if last is None or last.primitive.name != "div":
+    if last is None or last.primitive is not lax.div_p:
         return
     over, under = (behind(atom) for atom in last.invars)
-    if over is None or under is None or over.primitive.name != "exp" or under.primitive.name != "reduce_sum":
+    if over is None or under is None or over.primitive is not lax.exp_p or under.primitive is not lax.reduce_sum_p:
         return
     if behind(under.invars[0]) is over:
         raise ValueError(
