@@ -50,6 +50,7 @@ def test_every_way_of_writing_a_rectifier(name, deconvnet):
     ours = jaxcam.guided(network(activation), deconvnet=deconvnet)
     theirs = network(by_hand(activation, deconvnet=deconvnet))
     (value, found), (_, expected), (plain, ordinary) = runs(ours, theirs, network(activation), x=2 * X, out=column)
+    assert np.isfinite(plain).all()
     np.testing.assert_array_equal(value, plain)
     np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-14)
     assert np.abs(found - ordinary).max() > 0.1
