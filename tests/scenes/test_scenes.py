@@ -181,10 +181,10 @@ def test_every_instance_keeps_half_of_its_figure_in_sight(many, figure_areas, la
     assert np.array_equal(np.take_along_axis(instances.present, order, axis=1), present)
     fraction = (many.masks.mean((2, 3)) / (radius**2 * figure_areas[many.class_idx][:, None]))[present]
     assert fraction.min() > 0.5
-    # Of each class some are whole: radius squared times the figure's area, but for pixels that count as a whole.
+    # Those in full view: radius squared times the figure's area, but for pixels at the edge, which even out.
     classes = many.instance_classes[present]
-    largest = [fraction[classes == c].max() for c in range(NUM_CLASSES)]
-    np.testing.assert_allclose(largest, 1, atol=0.05)
+    whole = [np.median(fraction[(classes == c) & (fraction > 0.93)]) for c in range(NUM_CLASSES)]
+    np.testing.assert_allclose(whole, 1, atol=0.01)
     assert 0.2 < (fraction < 0.9).mean() < 0.6  # and many are partly hidden
     assert (fraction < 0.75).mean() > 0.02
     assert radius[present].min() > 0.08
