@@ -52,9 +52,11 @@ def figures(rows, *, part=256, **options):
     return statistics(parts, *rows.values.shape[1:], **options)
 
 
-def weights_of(num_resamples, num_images, seed):
-    """What is drawn for one part."""
-    return np.random.default_rng(seed).poisson(1.0, (num_resamples, num_images))
+def weights_of(num_resamples, num_images, seed, *, part=256):
+    """What is drawn: for one part after the other, from one generator."""
+    draws = np.random.default_rng(seed)
+    sizes = [min(part, num_images - i) for i in range(0, num_images, part)]
+    return np.concatenate([draws.poisson(1.0, (num_resamples, size)) for size in sizes], axis=1)
 
 
 def random_rows(n, m, k, seed=0):
@@ -234,8 +236,8 @@ def quantiles(estimates):
 def test_intervals_are_the_quantiles_of_resamples_that_all_figures_share():
     """Again by NumPy from the images and their weights, resample by resample."""
     rows = random_rows(60, 3, 2, seed=9)
-    found = figures(rows, num_resamples=200, seed=3)
-    weights = weights_of(200, 60, 3)
+    found = figures(rows, num_resamples=200, seed=3, part=25)
+    weights = weights_of(200, 60, 3, part=25)
     x = np.where(np.abs(rows.values) < LIMIT, rows.values, np.nan)
 
     def means(terms):
