@@ -31,8 +31,18 @@ def normalised(cam_map: Float[Array, "*spatial"]) -> Float[Array, "*spatial"]:
 
 
 def resized(cam_map: Float[Array, "*spatial"], size: Sequence[int]) -> Float[Array, "*size"]:
-    """The map stretched linearly (bilinearly in two dimensions) to `size`, pixel centres aligned, edges held."""
-    return jax.image.resize(cam_map, tuple(size), method="linear")
+    """The map stretched linearly (bilinearly in two dimensions) to `size`, pixel centres aligned, edges held.
+
+    Where the map is made smaller, each pixel is the mean of those that it covers, weighed by a triangle. These are the
+    values of `jax.image.resize(cam_map, size, "linear")`; that computes the weights in the program, which takes longer
+    to compile than the map itself.
+    """
+    for axis, (length, wanted) in enumerate(zip(cam_map.shape, size, strict=True)):
+        if length != wanted:
+            weights = jnp.asarray(_linear_weights(length, wanted), cam_map.dtype)
+            product = jnp.tensordot(weights, cam_map, axes=(1, axis), precision=jax.lax.Precision.HIGHEST)
+            cam_map = jnp.moveaxis(product, 0, axis)
+    return cam_map
 
 
 def heatmap(cam_map: Float[Array, "*spatial"], size: Sequence[int]) -> Float[Array, "*size"]:
@@ -65,3 +75,15 @@ def explanation_map(
             f"but came as {jnp.shape(heatmap)}: resize it to the image first"
         )
     return jnp.asarray(image) * jnp.expand_dims(jnp.asarray(heatmap), -1)
+
+
+def _linear_weights(length: int, wanted: int) -> Float[np.ndarray, "wanted length"]:
+    """How much of each position goes into each of the wanted ones: rows that sum to 1.
+
+    From 2 positions to 4 the centres of the wanted ones lie at -0.25, 0.25, 0.75 and 1.25: [1, 0], [.75, .25] ...
+    """
+    scale = length / wanted
+    centres = (np.arange(wanted) + 0.5) * scale - 0.5
+    distance = np.abs(centres[:, None] - np.arange(length)[None])
+    triangle = np.maximum(0, 1 - distance / max(scale, 1.0))
+    return triangle / triangle.sum(1, keepdims=True)

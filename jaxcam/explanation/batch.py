@@ -151,7 +151,7 @@ def _result(
         heatmap = _fused([maps.heatmap(cam_map, size) for cam_map in cam_maps], request.fusion)
     status = _status(found, cam_maps, values if gradient is None else (*values, gradient), logits.size, class_idx)
     known = (status != Status.NOT_FINITE) & (status != Status.NO_SUCH_CLASS)
-    confidence = jnp.where(known, scores.softmax(logits, class_idx), jnp.nan)
+    confidence = jnp.where(known, scores.logit(jax.nn.softmax(logits), class_idx), jnp.nan)
     return jnp.where(known, heatmap, 0), cam_maps, confidence, status, gradient
 
 
@@ -163,7 +163,8 @@ def _status(
     class_idx: Array,
 ) -> Int[Array, ""]:
     # Image and activations are looked at too: a ReLU or max-pooling may lose a NaN on its way to the logits.
-    finite = jnp.array([jnp.isfinite(values).all() for values in (*cam_maps, *seen)]).all()
+    # All of them in one reduction: each one more would take longer to compile than the map.
+    finite = jnp.concatenate([jnp.isfinite(values).reshape(-1) for values in (*cam_maps, *seen)]).all()
     known = (class_idx >= 0) & (class_idx < num_classes)
     return jnp.select(
         [
