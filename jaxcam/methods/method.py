@@ -152,6 +152,8 @@ def bind(
         score = options.pop("score", None)
     for option, value in options.items():
         if option not in keywords:
+            if option in _EXPLAIN:
+                raise ValueError(f"{option} is not an option of {label}: it is an argument of explain")
             owners = [repr(other) for other in METHODS if option in _keywords(other)]
             if owners:
                 raise ValueError(

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_ports import randomised, saved
+from torch_networks import randomised, saved
 
 import jaxcam
 from jaxcam import models

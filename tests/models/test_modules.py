@@ -67,7 +67,7 @@ def test_training_without_a_generator_says_what_to_do():
 @pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0"])
 def test_training_mode_updates_the_statistics_as_torch_does(name, torchvision, tmp_path):
     import torch
-    from test_ports import assert_close, randomised, saved
+    from torch_networks import assert_close, randomised, saved
 
     # Without random numbers: dropout and stochastic depth are theirs and ours, but not the same draws.
     options = {} if name.startswith("resnet") else {"dropout": 0.0, "stochastic_depth_prob": 0.0}

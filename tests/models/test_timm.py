@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from PIL import Image
-from test_ports import assert_close, randomised
+from torch_networks import assert_close, randomised
 
 from jaxcam import images, models
 from jaxcam.images.picture import from_pillow

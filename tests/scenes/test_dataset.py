@@ -47,7 +47,7 @@ def test_a_dataset_is_a_sequence():
     assert dataset == scenes.Dataset(5, kind="pair")
     with pytest.raises(IndexError):
         dataset[5]
-    with pytest.raises(TypeError, match="int or a slice"):
+    with pytest.raises(TypeError, match="integer or a slice"):
         dataset["one"]
     dataset[0].image[:] = 0  # one's own copy
     assert dataset[0].image.max() > 0
