@@ -27,6 +27,9 @@ __all__ = ["channel_axes", "image_channel_axis"]
 Axes = dict[Var, int | None]
 """The channels' axis of each value that depends on the images."""
 
+_ABSENT = -1
+"""Of a value that has lost its channels: the mean that a layer norm subtracts says nothing of where they are."""
+
 
 def channel_axes(program: Program, image_axis: int | None = None) -> Axes:
     """The channels' axis of each value, given that of the images, the program's last argument."""
@@ -36,7 +39,7 @@ def channel_axes(program: Program, image_axis: int | None = None) -> Axes:
         if operands:
             axis = _axis_of_result(eqn, {i: found[atom] for i, atom in operands.items()})
             found.update(dict.fromkeys(eqn.outvars, axis))
-    return found
+    return {var: None if axis == _ABSENT else axis for var, axis in found.items()}
 
 
 def image_channel_axis(program: Program) -> int | None:
@@ -58,32 +61,42 @@ def _axis_of_result(eqn: JaxprEqn, axes: dict[int, int | None]) -> int | None:
     if eqn.primitive is lax.conv_general_dilated_p:
         return eqn.params["dimension_numbers"].out_spec[1]
     if eqn.primitive is lax.dot_general_p:
-        return _made_by_dense(eqn, axes)
-    ranks = {len(shape(eqn.invars[place])) for place in axes}
-    known = set(axes.values())
+        return _multiplied(eqn, axes)
+    with_channels = {place: axis for place, axis in axes.items() if axis != _ABSENT}
+    if not with_channels:
+        return _ABSENT
+    ranks = {len(shape(eqn.invars[place])) for place in with_channels}
+    known = set(with_channels.values())
     if len(known) > 1 or None in known or len(ranks) > 1:
         return None  # they disagree, or nothing is known
-    (axis,), (place, *_) = known, axes
+    (axis,), (place, *_) = known, with_channels
     assert axis is not None
     operand, result = shape(eqn.invars[place]), shape(eqn.outvars[0])
+    if (follow := _MOVES.get(eqn.primitive)) is not None:
+        return follow(axis, eqn.params, operand, result)
     if is_elementwise(eqn) or about(eqn).keeps_axes:
         return axis if len(operand) == len(result) else None
-    follow = _MOVES.get(eqn.primitive)
-    return follow(axis, eqn.params, operand, result) if follow else None
+    return None
 
 
-def _made_by_dense(eqn: JaxprEqn, axes: dict[int, int | None]) -> int | None:
-    """Of a layer that contracts the channels of the one operand with a kernel: the axis that the kernel brings."""
+def _multiplied(eqn: JaxprEqn, axes: dict[int, int | None]) -> int | None:
+    """Of one operand with channels and a kernel: they stay where they are, or the kernel brings others for them."""
     if len(axes) != 1:
         return None
     ((place, axis),) = axes.items()
-    contracted, batch = eqn.params["dimension_numbers"]
-    kernel, kernel_rank = 1 - place, len(shape(eqn.invars[1 - place]))
-    brought = [a for a in range(kernel_rank) if a not in contracted[kernel] and a not in batch[kernel]]
-    if contracted[place] != (axis,) or batch[place] or len(brought) != 1:
+    if axis is None or axis == _ABSENT:
         return None
-    # The free axes of the left operand come first in the result, then those of the right one.
-    return 0 if place == 1 else len(shape(eqn.outvars[0])) - 1
+    contracted, batch = eqn.params["dimension_numbers"]
+    used = [{*contracted[side], *batch[side]} for side in (0, 1)]
+    free = [[a for a in range(len(shape(eqn.invars[side]))) if a not in used[side]] for side in (0, 1)]
+    # In the result the batch comes first, then the free axes of the left operand, then those of the right one.
+    starts = len(batch[0]), len(batch[0]) + len(free[0])
+    if axis in free[place]:
+        return starts[place] + free[place].index(axis)
+    if axis in batch[place]:
+        return list(batch[place]).index(axis)
+    is_dense = list(contracted[place]) == [axis] and len(free[1 - place]) == 1
+    return starts[1 - place] if is_dense else None
 
 
 def _transposed(axis: int, params: Any, operand: tuple[int, ...], result: tuple[int, ...]) -> int | None:
@@ -96,12 +109,12 @@ def _broadcast(axis: int, params: Any, operand: tuple[int, ...], result: tuple[i
 
 def _squeezed(axis: int, params: Any, operand: tuple[int, ...], result: tuple[int, ...]) -> int | None:
     gone = params["dimensions"]
-    return None if axis in gone else axis - sum(1 for other in gone if other < axis)
+    return _ABSENT if axis in gone else axis - sum(1 for other in gone if other < axis)
 
 
 def _reduced(axis: int, params: Any, operand: tuple[int, ...], result: tuple[int, ...]) -> int | None:
     gone = params["axes"]
-    return None if axis in gone else axis - sum(1 for other in gone if other < axis)
+    return _ABSENT if axis in gone else axis - sum(1 for other in gone if other < axis)
 
 
 def _reshaped(axis: int, params: Any, operand: tuple[int, ...], result: tuple[int, ...]) -> int | None:

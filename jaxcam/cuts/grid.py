@@ -50,6 +50,12 @@ class Grid(NamedTuple):
 def grid_of(analysis: Analysis, site: Site, reshape: Callable[[Array], Array] | None) -> Grid:
     """How a layer holds its activations: as `reshape` says, or with its channels where the program has them."""
     axis = analysis.axes.get(site.var)
+    if reshape is None and axis is None and not analysis.agrees:
+        raise ValueError(
+            "layer: the program does not show where this layer has its channels, and other layers have them elsewhere "
+            "than the images: say it with jaxcam.adapt(model, grid=lambda a: a) if they are on its last axis, or with "
+            "grid=lambda a: a.transpose(0, 2, 3, 1) if they come first"
+        )
     return Grid(analysis.image_axis if axis is None else axis, reshape)
 
 

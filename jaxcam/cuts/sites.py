@@ -60,6 +60,12 @@ class Analysis:
     axes: dict[Var, int | None]
     """Where each value that depends on the images has them, as far as the program shows it."""
 
+    @property
+    def agrees(self) -> bool:
+        """Whether all values that show it have their channels where the images have them."""
+        rank = len(shape(self.program.arguments[-1]))
+        return all(axis in (None, self.image_axis) for var, axis in self.axes.items() if len(shape(var)) == rank)
+
 
 def analysed(model: ClosedJaxpr) -> Analysis:
     """Looks for the sites in the program of a model."""

@@ -202,6 +202,8 @@ def _fused_gradient(gradients: Array, fusion: str) -> Array:
 def _check_result(method: Bound, result: Any, image: Array, place: _Place | None) -> None:
     expected = [] if place is None else [place.activations.shape[:-1]]
     expected += [image.shape] if method.needs == "image" else []
+    if hasattr(result, "dtype") and not jnp.issubdtype(result.dtype, jnp.floating):
+        raise TypeError(f"method {method.name!r} must return floating-point numbers but returned {result.dtype}")
     if not hasattr(result, "shape") or result.shape not in expected:
         raise ValueError(
             f"method {method.name!r} must return a map of shape {' or '.join(map(str, map(list, expected)))} but "

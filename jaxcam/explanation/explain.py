@@ -50,7 +50,8 @@ def explain(
         top: explain this many of the likeliest classes of each image. With this or "all" the results have an axis of
             classes after that of the images.
         method: a name from `jaxcam.methods.METHODS`, or any function with the signature of those: one of them, a
-            `functools.partial` of one, your own `(head, activations, class_idx) -> map`.
+            `functools.partial` of one, your own `(head, activations, class_idx) -> map`. As with `jax.jit`, what it
+            reads besides its arguments and what it captured (a global that changes) is what it was at the first call.
         layer: where the model is cut; None for its default, else a name from `jaxcam.layers(model, images)`. A number
             is the position of a convolution: -1 for the last. Several layers in a list are explained from one forward
             pass, and their heatmaps fused.

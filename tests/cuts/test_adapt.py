@@ -118,6 +118,44 @@ def test_where_the_channels_are_is_read_off_the_program(images, inside):
     np.testing.assert_allclose(heat, magnitude / magnitude.max((1, 2), keepdims=True), rtol=1e-9)
 
 
+@pytest.mark.parametrize("channels", [2, 3, 6])
+def test_channels_of_models_of_one_image_are_read_off_the_program(channels):
+    """As Equinox writes it: the convolution gives each image a batch axis of its own, under vmap."""
+    kernel, x = normal(4, 3, 3, channels, 4), normal(5, 2, channels, 7, 9)
+
+    def one(x):
+        x = x - x.mean()  # statistics say nothing of where the channels are
+        a = jax.nn.relu(conv(x[None], kernel, "NCHW"))[0]
+        return a.mean((1, 2)) @ LAST
+
+    found = jaxcam.explain(jax.vmap(one), x, class_idx=2, method="grad_cam")
+    a = np.maximum(conv(x - x.mean((1, 2, 3), keepdims=True), kernel, "NCHW"), 0)
+    expected = np.maximum(np.einsum("nkij,k->nij", a, LAST[:, 2]) / 63, 0)
+    assert expected.max() > 0
+    np.testing.assert_allclose(found.cam_map, expected, rtol=1e-9, atol=1e-12)
+    assert found.heatmap.shape == (2, 7, 9)
+
+
+def test_layer_norm_keeps_the_axis_and_what_is_not_known_is_refused():
+    images = IMAGES.transpose(0, 3, 1, 2)  # channels first, and last inside
+
+    def model(x, mixed):
+        a = jax.nn.relu(conv(x.transpose(0, 2, 3, 1), KERNEL))
+        a = (a - a.mean(-1, keepdims=True)) / jnp.sqrt(a.var(-1, keepdims=True) + 1e-5)
+        if mixed:
+            a = checkpoint_name(jnp.einsum("nijk,nijl,nkl->nijl", a, a, jnp.einsum("nijk,nijl->nkl", a, a)), "mixed")
+        return a.mean((1, 2)) @ LAST
+
+    found = jaxcam.explain(lambda x: model(x, False), images, class_idx=2, method="grad_cam")
+    a = np.maximum(conv(IMAGES, KERNEL), 0)
+    a = (a - a.mean(-1, keepdims=True)) / np.sqrt(a.var(-1, keepdims=True) + 1e-5)
+    np.testing.assert_allclose(found.cam_map, np.maximum(a @ LAST[:, 2] / 30, 0), rtol=1e-7, atol=1e-10)
+    with pytest.raises(ValueError, match=r"does not show where this layer has its channels"):
+        jaxcam.explain(lambda x: model(x, True), images, class_idx=2, layer="mixed")
+    net = jaxcam.adapt(lambda x: model(x, True), grid=lambda a: a)
+    assert jaxcam.explain(net, images, class_idx=2, layer="mixed", method="hires_cam").cam_map.shape == (2, 6, 5)
+
+
 def test_dense_layers_and_reshapes_keep_the_axis():
     """A network of matrix products on channels last, whose tokens are made a grid again: no convolution says it."""
 
