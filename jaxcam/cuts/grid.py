@@ -31,9 +31,10 @@ class Grid(NamedTuple):
         """The activations, channels last."""
         if self.reshape is not None:
             _check_reshape(self.reshape, value)
-        return self._reshaped(value)
+        return self.reshaped(value)
 
-    def _reshaped(self, value: Array) -> Array:
+    def reshaped(self, value: Array) -> Array:
+        """The same without the check."""
         return jnp.moveaxis(value, self.channel_axis, -1) if self.reshape is None else self.reshape(value)
 
     def value(self, activations: Array, value: Array | None) -> Array:
@@ -64,7 +65,7 @@ def is_grid(analysis: Analysis, site: Site, reshape: Callable[[Array], Array] | 
     aval, images = site.var.aval, shape(analysis.program.arguments[-1])
     try:
         spec = jax.ShapeDtypeStruct(aval.shape, aval.dtype)  # type: ignore[attr-defined]
-        sizes = list(jax.eval_shape(grid_of(analysis, site, reshape)._reshaped, spec).shape)
+        sizes = list(jax.eval_shape(grid_of(analysis, site, reshape).reshaped, spec).shape)
     except (TypeError, ValueError, ZeroDivisionError, IndexError, AttributeError):
         return False
     return len(sizes) == len(images) and sizes[0] == images[0] and max(sizes[1:-1], default=1) > 1

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array
 
+from jaxcam.checks import check_integer
 from jaxcam.cuts.cut import network
-from jaxcam.cuts.model import Adapted, adapted
+from jaxcam.cuts.model import Adapted, adapted, name_of
 from jaxcam.cuts.refusals import check_evaluates
 from jaxcam.datasets.sources import Source, source_of
 from jaxcam.evaluation import hosts
@@ -109,10 +110,9 @@ def evaluate(
     groups = _checked_groups(metrics)
     requests = requests_of(methods, layer)
     preprocessing = _preprocessing_of(known)
-    for name, value, low in (("batch_size", batch_size, 1), ("num_resamples", num_resamples, 0), ("seed", seed, 0)):
-        _check_int(name, value, low)
-    if seed >= 2**32:
-        raise ValueError(f"seed must be below 2**32, but is {seed}")
+    check_integer("batch_size", batch_size, low=1)
+    check_integer("num_resamples", num_resamples, low=0)
+    check_integer("seed", seed, low=0, high=2**32 - 1)
     source = source_of(dataset, annotations=annotations, classes=classes, class_names=known.class_names)
     mesh = hosts.mesh_of(mesh)
     size = _size(preprocessing, source)
@@ -304,13 +304,6 @@ def _for_pictures(model: Adapted, size: tuple[int, int]) -> tuple[Adapted, jax.S
     return known, jax.ShapeDtypeStruct(last.shape[1:], last.dtype), -1
 
 
-def _check_int(name: str, value: Any, low: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, not {value!r}")
-    if value < low:
-        raise ValueError(f"{name} must be at least {low}, but is {value}")
-
-
 def _size(preprocessing: Preprocessing, source: Source) -> tuple[int, int]:
     """Of all views."""
     if preprocessing.crop is not None:
@@ -326,12 +319,16 @@ def _size(preprocessing: Preprocessing, source: Source) -> tuple[int, int]:
 
 
 def _described(method: Bound, logits: jax.ShapeDtypeStruct) -> dict[str, Any]:
-    """A method with its options, for JSON; a score of the user's own by its program, a method by its code."""
-    options = {name: str(value) if callable(value) else value for name, value in method.options}
-    score = options.get("score", method.score)
-    if callable(dict(method.options).get("score")):
-        own: Any = dict(method.options)["score"]
+    """A method with its options, for JSON; a score of the user's own by its program, other functions by their code."""
+    options = {name: _named(value) if callable(value) else value for name, value in method.options}
+    score = method.score
+    if callable(score):
         class_idx = jax.ShapeDtypeStruct((), jnp.int32)
-        score = f"{getattr(own, '__name__', 'own score')} {program_hash(own, logits, class_idx)}"
-    name = method.name if METHODS.get(method.name) is method.method else f"{method.name} {code_hash(method)}"
+        score = f"{getattr(score, '__name__', 'own score')} {program_hash(score, logits, class_idx)}"
+    is_ours = METHODS.get(method.name) is method.method
+    name = method.name if is_ours else f"{method.name} {code_hash(method.method.function)}"
     return {"method": name, **options, "score": score}
+
+
+def _named(function: Any) -> str:
+    return f"{name_of(function)} {code_hash(function)}"

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from types import CodeType, FunctionType, MethodType
 from typing import Any
@@ -11,8 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcam.methods.method import Bound
-from jaxcam.programs.closures import Same
+from jaxcam.programs.closures import Same, captured_by
 from jaxcam.programs.program import kept_constants
 
 _DIGITS = 16
@@ -28,40 +27,49 @@ def array_hash(arrays: list[Any]) -> str:
     return digest.hexdigest()[:_DIGITS]
 
 
-def code_hash(method: Bound) -> str:
-    """Of the code of a function that is no method of ours, with its constants and what it captured, as text."""
-    return hashlib.sha256(_text(method.method.function, ()).encode()).hexdigest()[:_DIGITS]
+def code_hash(function: Any) -> str:
+    """Of the code of a function that is none of ours, with its constants, its defaults and what it captured.
+
+    Not seen: the globals that it reads.
+    """
+    return hashlib.sha256(_text(function, ()).encode()).hexdigest()[:_DIGITS]
 
 
 def _text(value: Any, around: tuple[int, ...]) -> str:
-    """What a function is, as text that is the same in every process: its code, defaults, and what it captured."""
+    """What a value is, as text that is the same in every process."""
     if id(value) in around:  # a function that captures itself
         return "itself"
     around = (*around, id(value))
 
-    def each(values: Any) -> list[str]:
+    def each(values: Iterable[Any]) -> list[str]:
         return [_text(inner, around) for inner in values]
 
-    if isinstance(value, Same):
-        return _text(value.function, around)
-    if isinstance(value, CodeType):
-        return f"{value.co_code!r}{value.co_names}{each(value.co_consts)}"
-    if isinstance(value, MethodType):
-        return _text(value.__func__, around) + _text(value.__self__, around)
-    if isinstance(value, partial):
-        return str(each((value.func, *value.args, *sorted(value.keywords.items()))))
-    if isinstance(value, FunctionType):
-        cells = [cell.cell_contents for cell in value.__closure__ or ()]
-        defaults = (*(value.__defaults__ or ()), *sorted((value.__kwdefaults__ or {}).items()))
-        return _text(value.__code__, around) + str(each(defaults)) + str(each(cells))
-    if isinstance(value, jax.Array | np.ndarray | np.generic):
-        return array_hash([np.asarray(value)])
-    if isinstance(value, tuple | list):
-        return str(each(value))
-    if wrapped := getattr(value, "__wrapped__", None):  # a jitted function
-        return _text(wrapped, around)
-    own = str(each(sorted(vars(value).items()))) if hasattr(value, "__dict__") and not isinstance(value, type) else ""
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(value)) + own
+    match value:
+        case Same() as same:
+            return _text(same.function, around)
+        case CodeType() as code:
+            return f"{code.co_code!r}{code.co_names}{each(code.co_consts)}"
+        case MethodType() as method:
+            return str(each((method.__func__, method.__self__)))
+        case partial() as bound:
+            return str(each((bound.func, bound.args, bound.keywords)))
+        case FunctionType() as function:
+            return str(each((function.__code__, captured_by(function))))
+        case jax.Array() | np.ndarray() | np.generic():
+            return array_hash([np.asarray(value)])
+        case tuple() | list():
+            return str(each(value))
+        case set() | frozenset():  # in the order of their texts: their own is another one in every process
+            return str(sorted(each(value)))
+        case dict():
+            return str(sorted(each(value.items())))
+        case type():
+            return f"{value.__module__}.{value.__qualname__}"
+        case _:
+            if (wrapped := getattr(value, "__wrapped__", None)) is not None:  # a jitted function
+                return _text(wrapped, around)
+            own = each([vars(value)]) if hasattr(value, "__dict__") else []
+            return re.sub(r" at 0x[0-9a-f]+", "", repr(value)) + str(own)
 
 
 def program_hash(function: Callable[..., Any], *arguments: Any) -> str:

@@ -32,7 +32,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, jaxpr_as_fun
 
 from jaxcam.programs.program import called, inner_programs, kept_constants, straight_line
 
-__all__ = ["Hoisted", "Same", "hoist"]
+__all__ = ["Hoisted", "Same", "captured_by", "hoist"]
 
 
 class Hoisted:
@@ -135,14 +135,19 @@ def _key(value: Any, around: tuple[Any, ...] = (), *, arrays_count: bool = False
     if isinstance(value, partial):
         return inside((value.func, value.args, value.keywords))
     if isinstance(value, FunctionType):
-        cells = [cell.cell_contents for cell in value.__closure__ or () if not _is_empty(cell)]
-        return value.__code__, inside((cells, value.__defaults__, value.__kwdefaults__))
+        return value.__code__, inside(captured_by(value))
     leaves, structure = jax.tree.flatten(value)
     if len(leaves) != 1 or leaves[0] is not value:
         return _hashable(structure), tuple(inside(leaf) for leaf in leaves)
     if isinstance(value, jax.Array | np.ndarray | np.generic):
         return _Object(value) if arrays_count else jax.Array
     return _hashable(value)
+
+
+def captured_by(function: FunctionType) -> tuple[list[Any], Any, Any]:
+    """What a function brings along besides its code: what it closes over, its defaults, and its keyword defaults."""
+    cells = [cell.cell_contents for cell in function.__closure__ or () if not _is_empty(cell)]
+    return cells, function.__defaults__, function.__kwdefaults__
 
 
 def _hashable(value: Any) -> Any:
