@@ -167,10 +167,10 @@ def the_package(name, batch):
     """A call of the grad-cam package on torch's GPU; or None, and why not."""
     try:
         import torch
-        from pytorch_grad_cam import GradCAMPlusPlus
         from support import imported_torchvision
 
-        torchvision = imported_torchvision()
+        torchvision = imported_torchvision()  # the package imports it too, and cannot before operators are declared
+        from pytorch_grad_cam import GradCAMPlusPlus
     except ImportError as error:
         return None, f"not compared: {error}"
     if not torch.cuda.is_available():
