@@ -23,6 +23,7 @@ from jaxcam import metrics as metrics
 from jaxcam import models as models
 from jaxcam import scenes as scenes
 from jaxcam import scores as scores
+from jaxcam import targets as targets
 from jaxcam.alphas import exact_alphas as exact_alphas
 from jaxcam.alphas import exp_alphas as exp_alphas
 from jaxcam.alphas import log_softmax_alphas as log_softmax_alphas

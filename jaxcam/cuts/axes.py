@@ -31,9 +31,9 @@ _ABSENT = -1
 """Of a value that has lost its channels: the mean that a layer norm subtracts says nothing of where they are."""
 
 
-def channel_axes(program: Program, image_axis: int | None = None) -> Axes:
-    """The channels' axis of each value, given that of the images, the program's last argument."""
-    found: Axes = {program.arguments[-1]: image_axis}
+def channel_axes(program: Program, image: Var, image_axis: int | None = None) -> Axes:
+    """The channels' axis of each value, given that of the images, one of the program's arguments."""
+    found: Axes = {image: image_axis}
     for eqn in program.equations:
         operands = {i: atom for i, atom in enumerate(eqn.invars) if not isinstance(atom, Literal) and atom in found}
         if operands:
@@ -42,11 +42,11 @@ def channel_axes(program: Program, image_axis: int | None = None) -> Axes:
     return {var: None if axis == _ABSENT else axis for var, axis in found.items()}
 
 
-def image_channel_axis(program: Program) -> int | None:
+def image_channel_axis(program: Program, image: Var) -> int | None:
     """The axis of the images' channels: the one that the first convolutions contract; None where there are none."""
-    num_axes = len(shape(program.arguments[-1]))
+    num_axes = len(shape(image))
     for candidate in {1, num_axes - 1}:
-        followed = channel_axes(program, candidate)
+        followed = channel_axes(program, image, candidate)
         for eqn in program.equations:
             images = eqn.invars[0]
             if eqn.primitive is lax.conv_general_dilated_p and isinstance(images, Var) and images in followed:

@@ -1,13 +1,13 @@
 """A model cut at a layer, for one example: inputs -> activations A, and A -> logits.
 
-Any model is cut by its program; see `halves`. The program is traced for one example, `[1, H, W, 3]`, and `vmap` makes
-batches of it, so that no example can depend on another.
+Any model is cut by its program; see `halves`. The program is traced for one example, `[1, *spatial, d]`, and `vmap`
+makes batches of it, so that no example can depend on another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -17,74 +17,116 @@ from jaxtyping import Array
 
 from jaxcam.cuts.grid import Grid, grid_of
 from jaxcam.cuts.halves import Halves, halve
+from jaxcam.cuts.inputs import check_scales
 from jaxcam.cuts.layers import LayerName, site_of
-from jaxcam.cuts.model import Adapted, adapted, program_of
-from jaxcam.cuts.refusals import check_example, check_is_logits
+from jaxcam.cuts.logits import logits_of
+from jaxcam.cuts.model import Adapted, Probability, adapted
+from jaxcam.cuts.refusals import check_example
 from jaxcam.cuts.sites import Analysis, analysed
 from jaxcam.programs.traced import Traced
 
-__all__ = ["Cut", "cut", "cuts", "network"]
+__all__ = ["Cut", "Network", "cut", "cuts", "network"]
+
+
+@jax.tree_util.register_pytree_node_class
+@dataclass(frozen=True, eq=False)
+class Network:
+    """One example x `[*spatial, d]` -> logits `[c]`, or a target's scores `[m]`.
+
+    Of several inputs x is one, and the others of the same example are known. A pytree of arrays; the rest is static.
+    """
+
+    model: Adapted
+    others: tuple[Array, ...]
+    """The other inputs of the example, without the axis n."""
+    main: int
+    """The place of x among all inputs."""
+    closed: ClosedJaxpr
+    """From the model's arrays and all inputs `[1, ...]`."""
+    channel_axis: int
+    """Of x: -1, or 0 for channels first."""
+    probability: Probability
+    """What makes probabilities of the logits."""
+
+    def tree_flatten(self) -> tuple[tuple[Adapted, tuple[Array, ...]], tuple[Any, ...]]:
+        """The model and the other inputs; and everything else, which is hashable."""
+        return (self.model, self.others), (self.main, self.closed, self.channel_axis, self.probability)
+
+    @classmethod
+    def tree_unflatten(cls, static: tuple[Any, ...], children: tuple[Adapted, tuple[Array, ...]]) -> Network:
+        """The same with other arrays."""
+        return cls(*children, *static)
+
+    def __call__(self, example: Array) -> Array:
+        """The logits of an example."""
+        return jaxpr_as_fun(self.closed)(*jax.tree.leaves(self.model), *self.inputs(example))[0][0]
+
+    def inputs(self, example: Array) -> list[Array]:
+        """All inputs, `[1, ...]`."""
+        return [x[None] for x in (*self.others[: self.main], example, *self.others[self.main :])]
+
+    def size(self, example: Array) -> tuple[int, ...]:
+        """The spatial size of an example."""
+        return example.shape[1:] if self.channel_axis == 0 else example.shape[:-1]
+
+    def given(self, inputs: Sequence[Array]) -> Network:
+        """The same with the other inputs out of all those of an example."""
+        return replace(self, others=tuple(x for i, x in enumerate(inputs) if i != self.main))
 
 
 @jax.tree_util.register_pytree_node_class
 @dataclass(frozen=True, eq=False)
 class Cut:
-    """network(x) = head(beside)(A) with (A, beside) = features(x), for one example x `[H, W, d]`.
+    """network(x) = head(beside)(A) with (A, beside) = features(x), for one example x `[*spatial, d]`.
 
-    A pytree of the model's arrays; everything else in it is static. Methods that take a model take a cut one as well.
+    A pytree of arrays; everything else in it is static. Methods that take a model take a cut one as well.
     """
 
-    model: Adapted
-    closed: ClosedJaxpr
-    """The program of the model, from `(*arrays, inputs [1, H, W, d])`."""
+    network: Network
     halves: Halves
     grid: Grid
     layer: LayerName
-    channel_axis: int
-    """Of one example: -1, or 0 for channels first."""
     activations: jax.ShapeDtypeStruct
     """Shape and dtype of A."""
+    complete: bool
+    """Whether everything flows through the layer."""
 
-    def tree_flatten(self) -> tuple[tuple[Adapted], tuple[Any, ...]]:
-        """The model; and everything else, which is hashable."""
-        return (self.model,), (
-            self.closed, self.halves, self.grid, self.layer, self.channel_axis, self.activations
-        )  # fmt: skip
+    def tree_flatten(self) -> tuple[tuple[Network], tuple[Any, ...]]:
+        """The network; and everything else, which is hashable."""
+        return (self.network,), (self.halves, self.grid, self.layer, self.activations, self.complete)
 
     @classmethod
-    def tree_unflatten(cls, static: tuple[Any, ...], children: tuple[Adapted]) -> Cut:
+    def tree_unflatten(cls, static: tuple[Any, ...], children: tuple[Network]) -> Cut:
         """The same with other arrays."""
         return cls(children[0], *static)
 
-    def network(self, example: Array) -> Array:
-        """The logits `[c]` of an example."""
-        return jaxpr_as_fun(self.closed)(*jax.tree.leaves(self.model), example[None])[0][0]
-
     def features(self, example: Array) -> tuple[Array, Any]:
         """The activations A `[*spatial, k]` of an example, and what the head needs besides: skip connections."""
-        value, beside = self.halves.features(jax.tree.leaves(self.model), example[None])
+        arrays = jax.tree.leaves(self.network.model)
+        value, beside = self.halves.features(arrays, self.network.inputs(example))
         return self.grid.activations(value)[0], (value if self.grid.keeps_value else (), beside)
 
     def head(self, beside: Any) -> Traced:
         """A -> logits `[c]`, traced."""
         value, passing = beside
-        arrays = jax.tree.leaves(self.model)
+        model = self.network.model
+        arrays = jax.tree.leaves(model)
 
         def whole(a: Array) -> Array:
             return self.grid.value(a[None], value if self.grid.keeps_value else None)
 
         def head(a: Array) -> Array:
-            return self.halves.head(arrays, whole(a), passing)[0]
+            return self.halves.head(arrays, whole(a), passing)[0][0]
 
-        class_logit = None if isinstance(self.layer, int) else self.model.told("class_logit")
+        class_logit = None if isinstance(self.layer, int) else model.told("class_logit")
         if class_logit is not None:
             # One class costs less than all of them: see `jaxcam.models.Network.class_logit`.
             head.logit = lambda a, class_idx: class_logit(whole(a), class_idx, layer=self.layer)[0]  # type: ignore[attr-defined]
         return Traced(head, self.activations, is_piecewise_linear=self.halves.is_piecewise_linear)
 
-    def size(self, example: Array) -> tuple[int, ...]:
-        """The spatial size of an example."""
-        return example.shape[1:] if self.channel_axis == 0 else example.shape[:-1]
+    def given(self, inputs: Sequence[Array]) -> Cut:
+        """The same with the other inputs out of all those of an example."""
+        return replace(self, network=self.network.given(inputs))
 
 
 def cut(model: Any, example: Any, *, layer: LayerName = None) -> Cut:
@@ -95,58 +137,65 @@ def cut(model: Any, example: Any, *, layer: LayerName = None) -> Cut:
     return cuts(adapted(model), jax.ShapeDtypeStruct(example.shape, example.dtype), (layer,))[0]
 
 
-def cuts(model: Adapted, example: jax.ShapeDtypeStruct, layers: Sequence[LayerName]) -> list[Cut]:
-    """The model cut at each of several layers, from one trace of it."""
-    inputs = jax.ShapeDtypeStruct((1, *example.shape), example.dtype)
-    model = model.hoist(inputs)
-    closed = program_of(model, inputs)
-    analysis = analysed(closed)
-    check_is_logits(analysis.program, model.name)
-    channel_axis = _channel_axis(analysis)
+def cuts(model: Adapted, example: Any, layers: Sequence[LayerName], *, main: int = 0) -> list[Cut]:
+    """The model cut at each of several layers, from one trace of it, on the way from one of its inputs.
+
+    Args:
+        model: an adapted model, hoisted or not.
+        example: what one example's inputs are like.
+        layers: where.
+        main: which of the inputs' leaves.
+    """
+    whole, analysis = _analysed(model, example, main)
+    known, name = whole.model, whole.model.name
+    image = jax.tree.leaves(example)[main]
 
     def cut_at(layer: LayerName) -> Cut:
-        site = site_of(analysis, layer, model)
-        grid = grid_of(analysis, site, model.grid)
+        site = site_of(analysis, layer, known)
+        grid = grid_of(analysis, site, known.grid)
         aval: Any = site.var.aval
         value = jax.ShapeDtypeStruct(aval.shape, aval.dtype)
-        _check_batch(value, model.name)
+        if known.grid is None:
+            _check_batch(value, name)
         activations = jax.eval_shape(grid.activations, value)
-        _check_grid(activations, inputs, model.name)
+        _check_grid(activations, len(image.shape) + 1, name)
         one = jax.ShapeDtypeStruct(activations.shape[1:], activations.dtype)
-        return Cut(model, closed, halve(analysis, site), grid, layer, channel_axis, one)
+        return Cut(whole, halve(analysis, site), grid, layer, one, site.complete)
 
     return [cut_at(layer) for layer in layers]
 
 
-def network(model: Any, example: Any) -> tuple[Callable[[Array], Array], int]:
-    """One example -> logits `[c]`, of a model or of one that is cut, and the channels' axis of the example."""
-    if isinstance(model, Cut):
-        return model.network, model.channel_axis
-    check_example(example)
-    inputs = jax.ShapeDtypeStruct((1, *example.shape), example.dtype)
-    known = adapted(model).hoist(inputs)
-    closed = program_of(known, inputs)
-    run, arrays = jaxpr_as_fun(closed), jax.tree.leaves(known)
-    return lambda example: run(*arrays, example[None])[0][0], _channel_axis(analysed(closed))
+def network(model: Any, example: Any, *, main: int = 0) -> Network:
+    """One example -> logits `[c]`, of a model or of one that is cut."""
+    if isinstance(model, Cut | Network):
+        return model if isinstance(model, Network) else model.network
+    if not isinstance(example, jax.ShapeDtypeStruct) and main == 0 and hasattr(example, "shape"):
+        check_example(example)
+    return _analysed(adapted(model), example, main)[0]
 
 
-def _channel_axis(analysis: Analysis) -> int:
-    return 0 if analysis.image_axis == 1 else -1
+def _analysed(model: Adapted, example: Any, main: int) -> tuple[Network, Analysis]:
+    inputs = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), example)
+    known = model.hoist(inputs)
+    logits = logits_of(known, inputs)
+    analysis = analysed(logits.closed, num_inputs=len(jax.tree.leaves(inputs)), main=main)
+    check_scales(analysis, known.name)
+    channel_axis = 0 if analysis.image_axis == 1 else -1
+    return Network(known, (), main, logits.closed, channel_axis, logits.probability), analysis
 
 
 def _check_batch(value: jax.ShapeDtypeStruct, name: str) -> None:
     if value.ndim < 2 or value.shape[0] != 1:
         raise ValueError(
-            f"the layer of {name} must have activations [n, i, j, k] for 1 image, but its shape is "
+            f"the layer of {name} must have activations [n, *spatial, k] for 1 example, but its shape is "
             f"{list(value.shape)}: keep the batch axis first"
         )
 
 
-def _check_grid(a: jax.ShapeDtypeStruct, inputs: jax.ShapeDtypeStruct, name: str) -> None:
-    if a.ndim != inputs.ndim or a.shape[0] != 1 or not jnp.issubdtype(a.dtype, jnp.floating):
+def _check_grid(a: jax.ShapeDtypeStruct, num_axes: int, name: str) -> None:
+    if a.ndim != num_axes or a.shape[0] != 1 or not jnp.issubdtype(a.dtype, jnp.floating):
         raise ValueError(
-            f"the layer of {name} must have activations [n, i, j, k], but they are {a.dtype}{list(a.shape)}: choose "
-            "another layer, such as what comes before the pooling; for tokens use jaxcam.adapt(model, grid=...), which "
-            "makes them a grid; for other numbers of spatial axes use jaxcam.grad_cam and jaxcam.grad_cam_pp on one "
-            "example"
+            f"the layer of {name} must have activations [n, *spatial, k] with the {num_axes - 2} spatial axes of the "
+            f"input, but they are {a.dtype}{list(a.shape)}: choose another layer, such as what comes before the "
+            "pooling; for tokens use jaxcam.adapt(model, grid=...), which makes them a grid"
         )

@@ -62,7 +62,7 @@ def grid_of(analysis: Analysis, site: Site, reshape: Callable[[Array], Array] | 
 
 def is_grid(analysis: Analysis, site: Site, reshape: Callable[[Array], Array] | None) -> bool:
     """Whether a value has as many axes as the images and more than one position, after `reshape`."""
-    aval, images = site.var.aval, shape(analysis.program.arguments[-1])
+    aval, images = site.var.aval, shape(analysis.image)
     try:
         spec = jax.ShapeDtypeStruct(aval.shape, aval.dtype)  # type: ignore[attr-defined]
         sizes = list(jax.eval_shape(grid_of(analysis, site, reshape).reshaped, spec).shape)
@@ -80,7 +80,7 @@ def _check_reshape(reshape: Callable[[Array], Array], value: Array) -> None:
             jax.eval_shape(jax.linear_transpose(reshape, spec), out)
     except Exception as error:  # whatever a user's function raises
         raise ValueError(f"grid cannot take the layer's value {list(value.shape)} to a grid: {error}") from error
-    if not hasattr(out, "shape") or out.ndim < 3 or out.shape[0] != value.shape[0]:
+    if not hasattr(out, "shape") or out.ndim < 3 or out.shape[0] not in (1, value.shape[0]):
         raise ValueError(
             f"grid must return [n, i, j, k] for the layer's value {list(value.shape)}, but returned "
             f"{list(getattr(out, 'shape', [type(out).__name__]))}: as lambda t: t[:, 1:].reshape(-1, 14, 14, "

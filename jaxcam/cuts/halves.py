@@ -27,30 +27,30 @@ __all__ = ["Halves", "halve"]
 
 @dataclass(frozen=True, eq=False)
 class Halves:
-    """A program from `(*arrays, images)` to logits, cut at one of its values. Hashable, equal to itself only."""
+    """A program from arrays and inputs to what it returns, cut at one of its values. Hashable, equal to itself only."""
 
     program: Program
     layer: Var
     before: Stage
-    """Arrays and images -> the layer, and what else the stage after it needs that comes from the images."""
+    """Arrays and inputs -> the layer, and what else the stage after it needs that comes from the inputs."""
     after: Stage
-    """The layer -> logits, where arrays and that are known."""
+    """The layer -> what is returned, where arrays and that are known."""
 
     @property
     def beside(self) -> tuple[Var, ...]:
         """What reaches the logits past the layer."""
         return tuple(out for out in self.before.outputs[1:] if isinstance(out, Var))
 
-    def features(self, arrays: Sequence[Any], images: Any) -> tuple[Any, tuple[Any, ...]]:
+    def features(self, arrays: Sequence[Any], inputs: Sequence[Any]) -> tuple[Any, tuple[Any, ...]]:
         """The layer's value, and what flows beside it."""
-        known = {**self.program.constants, **dict(zip(self.program.arguments, [*arrays, images], strict=True))}
+        known = {**self.program.constants, **dict(zip(self.program.arguments, [*arrays, *inputs], strict=True))}
         (value, *beside), _ = self.before(known)
         return value, tuple(beside)
 
-    def head(self, arrays: Sequence[Any], value: Any, beside: tuple[Any, ...]) -> Any:
-        """The logits."""
+    def head(self, arrays: Sequence[Any], value: Any, beside: tuple[Any, ...]) -> tuple[Any, ...]:
+        """What the program returns."""
         known = {**self.program.constants, **dict(zip(self.program.arguments, arrays, strict=False))}
-        return self.after.scalar({**known, **dict(zip(self.beside, beside, strict=True))}, value)
+        return self.after({**known, **dict(zip(self.beside, beside, strict=True))}, value)[0]
 
     @cached_property
     def is_piecewise_linear(self) -> bool:
@@ -66,9 +66,10 @@ def halve(analysis: Analysis, site: Site) -> Halves:
     place = place_of_result(model.jaxpr, site.place)
     program = straight_line(model, opened=lambda eqn, here: is_open(eqn, here, place))
     (at,) = [var for eqn in program.equations for var in eqn.outvars if program.places[var] == place]
-    arrays, images = program.arguments[:-1], program.arguments[-1]
+    split = len(program.arguments) - analysis.num_inputs
+    arrays, inputs = program.arguments[:split], program.arguments[split:]
     to_logits = needed(program.equations, program.outputs, {*arrays, *program.constants, at})
-    from_images, from_layer = _reached(to_logits, images), _reached(to_logits, at)
+    from_images, from_layer = _reached(to_logits, *inputs), _reached(to_logits, at)
     after = [
         eqn
         for eqn in to_logits
@@ -76,15 +77,15 @@ def halve(analysis: Analysis, site: Site) -> Halves:
     ]
     made = {var for eqn in after for var in eqn.outvars}
     wanted = {a for a in (*program.outputs, *(a for eqn in after for a in eqn.invars)) if isinstance(a, Var)}
-    passing = (images, *(var for eqn in to_logits for var in eqn.outvars))
+    passing = (*inputs, *(var for eqn in to_logits for var in eqn.outvars))
     beside = [var for var in passing if var in wanted and var in from_images and var not in made]
     before = program.stage((), (at, *beside), {*program.arguments, *program.constants})
     return Halves(program, at, before, Stage((at,), program.outputs, after))
 
 
-def _reached(equations: Sequence[JaxprEqn], start: Var) -> set[Var]:
-    """All that depends on a value."""
-    reached = {start}
+def _reached(equations: Sequence[JaxprEqn], *start: Var) -> set[Var]:
+    """All that depends on one of these values."""
+    reached = {*start}
     for eqn in equations:
         if not reached.isdisjoint(atom for atom in eqn.invars if isinstance(atom, Var)):
             reached.update(eqn.outvars)

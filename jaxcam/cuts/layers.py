@@ -7,13 +7,19 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+from jax.extend.core.primitives import name_p
 from jax.typing import DTypeLike
 
 from jaxcam import tables
 from jaxcam.cuts.grid import is_grid
-from jaxcam.cuts.model import Adapted, adapted, program_of
-from jaxcam.cuts.sites import Analysis, Site, analysed
-from jaxcam.programs.program import shape
+from jaxcam.cuts.inputs import grids_of
+from jaxcam.cuts.logits import logits_of
+from jaxcam.cuts.mixing import last_mixing
+from jaxcam.cuts.model import Adapted, adapted, outputs_of, program_of
+from jaxcam.cuts.sites import Analysis, Site, analysed, is_open
+from jaxcam.programs.program import Program, shape, straight_line
+from jaxcam.programs.scopes import scope_results
+from jaxcam.types import Target
 
 __all__ = ["Layer", "LayerName", "Layers", "layers", "site_of"]
 
@@ -40,6 +46,9 @@ class Layer(NamedTuple):
 class Layers(tuple[Layer, ...]):
     """The layers of a model in its order; printed, a table."""
 
+    ending: str | None = None
+    """What the model ends in, such as "softmax": it is cut before that, and what is explained are the logits."""
+
     def __str__(self) -> str:
         """The table."""
         header = ("layer", "kind", "shape", "dtype", "everything flows through")
@@ -54,11 +63,12 @@ class Layers(tuple[Layer, ...]):
             for row in self
         ]
         if not rows:
-            return "no layers: no value with positions depends on the images"
-        return tables.text(header, rows, left=range(len(header)))
+            return "no layers: no value with positions depends on the inputs"
+        table = tables.text(header, rows, left=range(len(header)))
+        return table if self.ending is None else f"{table}\ncut before the {self.ending} at its end"
 
 
-def layers(model: Any, images: Any) -> Layers:
+def layers(model: Any, inputs: Any, *, target: Target | None = None) -> Layers:
     """The layers at which a model can be cut: name, kind, shape, dtype, and whether everything flows through.
 
     Names are those that JAX recorded: `checkpoint_name` tags and `named_scope` paths; the convolutions have positions.
@@ -66,18 +76,32 @@ def layers(model: Any, images: Any) -> Layers:
     Layers inside scan, while and cond are not listed: they are not one value.
 
     Args:
-        model: as for `split`.
-        images: `[n, ...]`, for their shape and dtype only.
+        model: as for `jaxcam.explain`.
+        inputs: `[n, ...]`, or several, for their shape and dtype only.
+        target: as for `jaxcam.explain`: only layers on the way to it are listed.
 
     Returns:
-        A tuple of `Layer`s in the order of the program, which prints as a table.
+        A tuple of `Layer`s in the order of the program, which prints as a table. Of several inputs with a grid those
+        of the first, unless `jaxcam.adapt(model, input=...)` says which.
 
     Raises:
         ValueError, TypeError: as `split`, but for the layer.
     """
-    spec = check_images(images)
+    spec = check_inputs(inputs)
     known = adapted(model).hoist(spec)
-    return _listed(analysed(program_of(known, spec)), known)
+    if target is not None:
+        known, _ = known.aim(target, jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), spec))
+        spec = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), spec)
+    leaves = jax.tree.leaves(spec)
+    outputs = jax.tree.leaves(outputs_of(known, spec))
+    is_one = len(outputs) == 1 and len(outputs[0].shape) in (1, 2)
+    ending, closed = None, program_of(known, spec)
+    if is_one:
+        closed, _, ending = logits_of(known, spec)
+    main = grids_of(known, spec, leaves)[0]
+    found = _listed(analysed(closed, num_inputs=len(leaves), main=main), known)
+    found.ending = ending
+    return found
 
 
 def site_of(analysis: Analysis, layer: LayerName, model: Adapted) -> Site:
@@ -98,6 +122,11 @@ def site_of(analysis: Analysis, layer: LayerName, model: Adapted) -> Site:
     found = _by_position(analysis, layer) if isinstance(layer, int) else _by_name(analysis.sites, layer)
     if found is not None:
         return found
+    if isinstance(layer, str) and _is_off_the_way(analysis, layer):
+        raise ValueError(
+            f"layer={layer!r} does not reach what is explained: name a layer on the way to it, or explain another "
+            f"output with target=:\n{_listed(analysis, model)}"
+        )
     for name, holder in analysis.hidden.items():
         if layer in (name, name.rpartition("/")[2]):
             raise ValueError(
@@ -107,21 +136,27 @@ def site_of(analysis: Analysis, layer: LayerName, model: Adapted) -> Site:
     raise ValueError(f"layer={layer!r} is not in this model. Its layers are:\n{_listed(analysis, model)}")
 
 
-def check_images(images: Any) -> jax.ShapeDtypeStruct:
-    """Shape and dtype of a batch.
+def check_inputs(inputs: Any) -> Any:
+    """Shape and dtype of a batch: of an array, or of each of several.
 
     Raises:
-        TypeError: it is no array.
-        ValueError: it has too few axes, or is empty.
+        TypeError: it is no array, and holds none.
+        ValueError: it has too few axes, is empty, or its arrays do not share the axis n.
     """
-    if not (hasattr(images, "shape") and hasattr(images, "dtype")):
-        raise TypeError(f"images must be an array [n, ...] but is {type(images).__name__}")
-    if len(images.shape) < 3 or 0 in images.shape:
+    leaves = jax.tree.leaves(inputs)
+    for leaf in leaves or [inputs]:
+        if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
+            raise TypeError(f"inputs must be an array [n, ...], or several, but is {type(leaf).__name__}")
+        if 0 in leaf.shape or len(leaf.shape) < 1:
+            raise ValueError(f"inputs must have one example or more but came as {list(leaf.shape)}")
+    if len({leaf.shape[0] for leaf in leaves}) > 1:
+        raise ValueError(f"inputs must share their first axis n but came as {[list(leaf.shape) for leaf in leaves]}")
+    if max(len(leaf.shape) for leaf in leaves) < 3:
         raise ValueError(
-            f"images must be [n, *spatial, d] with at least one image, but came as {list(images.shape)}: add the batch "
-            "axis with images[None]"
+            f"inputs must be [n, *spatial, d] with at least one example, but came as "
+            f"{', '.join(str(list(leaf.shape)) for leaf in leaves)}: add the batch axis with inputs[None]"
         )
-    return jax.ShapeDtypeStruct(images.shape, jax.dtypes.canonicalize_dtype(images.dtype))
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jax.dtypes.canonicalize_dtype(x.dtype)), inputs)
 
 
 def _listed(analysis: Analysis, model: Adapted) -> Layers:
@@ -141,12 +176,19 @@ def _listed(analysis: Analysis, model: Adapted) -> Layers:
 
 
 def _default(analysis: Analysis, model: Adapted) -> Site | None:
-    """Where the model says that it is cut; else the last value with a grid through which everything flows."""
+    """Where the model says that it is cut; else the last value with a grid through which everything flows.
+
+    Where the output itself still has the grid (dense prediction) that would be the output: every region's map would be
+    its own scores. There it is the last such value that a layer which looks at neighbours still follows.
+    """
     if model.default_layer is not None and (site := _by_name(analysis.sites, model.default_layer)) is not None:
         return site
-    images = shape(analysis.program.arguments[-1])
     # The picture itself, normalised, has a grid as well, and is no layer.
-    fitting = [s for s in analysis.values if shape(s.var) != images and is_grid(analysis, s, model.grid)]
+    image = shape(analysis.image)
+    fitting = [s for s in analysis.values if shape(s.var) != image and is_grid(analysis, s, model.grid)]
+    if any(is_grid(analysis, output, None) for output in analysis.outputs) and (end := last_mixing(analysis)):
+        order = analysis.order
+        fitting = [site for site in fitting if order[site.var] < end] or fitting
     return fitting[-1] if fitting else None
 
 
@@ -168,6 +210,18 @@ def _by_name(sites: Sequence[Site], layer: str) -> Site | None:
             tags = [site for site in matching if site.kind == "tag"]
             return (tags or matching)[-1]
     return None
+
+
+def _is_off_the_way(analysis: Analysis, layer: str) -> bool:
+    """Whether the model has a value of that name which what is explained does not need."""
+    program = straight_line(analysis.closed, opened=lambda eqn, place: is_open(eqn, place, None), pruned=False)
+
+    def names(program: Program) -> set[str]:
+        tags = {eqn.params["name"] for eqn in program.equations if eqn.primitive is name_p}
+        return tags | {name for name, _ in scope_results(program)}
+
+    off = names(program) - names(analysis.program)
+    return any(re.fullmatch(rf"(.*[/.])?{re.escape(layer)}([/.].*)?", name) for name in off)
 
 
 def _row(site: Site, *, default: bool) -> Layer:

@@ -11,11 +11,15 @@ it takes a model, and adapts a bare model by itself. It holds a state, a pytree,
 The arrays of the state are arguments of compiled functions, everything else is static. A function, and `apply`, may be
 new on every call, and capture arrays that change without their knowledge: `hoist` traces them, which makes the captured
 arrays a part of the state; see `jaxcam.programs.closures`.
+
+What is explained of a model's outputs are scores `[m]`, one row for each example: a classifier's logits, or what a
+target makes of the outputs (`aimed`), which is then a part of the model's program like any layer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from inspect import isroutine
@@ -27,14 +31,21 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import ClosedJaxpr
 from jaxtyping import Array
 
+from jaxcam.cuts.sites import OUTPUTS
 from jaxcam.images.preprocessing import Preprocessing
 from jaxcam.programs.closures import Hoisted, Same, hoist
 from jaxcam.programs.partition import Static, merged, partitioned
 
-__all__ = ["Adapted", "adapt", "adapted", "name_of", "program_of"]
+__all__ = ["Adapted", "Probability", "adapt", "adapted", "check_outputs", "name_of", "outputs_of", "program_of"]
 
 Apply = Callable[[Any, Any], Any]
 """`(model, inputs) -> outputs`, of a batch."""
+
+Probability = str | Callable[..., Any] | None
+"""What makes probabilities of the logits `[c]`: "softmax", "sigmoid", a function, None, or "auto"."""
+
+InputName = str | int | tuple[str | int, ...] | None
+"""Which of several inputs: a key or position, or several from the outside in."""
 
 
 @jax.tree_util.register_pytree_node_class
@@ -50,6 +61,8 @@ class Adapted:
         preprocessing: what turns a picture into the model's input, or None.
         class_names: of the logits; may be empty.
         default_layer: where the model itself says that it is cut, or None.
+        probability: what makes probabilities of the logits.
+        input: which of several inputs the heatmap lies on, or None for each that has a grid.
     """
 
     state: Any
@@ -59,6 +72,8 @@ class Adapted:
     preprocessing: Preprocessing | None = None
     class_names: tuple[str, ...] = ()
     default_layer: str | None = None
+    probability: Probability = "auto"
+    input: InputName = None
 
     def __call__(self, inputs: Any) -> Any:
         """The outputs for a batch."""
@@ -68,7 +83,7 @@ class Adapted:
         """The arrays; and everything else, which is hashable."""
         static, arrays = partitioned((self.state,))
         rest = (self.call, self.name, self.grid, self.preprocessing, self.class_names, self.default_layer)
-        return (arrays,), (static, *rest)
+        return (arrays,), (static, *rest, self.probability, self.input)
 
     @classmethod
     def tree_unflatten(cls, static: Any, children: tuple[list[Any]]) -> Adapted:
@@ -80,15 +95,59 @@ class Adapted:
         """What the model says of itself, or None: `cam_layer`, `cam_kernel`, `class_logit`."""
         return getattr(self.state, name, None) if self.call in (_called, _halves) else None
 
-    def hoist(self, inputs: jax.ShapeDtypeStruct) -> Adapted:
+    @property
+    def is_aimed(self) -> bool:
+        """Whether its outputs are a target's scores."""
+        return isinstance(self.call, _Aimed)
+
+    def hoist(self, inputs: Any) -> Adapted:
         """The same with nothing captured and nothing new in it: equal for every call that does the same."""
         grid = None if self.grid is None else Same(self.grid)
+        probability = Same(self.probability) if callable(self.probability) else self.probability
         if not isinstance(self.call, _Own):
-            return replace(self, grid=grid)
+            return replace(self, grid=grid, probability=probability)
         static, arrays = partitioned((self.state,))
-        run = partial(_run, self.call.function, static)
-        call, captured = hoist(run, [*map(_spec, arrays), inputs], code_of=self.call.function, beside=static)
-        return replace(self, state=[*captured, *arrays], call=_Hoisted(call), grid=grid)
+        leaves, structure = jax.tree.flatten(inputs)
+        run = partial(_run, self.call.function, static, structure)
+        with _told(self.name, inputs):
+            call, captured = hoist(
+                run, [*map(_spec, arrays), *leaves], code_of=self.call.function, beside=(static, structure)
+            )
+            # One number for one example may be [n], or come from a model that takes its examples for a clip.
+            if any(aval.shape == (1,) for aval in call.closed.out_avals):
+                two = [jax.ShapeDtypeStruct((2, *leaf.shape[1:]), leaf.dtype) for leaf in leaves]
+                _check_two(self.name, jax.eval_shape(run, *map(_spec, arrays), *two), inputs)
+        return replace(self, state=[*captured, *arrays], call=_Hoisted(call), grid=grid, probability=probability)
+
+    def aim(self, target: Callable[[Any, Any], Array], inputs: Any) -> tuple[Adapted, tuple[int, ...]]:
+        """The model whose outputs are the scores `[1, m]` that a target makes of its outputs; and the target's shape.
+
+        Args:
+            target: of one example; traced, what it captured becomes a part of the state.
+            inputs: what a batch of one example is like.
+
+        Raises:
+            TypeError, ValueError: the target does not return floating-point scores, or the outputs have no axis n.
+        """
+        known = self.hoist(inputs)
+        outputs = outputs_of(known, inputs)
+        check_outputs(self.name, outputs, inputs)
+        one = [jax.tree.map(_without_batch, tree) for tree in (outputs, inputs)]
+        leaves, structure = jax.tree.flatten(one)
+        made = partial(_scored, target, structure)
+        try:
+            scores = jax.eval_shape(made, *leaves)
+        except Exception as error:
+            error.add_note(f"while target was called with the outputs and inputs of one example: {_shapes(one)}")
+            raise
+        if not hasattr(scores, "shape") or not jnp.issubdtype(scores.dtype, jnp.floating):
+            came = getattr(scores, "dtype", type(scores).__name__)
+            raise TypeError(f"target must return a floating-point scalar or array of scores but returned {came}")
+        if 0 in scores.shape:
+            raise ValueError(f"target must return one score or more but returned {list(scores.shape)}")
+        program, captured = hoist(made, leaves, code_of=target, beside=structure)
+        aimed = _Aimed(known.call, program)
+        return replace(known, state=(known.state, captured), call=aimed, probability=None), scores.shape
 
 
 def adapt(
@@ -96,20 +155,29 @@ def adapt(
     *,
     apply: Apply | None = None,
     grid: Callable[[Array], Array] | None = None,
+    probability: Probability = "auto",
+    input: InputName = None,  # noqa: A002
     preprocessing: Preprocessing | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Adapted:
     """A model with how it is called, for every function that takes a model.
 
     It may be made anew on every call: what does the same is compiled once. Whether channels come first or last is read
-    off the program.
+    off the program, and so is a softmax or sigmoid at its end: what is explained are the logits before it.
 
     Args:
         model: any JAX model in evaluation mode: an nnx.Module, an equinox.Module, a Keras model, a function, Linen's
             or Haiku's parameters with `apply`; an `Adapted`, of which what is given here is changed.
         apply: `(model, inputs) -> outputs` of a batch, where the model is not called as `model(inputs)`, as
             `linen_model.apply`, or picks one of several outputs. The arrays that it captures are arguments of compiled
-            programs. It is called with one example at a time, `[1, H, W, 3]`.
+            programs. It is called with one example at a time, `[1, *spatial, d]`.
+        probability: what makes the confidence of a classifier's logits `[c]`: "softmax", "sigmoid" (each class by
+            itself: multi-label), a function of the logits, or None for outputs that are no classes, as of a
+            regression: no confidence then, and one output is not taken for a binary classifier's logit. "auto" is what
+            the program ends in, else the softmax; and the sigmoid for one logit, which is that of class 1, and negated
+            that of class 0.
+        input: which of several inputs the heatmap lies on, by its key or position; unless given, there is a heatmap for
+            each that has a grid.
         grid: takes the value of a layer to a grid `[n, i, j, k]` where the program does not show it, for transformers:
             `lambda t: t[:, 1:].reshape(-1, 14, 14, t.shape[-1])` drops the class token. It may only select and move.
             Where the head looks at the class token alone, name a layer before the last attention: behind it no
@@ -130,6 +198,10 @@ def adapt(
     for name, function in (("apply", apply), ("grid", grid)):
         if function is not None and not callable(function):
             raise TypeError(f"{name} must be a function but is {type(function).__name__}")
+    if not (probability in ("auto", "softmax", "sigmoid", None) or callable(probability)):
+        raise ValueError(
+            f'probability must be "softmax", "sigmoid", None or a function of the logits but is {probability!r}'
+        )
     if preprocessing is not None and not isinstance(preprocessing, Preprocessing):
         raise TypeError(f"preprocessing must be a jaxcam.images.Preprocessing but is {type(preprocessing).__name__}")
     if isinstance(class_names, str):
@@ -145,9 +217,11 @@ def adapt(
             preprocessing=_attribute(model, "preprocessing", Preprocessing),
             class_names=tuple(_attribute(model, "class_names", list | tuple) or ()),
         )
-    changed: dict[str, Any] = {"grid": grid, "preprocessing": preprocessing}
+    changed: dict[str, Any] = {"grid": grid, "preprocessing": preprocessing, "input": input}
     if class_names is not None:
         changed["class_names"] = tuple(map(str, class_names))
+    if probability != "auto":
+        known = replace(known, probability=probability)
     found = replace(known, **{name: value for name, value in changed.items() if value is not None})
     jax.tree.leaves(found)  # says what in it is neither an array nor hashable
     return found
@@ -158,29 +232,43 @@ def adapted(model: Any) -> Adapted:
     return model if isinstance(model, Adapted) else adapt(model)
 
 
-def program_of(model: Adapted, inputs: jax.ShapeDtypeStruct) -> ClosedJaxpr:
-    """The program from `(*arrays, inputs)` to the logits, the model traced once.
+def program_of(model: Adapted, inputs: Any) -> ClosedJaxpr:
+    """The program from the model's arrays and the inputs' to all that it returns, the model traced once.
 
     Raises:
-        TypeError: the model does not return one floating-point array.
-        ValueError: that is not `[n, c]`.
+        ValueError: the model cannot be called with such inputs.
     """
     if isinstance(model.call, _Hoisted):
-        closed = model.call.hoisted.closed
-    else:
-        arrays, structure = jax.tree.flatten(model)
+        return model.call.hoisted.closed
+    arrays, structure = jax.tree.flatten(model)
+    leaves, inside = jax.tree.flatten(inputs)
 
-        def call(arrays: list[Any], inputs: Any) -> Any:
-            return jax.tree.unflatten(structure, arrays)(inputs)
+    def call(*flat: Any) -> Any:
+        own, given = flat[: len(arrays)], flat[len(arrays) :]
+        return jax.tree.unflatten(structure, list(own))(jax.tree.unflatten(inside, list(given)))
 
-        closed = jax.make_jaxpr(call)(list(map(_spec, arrays)), inputs)
-    _check_logits(model.name, closed.out_avals, inputs)
-    return closed
+    with _told(model.name, inputs):
+        return jax.make_jaxpr(call)(*map(_spec, arrays), *map(_spec, leaves))
+
+
+def outputs_of(model: Adapted, inputs: Any) -> Any:
+    """What the outputs are like; found again without tracing the model."""
+    with _told(model.name, inputs):
+        return jax.eval_shape(_outputs, model, inputs)
+
+
+@jax.jit
+def _outputs(model: Adapted, inputs: Any) -> Any:
+    return model(inputs)
 
 
 def name_of(model: Any) -> str:
     """What to call the model in a message."""
     return getattr(model, "__name__", type(model).__name__)
+
+
+class RefusedError(ValueError):
+    """A model that cannot be explained in this way, with the reason."""
 
 
 @dataclass(frozen=True)
@@ -200,7 +288,21 @@ class _Hoisted:
     hoisted: Hoisted
 
     def __call__(self, state: Any, inputs: Any) -> Any:
-        return self.hoisted(*state, inputs)
+        return self.hoisted(*state, *jax.tree.leaves(inputs))
+
+
+@dataclass(frozen=True)
+class _Aimed:
+    """A model and a target after it: the scores `[1, m]` of a batch of one."""
+
+    call: Callable[[Any, Any], Any]
+    target: Hoisted
+
+    def __call__(self, state: Any, inputs: Any) -> Any:
+        arrays, captured = state
+        outputs = jax.tree.map(lambda value: checkpoint_name(value, OUTPUTS), self.call(arrays, inputs))
+        one = [value.reshape(value.shape[1:]) for value in jax.tree.leaves((outputs, inputs))]
+        return self.target(*captured, *one).reshape(1, -1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,9 +330,14 @@ def _halves(model: Any, inputs: Any) -> Any:
     return model.head(checkpoint_name(model.features(inputs), "features"))
 
 
-def _run(function: Apply, static: Static, *flat: Any) -> Any:
-    *arrays, inputs = flat
-    return function(merged(static, arrays)[0], inputs)
+def _run(function: Apply, static: Static, structure: Any, *flat: Any) -> Any:
+    split = len(flat) - structure.num_leaves
+    return function(merged(static, list(flat[:split]))[0], jax.tree.unflatten(structure, flat[split:]))
+
+
+def _scored(target: Callable[[Any, Any], Any], structure: Any, *flat: Any) -> Any:
+    outputs, inputs = jax.tree.unflatten(structure, flat)
+    return target(outputs, inputs)
 
 
 def _adapted(model: Any) -> Adapted:
@@ -271,17 +378,55 @@ def _spec(array: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(jnp.shape(array), jnp.result_type(array))
 
 
-def _check_logits(name: str, outputs: Sequence[Any], inputs: jax.ShapeDtypeStruct) -> None:
-    kinds = [f"{out.dtype}{list(out.shape)}" for out in outputs]
-    if len(outputs) != 1 or not jnp.issubdtype(outputs[0].dtype, jnp.floating):
-        raise TypeError(
-            f"{name} must return one array of logits [n, c], but returned {', '.join(kinds) or 'nothing'}: pick it "
-            "with jaxcam.adapt(model, apply=lambda model, images: model(images)[0]), or as fits"
+def _without_batch(value: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(value.shape[1:], value.dtype)
+
+
+@contextmanager
+def _told(name: str, inputs: Any) -> Generator[None]:
+    """Says which inputs a model failed on, and what they may lack."""
+    try:
+        yield
+    except RefusedError:
+        raise
+    except Exception as error:
+        hint = "see jaxcam.adapt(model, apply=...) for how a model is called"
+        arrays = jax.tree.leaves(inputs)
+        if len(arrays) == 1 and len(arrays[0].shape) == 3:
+            hint += "; one example needs the batch axis inputs[None], pictures of one channel an axis for it: "
+            hint += "inputs[..., None]"
+        raise RefusedError(
+            f"{name} cannot be called with inputs {_shapes(inputs)}, one example with the axis n before it: {error}\n"
+            f"({hint})"
+        ) from error
+
+
+def _check_two(name: str, outputs: Any, inputs: Any) -> None:
+    """That each of two examples has a result, where one example has one number."""
+    if any(value.shape[:1] != (2,) for value in jax.tree.leaves(outputs)):
+        raise RefusedError(
+            f"{name} must keep the axis n of its inputs, but returns {_shapes(outputs)} for two examples like "
+            f"{_shapes(inputs)}: add the batch axis with inputs[None] if that is one example"
         )
-    shape = outputs[0].shape
-    if len(shape) != 2 or shape[0] != inputs.shape[0]:
+
+
+def _shapes(tree: Any) -> str:
+    return ", ".join(f"{value.dtype}{list(value.shape)}" for value in jax.tree.leaves(tree)) or "nothing"
+
+
+def check_outputs(name: str, outputs: Any, inputs: Any) -> None:
+    """That a model returns floating-point numbers, among others, and keeps the axis n.
+
+    Raises:
+        TypeError, ValueError: it does not.
+    """
+    leaves = jax.tree.leaves(outputs)
+    if not any(jnp.issubdtype(value.dtype, jnp.floating) for value in leaves):
+        raise TypeError(f"{name} must return floating-point numbers but returned {_shapes(outputs)}")
+    n = {x.shape[0] for x in jax.tree.leaves(inputs)}
+    if any({*value.shape[:1]} != n for value in leaves):
         raise ValueError(
-            f"{name} must return logits [n, c] for images {list(inputs.shape)}, but returned {list(shape)}: keep the "
-            "batch axis, also of a single image (jax.vmap(model) for a model of one image), and pick or pool with "
-            "jaxcam.adapt(model, apply=...) where there are other axes"
+            f"{name} must keep the axis n of its inputs, but returned {_shapes(outputs)} for "
+            f"{_shapes(inputs)}: add the batch axis with inputs[None] if that is one example, or use "
+            "jaxcam.adapt(model, apply=lambda model, inputs: jax.vmap(model)(inputs)) for a model of one example"
         )

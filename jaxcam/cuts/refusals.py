@@ -2,14 +2,9 @@
 
 from typing import Any
 
-import jax.numpy as jnp
-from jax import lax
-from jax.extend.core import JaxprEqn, Var
-from jax.extend.core.primitives import name_p
+from jaxcam.checks import check_floating
 
-from jaxcam.programs.program import Program
-
-__all__ = ["check_evaluates", "check_example", "check_is_logits", "in_training"]
+__all__ = ["check_evaluates", "check_example", "in_training"]
 
 
 def check_evaluates(model: Any) -> None:
@@ -33,45 +28,12 @@ def in_training(model: Any) -> bool:
 
 
 def check_example(example: Any) -> None:
-    """Refuses what is not one image as the model takes it."""
+    """Refuses what is not one example as the model takes it."""
     if not (hasattr(example, "shape") and hasattr(example, "dtype")):
-        raise TypeError(f"image must be an array [H, W, 3] but is {type(example).__name__}")
-    if len(example.shape) != 3:
-        raise ValueError(
-            f"image must be one image [H, W, 3] but came as {list(example.shape)}: use images[0], and jaxcam.explain "
-            "for a batch"
-        )
-    # A mask or noise would be rounded to 0 and 1, and the map be wrong.
-    if not jnp.issubdtype(example.dtype, jnp.floating):
         raise TypeError(
-            f"image must be floating point and normalised for the model but its dtype is {example.dtype}: "
-            "divide by 255 and normalise as in training (model.preprocessing(picture) for jaxcam.models)"
+            f"image must be an array [*spatial, d] but is {type(example).__name__}: jaxcam.explain takes several inputs"
         )
-
-
-def check_is_logits(program: Program, name: str) -> None:
-    """Refuses a model that ends in a softmax: its probabilities are no logits."""
-    makers: dict[Var, JaxprEqn] = {var: eqn for eqn in program.equations for var in eqn.outvars}
-
-    passed = (lax.broadcast_in_dim_p, lax.reshape_p, lax.convert_element_type_p, name_p)
-
-    def behind(var: object) -> JaxprEqn | None:
-        eqn = makers.get(var) if isinstance(var, Var) else None
-        while eqn is not None and eqn.primitive in passed:
-            operand = eqn.invars[0]
-            eqn = makers.get(operand) if isinstance(operand, Var) else None
-        return eqn
-
-    last = behind(program.outputs[0])
-    if last is None or last.primitive is not lax.div_p:
-        return
-    over, under = (behind(atom) for atom in last.invars)
-    if over is None or under is None or over.primitive is not lax.exp_p or under.primitive is not lax.reduce_sum_p:
-        return
-    if behind(under.invars[0]) is over:
-        raise ValueError(
-            f"{name} must return logits, but ends in a softmax: leave that out (classifier_activation=None in "
-            "keras.applications), or explain the logarithm, jaxcam.adapt(model, apply=lambda model, images: "
-            "jnp.log(model(images))), "
-            "whose softmax is the same"
-        )
+    if len(example.shape) < 2:
+        raise ValueError(f"image must be one example [*spatial, d] but came as {list(example.shape)}")
+    # A mask or noise would be rounded to 0 and 1, and the map be wrong.
+    check_floating("image", example, ": divide by 255 and normalise as in training (model.preprocessing(picture))")

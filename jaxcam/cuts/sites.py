@@ -21,7 +21,10 @@ from jaxcam.programs.primitives import Runs, about
 from jaxcam.programs.program import Atom, Place, Program, called, holds, is_elementwise, shape, size, straight_line
 from jaxcam.programs.scopes import hidden, numbered, scope_results
 
-__all__ = ["Analysis", "Site", "analysed", "is_open", "place_of_result"]
+__all__ = ["OUTPUTS", "Analysis", "Site", "analysed", "is_open", "place_of_result"]
+
+OUTPUTS = "jaxcam.outputs"
+"""Tags what a model returns where a target is a part of the program too."""
 
 _LONGEST_ACTIVATION = 16
 """In equations; GELU by tanh has 8."""
@@ -44,11 +47,18 @@ class Site:
 
 @dataclass(frozen=True)
 class Analysis:
-    """What was found in a program from `(*arrays, images)` to logits."""
+    """What was found in a program from a model's arrays and those of an example to what is explained.
+
+    `image` is the input that is looked at. Of several it is one, and the others are as good as arrays of the model.
+    """
 
     closed: ClosedJaxpr
     program: Program
     """The same with its calls written out."""
+    num_inputs: int
+    """How many of its arguments, the last ones, are inputs."""
+    image: Var
+    """The input whose positions the heatmap lies on."""
     sites: list[Site]
     """By name, in the order of the program."""
     values: list[Site]
@@ -61,16 +71,39 @@ class Analysis:
     """Where each value that depends on the images has them, as far as the program shows it."""
 
     @property
+    def inputs(self) -> tuple[Var, ...]:
+        """All inputs."""
+        return self.program.arguments[len(self.program.arguments) - self.num_inputs :]
+
+    @property
+    def order(self) -> dict[Var, int]:
+        """The position of the equation that makes each value."""
+        return {var: i for i, eqn in enumerate(self.program.equations) for var in eqn.outvars}
+
+    @property
+    def outputs(self) -> list[Site]:
+        """What the model returns, as sites: tagged where a target follows."""
+        tagged = [
+            eqn.outvars[0]
+            for eqn in self.program.equations
+            if eqn.primitive is core.name_p and eqn.params["name"] == OUTPUTS
+        ]
+        ends = tagged or [out for out in self.program.outputs if isinstance(out, Var)]
+        places = self.program.places
+        return [Site("value", None, None, var, places[var], complete=False) for var in ends if var in places]
+
+    @property
     def agrees(self) -> bool:
         """Whether all values that show it have their channels where the images have them."""
-        rank = len(shape(self.program.arguments[-1]))
+        rank = len(shape(self.image))
         return all(axis in (None, self.image_axis) for var, axis in self.axes.items() if len(shape(var)) == rank)
 
 
-def analysed(model: ClosedJaxpr) -> Analysis:
-    """Looks for the sites in the program of a model."""
+def analysed(model: ClosedJaxpr, *, num_inputs: int = 1, main: int = 0) -> Analysis:
+    """Looks for the sites in the program of a model, on the way from the input `main` of several."""
     program = straight_line(model, opened=lambda eqn, place: is_open(eqn, place, None))
-    moving = _moving(program)
+    image = program.arguments[len(program.arguments) - num_inputs + main]
+    moving = _moving(program, image)
     complete = _complete(program, moving)
 
     def site(kind: str, name: str | None, var: Var, position: int | None = None) -> Site:
@@ -80,6 +113,7 @@ def analysed(model: ClosedJaxpr) -> Analysis:
         return var in moving and holds(var, jnp.floating) and len(shape(var)) > 2
 
     tags = [(eqn.params["name"], eqn.outvars[0]) for eqn in program.equations if eqn.primitive is core.name_p]
+    tags = [(name, var) for name, var in tags if name != OUTPUTS]
     sites = [site("tag", name, var) for name, var in numbered([(n, v) for n, v in tags if is_layer(v)])]
     scopes = [(name, var) for name, var in scope_results(program) if is_layer(var)]
     sites += [site("scope", name, var) for name, var in numbered(scopes)]
@@ -88,9 +122,9 @@ def analysed(model: ClosedJaxpr) -> Analysis:
     order = {var: i for i, eqn in enumerate(program.equations) for var in eqn.outvars}
     sites.sort(key=lambda s: order[s.var])
     values = [site("value", None, var) for var in order if var in complete and is_layer(var)]
-    image_axis = image_channel_axis(program) or _likely_channel_axis(shape(program.arguments[-1]))
-    axes = channel_axes(program, image_axis)
-    return Analysis(model, program, sites, values, dict(hidden(program.equations)), image_axis, axes)
+    image_axis = image_channel_axis(program, image) or _likely_channel_axis(shape(image))
+    axes = channel_axes(program, image, image_axis)
+    return Analysis(model, program, num_inputs, image, sites, values, dict(hidden(program.equations)), image_axis, axes)
 
 
 def _likely_channel_axis(images: tuple[int, ...]) -> int:
@@ -153,9 +187,9 @@ def _has_rule(eqn: JaxprEqn) -> bool:
     return about(eqn).runs in (Runs.CUSTOM, Runs.REMAT)
 
 
-def _moving(program: Program) -> set[Var]:
+def _moving(program: Program, image: Var) -> set[Var]:
     """All that depends on the images."""
-    moving = {program.arguments[-1]}
+    moving = {image}
     for eqn in program.equations:
         if not moving.isdisjoint(atom for atom in eqn.invars if isinstance(atom, Var)):
             moving.update(eqn.outvars)

@@ -8,50 +8,50 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from jaxcam.checks import is_integer
 from jaxcam.cuts.halves import Halves, halve
-from jaxcam.cuts.layers import LayerName, check_images, site_of
-from jaxcam.cuts.model import Adapted, adapted, program_of
+from jaxcam.cuts.inputs import grids_of
+from jaxcam.cuts.layers import LayerName, check_inputs, site_of
+from jaxcam.cuts.model import Adapted, adapted, check_outputs, outputs_of, program_of
 from jaxcam.cuts.sites import analysed
 
 __all__ = ["check_layer", "split"]
 
-Images = Float[Array, "n ..."] | Float[np.ndarray, "n ..."]
-
 
 def split(
-    model: Any, layer: LayerName, images: Images
-) -> tuple[Callable[[Any, Images], Array], Callable[[Any, Array, Images], Array]]:
-    """A model in two halves, before and after a layer: head(model, features(model, images), images) = model(images).
+    model: Any, layer: LayerName, inputs: Any
+) -> tuple[Callable[[Any, Any], Array], Callable[[Any, Array, Any], Any]]:
+    """A model in two halves, before and after a layer: head(model, features(model, inputs), inputs) = model(inputs).
 
     Both are compiled, compose with jit, vmap and grad (by the model's arrays as well), and take models of the same
-    structure with other parameters, and other images; the program is cut anew for each shape of these. A custom
+    structure with other parameters, and other inputs; the program is cut anew for each shape of these. A custom
     derivative (custom_jvp, custom_vjp) with the layer inside is given up: there is no rule for a part of it.
 
     Args:
-        model: any JAX callable from images to logits `[n, c]`: an nnx.Module, an equinox.Module,
+        model: any JAX callable of inputs `[n, ...]` to outputs of any structure: an nnx.Module, an equinox.Module,
             `jax.tree_util.Partial(linen_model.apply, variables)`, a Keras model, a function; or `jaxcam.adapt(...)` of
             anything that is called in another way.
         layer: a name from `layers(model, images)`, the end of only one of them ("Block_1/Conv_0" for
             "Net/Block_1/Conv_0"), or what several begin with, which means the last of these ("layer4" for "layer4.2");
             the position of a convolution (-1 for the last); or None for the default: the last value with spatial axes
             through which everything flows.
-        images: `[n, ...]`, for their shape and dtype only.
+        inputs: `[n, ...]`, or several, for their shape and dtype only.
 
     Returns:
-        features: `(model, images)` -> the layer's activations, as the model computes them.
-        head: `(model, activations, images)` -> logits. The images only serve for what does not flow through the layer.
+        features: `(model, inputs)` -> the layer's activations, as the model computes them.
+        head: `(model, activations, inputs)` -> outputs. The inputs only serve for what does not flow through the layer.
 
     Raises:
-        ValueError: there is no such layer (the message has the table), it is inside a loop or branch, or the model does
-            not return logits `[n, c]`.
-        TypeError: the model cannot be called, or holds what is neither array nor hashable; or the layer is neither name
-            nor position.
+        ValueError: there is no such layer (the message has the table), it is inside a loop or branch, or the outputs
+            have no axis n.
+        TypeError: the model cannot be called, returns no floating-point numbers, or holds what is neither array nor
+            hashable; or the layer is neither name nor position.
     """
     layer = check_layer(layer)
-    known, spec = _known(model, images)
+    known, spec = _known(model, inputs)
+    check_outputs(known.name, outputs_of(known, spec), spec)
     jax.eval_shape(partial(_features, layer), known, spec)
     return _Features(layer), _Head(layer)
 
@@ -69,47 +69,55 @@ def check_layer(layer: Any) -> LayerName:
 class _Features:
     layer: LayerName
 
-    def __call__(self, model: Any, images: Images) -> Array:
+    def __call__(self, model: Any, inputs: Any) -> Array:
         """The layer's activations."""
-        known, _ = _known(model, images)
-        return _features(self.layer, known, jnp.asarray(images))
+        known, _ = _known(model, inputs)
+        return _features(self.layer, known, _arrays(inputs))
 
 
 @dataclass(frozen=True)
 class _Head:
     layer: LayerName
 
-    def __call__(self, model: Any, activations: Array, images: Images) -> Array:
-        """The logits from the layer's activations."""
+    def __call__(self, model: Any, activations: Array, inputs: Any) -> Any:
+        """The outputs from the layer's activations."""
         if not isinstance(activations, jax.Array | np.ndarray):
             raise TypeError(f"activations must be an array, as features returns it, not {type(activations).__name__}")
-        known, _ = _known(model, images)
-        return _head(self.layer, known, activations, jnp.asarray(images))
+        known, _ = _known(model, inputs)
+        return _head(self.layer, known, activations, _arrays(inputs))
 
 
-def _known(model: Any, images: Images) -> tuple[Adapted, jax.ShapeDtypeStruct]:
-    spec = check_images(images)
+def _known(model: Any, inputs: Any) -> tuple[Adapted, Any]:
+    spec = check_inputs(inputs)
     return adapted(model).hoist(spec), spec
 
 
-@partial(jax.jit, static_argnums=0)
-def _features(layer: LayerName, model: Adapted, images: Array) -> Array:
-    return _halves(layer, model, images).features(jax.tree.leaves(model), images)[0]
+def _arrays(inputs: Any) -> Any:
+    return jax.tree.map(jnp.asarray, inputs)
 
 
 @partial(jax.jit, static_argnums=0)
-def _head(layer: LayerName, model: Adapted, activations: Array, images: Array) -> Array:
-    halves, arrays = _halves(layer, model, images), jax.tree.leaves(model)
+def _features(layer: LayerName, model: Adapted, inputs: Any) -> Array:
+    return _halves(layer, model, inputs).features(jax.tree.leaves(model), jax.tree.leaves(inputs))[0]
+
+
+@partial(jax.jit, static_argnums=0)
+def _head(layer: LayerName, model: Adapted, activations: Array, inputs: Any) -> Any:
+    halves, arrays = _halves(layer, model, inputs), jax.tree.leaves(model)
     expected: Any = halves.layer.aval
     if jnp.shape(activations) != expected.shape:
         raise ValueError(
-            f"activations must be {list(expected.shape)} at this layer for these images, but came as "
-            f"{list(jnp.shape(activations))}: pass the images that they were computed from, or as many"
+            f"activations must be {list(expected.shape)} at this layer for these inputs, but came as "
+            f"{list(jnp.shape(activations))}: pass the inputs that they were computed from, or as many"
         )
-    _, beside = halves.features(arrays, images)
-    return halves.head(arrays, activations, beside)
+    _, beside = halves.features(arrays, jax.tree.leaves(inputs))
+    outputs = jax.tree.structure(outputs_of(model, inputs))
+    return jax.tree.unflatten(outputs, halves.head(arrays, activations, beside))
 
 
-def _halves(layer: LayerName, model: Adapted, images: Array) -> Halves:
-    analysis = analysed(program_of(model, jax.ShapeDtypeStruct(images.shape, images.dtype)))
+def _halves(layer: LayerName, model: Adapted, inputs: Any) -> Halves:
+    spec = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), inputs)
+    leaves = jax.tree.leaves(spec)
+    main = grids_of(model, spec, leaves)[0]
+    analysis = analysed(program_of(model, spec), num_inputs=len(leaves), main=main)
     return halve(analysis, site_of(analysis, layer, model))

@@ -17,7 +17,7 @@ from jaxcam.cuts.model import Adapted
 from jaxcam.evaluation.plan import AXIS, Plan, background_of, confidence_of, masked_input, network_input, of_class
 from jaxcam.evaluation.protocol import Protocol
 from jaxcam.evaluation.shuffled import shuffled
-from jaxcam.explanation.batch import Request, explained, image_of
+from jaxcam.explanation.batch import Request, example_of, explained
 from jaxcam.explanation.explanation import Explanation, Status
 
 
@@ -77,16 +77,15 @@ def _explained_block(plan: Plan, model: Adapted, pictures: Array, labels: Array,
     images = network_input(plan, plan.preprocessing.normalise(pictures))
     class_idx = labels if protocol.class_idx == "true" else None
     found: list[Explanation] = []
-    logits: Array | None = None
+    y: Array | None = None
     for request in plan.requests:
         # Each begins with the same forward pass, of which XLA keeps one.
-        explanation, own_logits = explained(model, request, images, class_idx, _key(request, keys))
+        explanation, logits, probability = explained(model, request, images, class_idx, _key(request, keys))
         class_idx = explanation.class_idx
-        logits = own_logits if logits is None else logits
+        y = of_class(protocol, probability, logits, class_idx) if y is None else y
         found.append(explanation)
-    assert logits is not None
+    assert y is not None
     assert class_idx is not None
-    y = of_class(protocol, logits, class_idx)
     heatmaps = [_heatmap(protocol, explanation, pictures.shape[1:3]) for explanation in found]
     background = background_of(plan, pictures)
     masked = [masked_input(plan, pictures, heatmap, background) for heatmap in heatmaps]
@@ -94,8 +93,8 @@ def _explained_block(plan: Plan, model: Adapted, pictures: Array, labels: Array,
     if "coherency" in plan.groups:
         o, again = [], []
         for request, images_e in zip(plan.requests, masked, strict=True):
-            explanation, logits_e = explained(model, request, images_e, class_idx, _key(request, keys))
-            o.append(of_class(protocol, logits_e, class_idx))
+            explanation, logits_e, probability = explained(model, request, images_e, class_idx, _key(request, keys))
+            o.append(of_class(protocol, probability, logits_e, class_idx))
             again.append(_heatmap(protocol, explanation, pictures.shape[1:3]))
         values["coherency"] = [jax.vmap(metrics.coherency)(a, b) for a, b in zip(heatmaps, again, strict=True)]
     else:
@@ -180,8 +179,8 @@ def _sanity(plan: Plan, model: Adapted, images: Array, found: list[Explanation],
     """Rank correlation with the map for the same class when the weights behind the layer are shuffled."""
     values = []
     for request, explanation in zip(plan.requests, found, strict=True):
-        others = shuffled(model, request, image_of(images))
-        again, _ = explained(others, request, images, explanation.class_idx, _key(request, keys))
+        others = shuffled(model, request, example_of(images))
+        again = explained(others, request, images, explanation.class_idx, _key(request, keys)).explanation
         values.append(jax.vmap(metrics.rank_correlation)(_raw(explanation), _raw(again)))
     return values
 

@@ -128,8 +128,13 @@ def evaluate(
     plan = Plan(tuple(requests.values()), protocol, preprocessing, groups, channel_axis)
 
     def logits_of(model: Adapted, image: Array) -> Array:
-        return network(model, image)[0](image)
+        return network(model, image)(image)
 
+    if protocol.confidence == "probability" and network(known, example).probability is None:
+        raise ValueError(
+            f'protocol: the outputs of {known.name} are no probabilities: use jaxcam.Protocol(confidence="logit"), or '
+            "say what makes them with jaxcam.adapt(model, probability=...)"
+        )
     logits = jax.eval_shape(logits_of, known, example)
     header = {
         "jaxcam_evaluation": 1,

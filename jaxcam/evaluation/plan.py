@@ -9,9 +9,10 @@ from jaxtyping import Array
 
 from jaxcam import metrics, scores
 from jaxcam.cuts.cut import network
-from jaxcam.cuts.model import Adapted
+from jaxcam.cuts.logits import probabilities
+from jaxcam.cuts.model import Adapted, Probability
 from jaxcam.evaluation.protocol import Protocol
-from jaxcam.explanation.batch import Request, image_of
+from jaxcam.explanation.batch import Request, example_of
 from jaxcam.images.preprocessing import Preprocessing
 
 AXIS = "images"
@@ -60,12 +61,19 @@ def masked_input(plan: Plan, pictures: Array, heatmaps: Array, background: Array
 
 def confidence_of(plan: Plan, model: Adapted, images: Array, class_idx: Array) -> Array:
     """The confidence in one class for each of a batch of inputs, `[n]`."""
-    whole, _ = network(model, image_of(images))
-    return of_class(plan.protocol, jax.vmap(whole)(images), class_idx)
+    whole = network(model, example_of(images))
+    return of_class(plan.protocol, whole.probability, jax.vmap(whole)(images), class_idx)
 
 
-def of_class(protocol: Protocol, logits: Array, class_idx: Array) -> Array:
+def of_class(protocol: Protocol, probability: Probability, logits: Array, class_idx: Array) -> Array:
     """`[n]`; NaN where there is no such class."""
-    score = scores.softmax if protocol.confidence == "probability" else scores.logit
+
+    def of_one(logits: Array, class_idx: Array) -> Array:
+        if protocol.confidence == "logit":
+            return scores.logit(logits, class_idx)
+        if probability == "softmax":
+            return scores.softmax(logits, class_idx)
+        return scores.logit(probabilities(probability, logits), class_idx)
+
     known = (class_idx >= 0) & (class_idx < logits.shape[-1])
-    return jnp.where(known, jax.vmap(score)(logits, jnp.where(known, class_idx, 0)), jnp.nan)
+    return jnp.where(known, jax.vmap(of_one)(logits, jnp.where(known, class_idx, 0)), jnp.nan)

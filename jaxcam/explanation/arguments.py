@@ -7,25 +7,28 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jaxcam.checks import check_floating, check_integer, is_integer
+from jaxcam.checks import check_integer, is_integer
+from jaxcam.cuts.layers import check_inputs
 from jaxcam.cuts.split import check_layer
 from jaxcam.methods.method import Bound
 
-__all__ = ["check_range", "classes_of", "images_of", "layers_of", "top_of"]
+__all__ = ["check_alone", "check_range", "classes_of", "inputs_of", "layers_of", "top_of"]
 
 
-def images_of(images: Any) -> Array:
-    """`[n, ...]` floats with two spatial axes."""
-    if not (hasattr(images, "shape") and hasattr(images, "dtype")):
-        raise TypeError(f"images must be an array [n, H, W, 3] but is {type(images).__name__}: np.stack a list of them")
-    if images.ndim != 4:
-        hint = ": add the batch axis with images[None]" if images.ndim == 3 else ""
-        raise ValueError(f"images must be [n, H, W, 3] but came as {list(images.shape)}{hint}")
-    if 0 in images.shape:
-        raise ValueError(f"images must be one or more but are empty: their shape is {list(images.shape)}")
-    remedy = "divide by 255 and normalise as in training (model.preprocessing(picture) for jaxcam.models)"
-    check_floating("images", images, f": {remedy}")
-    return jnp.asarray(images)
+def inputs_of(inputs: Any) -> Any:
+    """Arrays `[n, ...]`, one or a pytree of several, one of which has positions."""
+    leaves = jax.tree.leaves(inputs)
+    if not leaves or not all(hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves):
+        wrong = next((leaf for leaf in leaves if not hasattr(leaf, "shape")), inputs)
+        raise TypeError(
+            f"inputs must be an array [n, *spatial, d], or several arrays, but hold a {type(wrong).__name__}: "
+            "np.stack a list of pictures"
+        )
+    check_inputs(inputs)
+    for leaf in leaves:
+        if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
+            raise TypeError(f"inputs must be real but their dtype is {leaf.dtype}")
+    return jax.tree.map(jnp.asarray, inputs)
 
 
 def layers_of(layer: Any, fusion: Any, method: Bound) -> tuple[Any, ...]:
@@ -40,19 +43,29 @@ def layers_of(layer: Any, fusion: Any, method: Bound) -> tuple[Any, ...]:
     return tuple(map(check_layer, listed))
 
 
-def classes_of(class_idx: Any, num_images: int) -> Array:
+def classes_of(class_idx: Any, num_examples: int) -> Array:
     """`[n]` integers, int32."""
     listed = isinstance(class_idx, list | tuple) and all(map(is_integer, class_idx))
     given: Any = np.asarray(class_idx, int) if listed else class_idx
     is_number = is_integer(given) or isinstance(given, np.ndarray | jax.Array)
     if not is_number or not jnp.issubdtype(jnp.result_type(given), jnp.integer):
         raise TypeError(f'class_idx must be an integer, an integer array [n], "all" or None but is {class_idx!r}')
-    if jnp.shape(given) not in ((), (num_images,)):
+    if jnp.shape(given) not in ((), (num_examples,)):
         raise ValueError(
-            f"class_idx must be one class or one for each of the {num_images} images but its shape is "
+            f"class_idx must be one class or one for each of the {num_examples} examples but its shape is "
             f"{list(jnp.shape(given))}"
         )
-    return jnp.broadcast_to(jnp.asarray(given).astype(jnp.int32), (num_images,))
+    return jnp.broadcast_to(jnp.asarray(given).astype(jnp.int32), (num_examples,))
+
+
+def check_alone(target: Any, class_idx: Any, top: Any) -> None:
+    """That a target, which says what is explained, is the only one to say it."""
+    if not callable(target):
+        raise TypeError(
+            f"target must be a function (outputs, inputs) -> scores of one example but is {type(target).__name__}"
+        )
+    if class_idx is not None or top is not None:
+        raise ValueError("target excludes class_idx and top: leave them out, or write the class into the target")
 
 
 def top_of(top: Any, class_idx: Any) -> int:

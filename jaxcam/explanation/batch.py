@@ -1,4 +1,4 @@
-"""The program of `explain`: one forward pass, and for every image, class and layer a map with its status."""
+"""The program of `explain`: one forward pass, and for every example, class and layer a map with its status."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -8,16 +8,20 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 from jaxcam import maps, scores
-from jaxcam.cuts.cut import Cut, cuts, network
-from jaxcam.cuts.model import Adapted
+from jaxcam.cuts.cut import Cut, Network, cuts, network
+from jaxcam.cuts.inputs import grids_of
+from jaxcam.cuts.logits import probabilities
+from jaxcam.cuts.model import Adapted, Probability
 from jaxcam.explanation.explanation import PRIORITY, Explanation, Status
 from jaxcam.methods.method import Bound
 from jaxcam.programs.notes import Notes, watch
 from jaxcam.programs.traced import Traced
 
-__all__ = ["Request", "cuts_of", "explained", "image_of"]
+__all__ = ["Request", "cuts_of", "example_of", "explained"]
 
 _CLASS_BYTES = 2**28
+_CONSTANT = 16
+"""A map whose values differ by less than this many times the rounding is constant."""
 
 
 class Request(NamedTuple):
@@ -28,11 +32,13 @@ class Request(NamedTuple):
     several: bool
     fusion: str
     num_classes: int | str | None
-    """None: one class an image; "all"; or as many as are likeliest."""
+    """None: one class an example; "all"; or as many as are likeliest."""
+    scores: tuple[int, ...] | None = None
+    """The shape of a target's scores, all of which are explained."""
 
 
 class _Place(NamedTuple):
-    """Where a map of one image is made: a layer of the model and the values there."""
+    """Where a map of one example is made: a layer of the model and the values there."""
 
     cut: Cut
     activations: Array
@@ -40,95 +46,151 @@ class _Place(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """What a method made for one image, class and layer."""
+    """What a method made for one example, class and layer."""
 
     cam_map: Array | None
     gradient: Array | None
     """Of methods that go back to the image."""
     notes: Notes
+    complete: bool
+    """Whether everything flows through the layer."""
 
 
-def explained(
-    model: Adapted, request: Request, images: Array, class_idx: Array | None, key: Array | None
-) -> tuple[Explanation, Array]:
-    """The explanation and the logits `[n, c]`; to be compiled."""
-    example = image_of(images)
-    cut_at = cuts_of(model, request, example)
-    whole, channel_axis = network(cut_at[0] if cut_at else model, example)
-    made = [jax.vmap(cut.features)(images) for cut in cut_at]
+class Explained(NamedTuple):
+    """An explanation, and what it was made from."""
 
-    size = example.shape[1:] if channel_axis == 0 else example.shape[:-1]
+    explanation: Explanation
+    logits: Array
+    """`[n, c]`, or a target's scores `[n, m]`."""
+    probability: Probability
+    """What makes probabilities of the logits."""
+
+
+def explained(model: Adapted, request: Request, inputs: Any, class_idx: Array | None, key: Array | None) -> Explained:
+    """The explanation of a batch, a pytree of arrays; to be compiled.
+
+    Where several inputs have a grid there is a map for each, made from the same forward pass.
+    """
+    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), inputs)
+    leaves, structure = jax.tree.flatten(inputs)
+    mains = grids_of(model, batch, jax.tree.leaves(batch))
+    found = [_explained(model, request, inputs, main, class_idx, key) for main in mains]
+    explanation = found[0].explanation
+    if len(found) > 1:
+        parts = [each.explanation for each in found]
+
+        def like_inputs(name: str) -> Any:
+            values = [getattr(part, name) for part in parts]
+            slots: list[Any] = [None] * len(leaves)
+            for main, value in zip(mains, values, strict=True):
+                slots[main] = value
+            return None if values[0] is None else jax.tree.unflatten(structure, slots)
+
+        explanation = Explanation(
+            like_inputs("heatmap"),
+            like_inputs("cam_map"),
+            explanation.class_idx,
+            explanation.value,
+            explanation.confidence,
+            _worst([part.status for part in parts]),
+            like_inputs("gradient"),
+        )
+    if request.scores is not None:
+        explanation = _shaped(explanation, request)
+    return found[0]._replace(explanation=explanation)
+
+
+def _explained(
+    model: Adapted, request: Request, inputs: Any, main: int, class_idx: Array | None, key: Array | None
+) -> Explained:
+    """The same on the way from one of the inputs."""
+    example, leaves = example_of(inputs), jax.tree.leaves(inputs)
+    num_examples = leaves[main].shape[0]
+    cut_at = cuts_of(model, request, example, main)
+    whole = cut_at[0].network if cut_at else network(model, example, main=main)
+    _check_score(request.method, whole)
+    _check_moves(request.method, leaves[main])
+    made = [jax.vmap(lambda *x, cut=cut: cut.given(x).features(x[main]))(*leaves) for cut in cut_at]
 
     def magnitude(gradient: Array) -> Array:
-        """The largest of the channels of each pixel."""
-        return jnp.abs(gradient).max(channel_axis)
+        """The largest of the channels of each position."""
+        return jnp.abs(gradient).max(whole.channel_axis)
 
-    def one(image: Array, made: list[Any], class_idx: Array | None, key: Array | None) -> tuple[Any, ...]:
-        places = [_Place(cut, a, cut.head(beside)) for cut, (a, beside) in zip(cut_at, made, strict=True)]
+    def one(leaves: list[Array], made: list[Any], class_idx: Array | None, key: Array | None) -> tuple[Any, ...]:
+        places = [
+            _Place(cut.given(leaves), a, cut.given(leaves).head(beside))
+            for cut, (a, beside) in zip(cut_at, made, strict=True)
+        ]
+        image, here = leaves[main], whole.given(leaves)
         # XLA merges this forward pass with the one inside the method, and those of several layers.
-        logits = places[0].head(places[0].activations) if places else whole(image)
-        values = (image, logits, *(place.activations for place in places))
+        logits = places[0].head(places[0].activations) if places else here(image)
+        floats = [leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)]
+        values = (*floats, logits, *(place.activations for place in places))
 
         def for_class(class_idx: Array) -> tuple[Any, ...]:
-            found = [_found(request.method, place, model, image, class_idx, key) for place in places or [None]]
+            found = [_found(request.method, place, here, image, class_idx, key) for place in places or [None]]
             # Of a gradient by the image the map is the one behind it, or else the magnitude.
             found = [
                 f if f.gradient is None or f.cam_map is not None else f._replace(cam_map=magnitude(f.gradient))
                 for f in found
             ]
-            return _result(request, found, class_idx, values, logits, size, magnitude)
+            return _result(request, found, class_idx, values, logits, here, here.size(image), magnitude)
 
         if request.num_classes is None:
             chosen = logits.argmax().astype(jnp.int32) if class_idx is None else class_idx
             results = for_class(chosen)
         else:
             chosen = _likeliest(logits, request.num_classes)
-            chunk = max(1, _CLASS_BYTES // sum(v.size * v.dtype.itemsize * images.shape[0] for v in values))
+            chunk = max(1, _CLASS_BYTES // sum(v.size * v.dtype.itemsize * num_examples for v in values))
             results = _mapped(for_class, chosen, chunk)
         return chosen, logits, *results
 
     # Exact derivatives and Jacobians hold thousands of gradients for each image: one image after the other then.
     is_cheap = all(request.method.is_cheap(cut.halves) for cut in cut_at)
-    over_images = jax.vmap(one) if is_cheap else lambda *xs: jax.lax.map(lambda x: one(*x), xs)
-    keys = None if key is None else jax.random.split(key, images.shape[0])
-    chosen, logits, heatmap, cam_maps, confidence, status, gradient = over_images(images, made, class_idx, keys)
+    over_examples = jax.vmap(one) if is_cheap else lambda *xs: jax.lax.map(lambda x: one(*x), xs)
+    keys = None if key is None else jax.random.split(key, num_examples)
+    chosen, logits, heatmap, cam_maps, value, confidence, status, gradient = over_examples(
+        leaves, made, class_idx, keys
+    )
     cam_map = cam_maps if request.several else cam_maps[0]
-    return Explanation(heatmap, cam_map, chosen, confidence, status, gradient), logits
+    explanation = Explanation(heatmap, cam_map, chosen, value, confidence, status, gradient)
+    return Explained(explanation, logits, whole.probability)
 
 
-def image_of(images: Array) -> jax.ShapeDtypeStruct:
-    """What one of the images is like."""
-    return jax.ShapeDtypeStruct(images.shape[1:], images.dtype)
+def example_of(inputs: Any) -> Any:
+    """What one example of a batch is like."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), inputs)
 
 
-def cuts_of(model: Adapted, request: Request, example: jax.ShapeDtypeStruct) -> list[Cut]:
+def cuts_of(model: Adapted, request: Request, example: Any, main: int = 0) -> list[Cut]:
     """The model cut at the layers of a request; none where its method goes back to the image alone."""
     layers = request.layers
     if request.method.needs == "kernel":
         layers = (_cam_layer(model, layers),)
-    return cuts(model, example, layers) if request.method.takes_layer else []
+    return cuts(model, example, layers, main=main) if request.method.takes_layer else []
 
 
 def _found(
-    method: Bound, place: _Place | None, model: Adapted, image: Array, class_idx: Array, key: Array | None
+    method: Bound, place: _Place | None, whole: Network, image: Array, class_idx: Array, key: Array | None
 ) -> _Found:
     """What the method's own function makes of an image, and what it notes."""
     given = {"key": key} if method.takes_key else {}
     with watch() as notes:
         if method.needs == "image":
-            result = method(model if place is None else place.cut, image, class_idx, **given)
+            result = method(whole if place is None else place.cut, image, class_idx, **given)
         else:
             assert place is not None
             operands = {
                 "head": (place.head, place.activations, class_idx),
                 "activations": (place.activations,),
-                "kernel": (model.told("cam_kernel"), place.activations, class_idx),
+                "kernel": (whole.model.told("cam_kernel"), place.activations, class_idx),
             }
             result = method(*operands[method.needs], **given)
     _check_result(method, result, image, place)
+    complete = place is None or place.cut.complete
     if method.needs != "image" or result.shape != image.shape:
-        return _Found(result, None, notes)
-    return _Found(notes["cam_map"][-1] if "cam_map" in notes else None, result, notes)
+        return _Found(result, None, notes, complete)
+    return _Found(notes["cam_map"][-1] if "cam_map" in notes else None, result, notes, complete)
 
 
 def _result(
@@ -137,10 +199,11 @@ def _result(
     class_idx: Array,
     values: tuple[Array, ...],
     logits: Array,
+    whole: Network,
     size: tuple[int, ...],
     magnitude: Callable[[Array], Array],
-) -> tuple[Array, tuple[Array, ...], Array, Array, Array | None]:
-    """Heatmap, maps, confidence, status and gradient of one image and one class."""
+) -> tuple[Array, tuple[Array, ...], Array, Array, Array, Array | None]:
+    """Heatmap, maps, value, confidence, status and gradient of one example and one class."""
     cam_maps = tuple(f.cam_map for f in found if f.cam_map is not None)
     gradients = [each.gradient for each in found if each.gradient is not None]
     gradient = None
@@ -151,8 +214,9 @@ def _result(
         heatmap = _fused([maps.heatmap(cam_map, size) for cam_map in cam_maps], request.fusion)
     status = _status(found, cam_maps, values if gradient is None else (*values, gradient), logits.size, class_idx)
     known = (status != Status.NOT_FINITE) & (status != Status.NO_SUCH_CLASS)
-    confidence = jnp.where(known, scores.logit(jax.nn.softmax(logits), class_idx), jnp.nan)
-    return jnp.where(known, heatmap, 0), cam_maps, confidence, status, gradient
+    value = jnp.where(known, scores.logit(logits, class_idx), jnp.nan)
+    confidence = jnp.where(known, scores.logit(probabilities(whole.probability, logits), class_idx), jnp.nan)
+    return jnp.where(known, heatmap, 0), cam_maps, value, confidence, status, gradient
 
 
 def _status(
@@ -166,17 +230,42 @@ def _status(
     # All of them in one reduction: each one more would take longer to compile than the map.
     finite = jnp.concatenate([jnp.isfinite(values).reshape(-1) for values in (*cam_maps, *seen)]).all()
     known = (class_idx >= 0) & (class_idx < num_classes)
+    applies = {
+        Status.NO_SUCH_CLASS: ~known,
+        Status.NOT_FINITE: ~finite,
+        Status.ZERO_GRADIENT: _noted(found, "has_gradient", lambda each: ~jnp.stack(each).any()),
+        Status.ZERO_MAP: jnp.array([(cam_map <= 0).all() for cam_map in cam_maps]).any(),
+        Status.CONSTANT_MAP: jnp.array([_is_constant(cam_map) for cam_map in cam_maps]).any(),
+        Status.ILL_CONDITIONED: _noted(found, "ill_conditioned", lambda each: jnp.stack(each).any()),
+        Status.BYPASSED: jnp.array(not all(each.complete for each in found)),
+    }
     return jnp.select(
-        [
-            ~known,
-            ~finite,
-            _noted(found, "has_gradient", lambda each: ~jnp.stack(each).any()),
-            jnp.array([(cam_map <= 0).all() for cam_map in cam_maps]).any(),
-            _noted(found, "ill_conditioned", lambda each: jnp.stack(each).any()),
-        ],
+        [applies[status] for status in PRIORITY],
         [jnp.int32(status) for status in PRIORITY],
         jnp.int32(Status.OK),
     )
+
+
+def _is_constant(cam_map: Array) -> Bool[Array, ""]:
+    top, rounding = cam_map.max(), _CONSTANT * jnp.finfo(cam_map.dtype).eps
+    return top - cam_map.min() <= rounding * jnp.abs(top)
+
+
+def _worst(statuses: Sequence[Array]) -> Array:
+    """The first in the order of `PRIORITY` that applies to one of them."""
+    found = jnp.full_like(statuses[0], Status.OK)
+    for status in reversed(PRIORITY):
+        found = jnp.where(jnp.stack([each == status for each in statuses]).any(0), jnp.int32(status), found)
+    return found
+
+
+def _shaped(explanation: Explanation, request: Request) -> Explanation:
+    """The axis of scores in the target's own shape."""
+    scores = request.scores
+    assert scores is not None
+    if request.num_classes is None:  # a scalar: there is no such axis
+        return explanation
+    return jax.tree.map(lambda x: x.reshape(x.shape[0], *scores, *x.shape[2:]), explanation)
 
 
 def _noted(found: Sequence[_Found], name: str, says: Callable[[list[Array]], Array]) -> Bool[Array, ""]:
@@ -224,6 +313,28 @@ def _mapped(function: Callable[[Array], Any], classes: Array, chunk: int) -> Any
     if classes.size <= chunk:
         return jax.vmap(function)(classes)
     return jax.lax.map(function, classes, batch_size=chunk)
+
+
+def _check_score(method: Bound, whole: Network) -> None:
+    """Refuses a softmax over what are no classes that exclude each other."""
+    if method.score is None or scores.name_of(method.score) not in ("softmax", "log_softmax"):
+        return
+    if whole.model.is_aimed:
+        raise ValueError(f'score={method.score!r} is of classes: with a target use "logit" (t itself) or "exp"')
+    if whole.probability == "sigmoid":
+        raise ValueError(
+            f"score={method.score!r} is not what the outputs of {whole.model.name} mean, whose probability is a "
+            "sigmoid: use score=lambda logits, class_idx: jax.nn.sigmoid(logits[class_idx])"
+        )
+
+
+def _check_moves(method: Bound, inputs: Array) -> None:
+    """Refuses integers where the method changes the input, or differentiates by it."""
+    if method.needs == "image" and not jnp.issubdtype(inputs.dtype, jnp.floating):
+        raise TypeError(
+            f"inputs must be floating point for method={method.name!r}, which changes them, but their dtype is "
+            f"{inputs.dtype}: pass the same numbers as floats"
+        )
 
 
 def _cam_layer(model: Adapted, layers: tuple[Any, ...]) -> str:

@@ -1,25 +1,33 @@
-"""What `explain` returns: arrays for every image, and a status that hides nothing."""
+"""What `explain` returns: arrays for every example, and a status that hides nothing."""
 
+from dataclasses import dataclass
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any
 
+import jax
 from jaxtyping import Array, Float, Int
 
 
 class Status(IntEnum):
-    """What became of an image; `Explanation.status` holds these numbers.
+    """What became of an example; `Explanation.status` holds these numbers.
 
-    Of several that apply, the first of NO_SUCH_CLASS, NOT_FINITE, ZERO_GRADIENT, ZERO_MAP, ILL_CONDITIONED is given.
+    Of several that apply, the first of NO_SUCH_CLASS, NOT_FINITE, ZERO_GRADIENT, ZERO_MAP, CONSTANT_MAP,
+    ILL_CONDITIONED, BYPASSED is given.
 
     Attributes:
         OK: the map can be used.
         ZERO_MAP: nothing speaks for the class; the weighted sum is negative or zero at every position.
         ZERO_GRADIENT: the score does not depend on the activations, as behind a dead ReLU.
-        NOT_FINITE: NaN or infinity in the image, the activations, the logits or the map; look at input and parameters.
+        NOT_FINITE: NaN or infinity in the input, the activations, the logits or the map; look at input and parameters.
             The heatmap is zero and the confidence NaN.
         ILL_CONDITIONED: more than 1 % of Grad-CAM++'s weights come from alphas whose denominator crosses zero or
             cancels. Common with smooth heads (GELU, SiLU, tanh): use Grad-CAM there.
         NO_SUCH_CLASS: a traced class_idx is out of range. The heatmap is zero and the confidence NaN.
+        BYPASSED: the layer that was named sees only a part of what reaches the score: the rest flows past it, as past
+            the convolution of a shortcut. The map says nothing of that; `jaxcam.layers` lists what everything flows
+            through.
+        CONSTANT_MAP: the map has one position, or the same value at all of them: it says nothing of where. Small
+            pictures leave a deep network with a grid of 1 x 1: name an earlier layer.
     """
 
     OK = 0
@@ -28,6 +36,8 @@ class Status(IntEnum):
     NOT_FINITE = 3
     ILL_CONDITIONED = 4
     NO_SUCH_CLASS = 5
+    BYPASSED = 6
+    CONSTANT_MAP = 7
 
 
 PRIORITY = (
@@ -35,32 +45,41 @@ PRIORITY = (
     Status.NOT_FINITE,
     Status.ZERO_GRADIENT,
     Status.ZERO_MAP,
+    Status.CONSTANT_MAP,
     Status.ILL_CONDITIONED,
+    Status.BYPASSED,
 )
 
 
-class Explanation(NamedTuple):
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Explanation:
     """What `explain` returns, a pytree of arrays.
 
-    With `class_idx="all"` or `top=` there is an axis of classes after that of the images: `[n, m, H, W]`, `[n, m]`.
+    With `class_idx="all"`, `top=` or a target of several scores `[*m]` there are axes of these after that of the
+    examples: `[n, *m, H, W]`, `[n, *m]`.
 
     Attributes:
-        heatmap: `[n, H, W]` in [0, 1], of the images' size. The map is divided by its maximum on the feature grid and
-            then resized, so that its own maximum may be a little below 1. For guided backpropagation and guided
-            Grad-CAM it is the largest magnitude of the channels of `gradient`, divided by its maximum.
+        heatmap: `[n, *spatial]` in [0, 1], of the input's size, as `[n, H, W]`. The map is divided by its maximum on
+            the feature grid and then resized, so that its own maximum may be a little below 1. For guided
+            backpropagation and guided Grad-CAM it is the largest magnitude of the channels of `gradient`, divided by
+            its maximum. Where several inputs have a grid it is like the inputs, None for those that have none.
         cam_map: `[n, *spatial]`, the method's raw map on the feature grid, for score="exp" divided by exp(S_c), which
-            would overflow; a tuple of them for a list of layers. For
-            guided Grad-CAM that of Grad-CAM; for guided backpropagation the magnitude, `[n, H, W]`.
-        class_idx: `[n]`, the class that was explained.
-        confidence: `[n]`, its softmax probability on the image.
-        status: `[n]`, see `Status`. Of several layers it is the first that applies to one of them.
-        gradient: `[n, H, W, d]`, signed, laid out like the images: what guided backpropagation and guided Grad-CAM make
+            would overflow; a tuple of them for a list of layers. For guided Grad-CAM that of Grad-CAM; for guided
+            backpropagation the magnitude, of the input's size. Like the inputs where several have a grid.
+        class_idx: `[n]`, the class that was explained; with a target, which of its scores.
+        value: `[n]`, what was explained: the class's logit, or the target's score.
+        confidence: `[n]`, the probability of the class on the input, by what the model's outputs mean (see
+            `jaxcam.adapt`); NaN where they are no classes, and with a target.
+        status: `[n]`, see `Status`. Of several layers and inputs it is the first that applies to one of them.
+        gradient: signed, laid out like the input: what guided backpropagation and guided Grad-CAM make
             (`jaxcam.gradient_picture` draws it). None for other methods.
     """
 
-    heatmap: Float[Array, "n *m H W"]
-    cam_map: Float[Array, "n ..."] | tuple[Float[Array, "n ..."], ...]
-    class_idx: Int[Array, "n *m"]
-    confidence: Float[Array, "n *m"]
-    status: Int[Array, "n *m"]
-    gradient: Float[Array, "n ..."] | None = None
+    heatmap: Float[Array, "n ..."] | Any
+    cam_map: Float[Array, "n ..."] | tuple[Float[Array, "n ..."], ...] | Any
+    class_idx: Int[Array, "n *m"] | Any
+    value: Float[Array, "n *m"] | Any
+    confidence: Float[Array, "n *m"] | Any
+    status: Int[Array, "n *m"] | Any
+    gradient: Float[Array, "n ..."] | Any | None = None

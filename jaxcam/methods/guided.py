@@ -45,8 +45,7 @@ def guided_backprop(
     **Source**: Springenberg et al. 2015 (Striving for Simplicity), section 3.4.
     """
     image = jnp.asarray(image)
-    whole, _ = network(model, image)
-    gradient = _guided_gradient(whole, image, class_idx, score=score, deconvnet=deconvnet)
+    gradient = _guided_gradient(network(model, image), image, class_idx, score=score, deconvnet=deconvnet)
     note("has_gradient", lambda: (gradient != 0).any())
     return gradient
 
@@ -86,7 +85,8 @@ def guided_grad_cam(
     cam_map = grad_cam(halves.head(beside), a, class_idx, score=score)
     note("cam_map", lambda: cam_map)
     gradient = _guided_gradient(halves.network, image, class_idx, score=score, deconvnet=deconvnet)
-    return gradient * jnp.expand_dims(maps.heatmap(cam_map, halves.size(image)), halves.channel_axis)
+    heatmap = maps.heatmap(cam_map, halves.network.size(image))
+    return gradient * jnp.expand_dims(heatmap, halves.network.channel_axis)
 
 
 def _guided_gradient(

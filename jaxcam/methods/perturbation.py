@@ -105,10 +105,10 @@ def score_cam(
 
     def masked(channel: Array) -> Array:
         h = jax.lax.dynamic_index_in_dim(activations, channel, axis=-1, keepdims=False)
-        h = resized(h, halves.size(image))
+        h = resized(h, halves.network.size(image))
         low, span = h.min(), h.max() - h.min()
         mask = jnp.where(span > 0, (h - low) / jnp.where(span > 0, span, 1), 0).astype(image.dtype)
-        return function(halves.network(image * jnp.expand_dims(mask, halves.channel_axis)), class_idx)
+        return function(halves.network(image * jnp.expand_dims(mask, halves.network.channel_axis)), class_idx)
 
     weights = jax.nn.softmax(_over_channels(masked, activations.shape[-1], chunk_size))
     return weighted_map(weights.astype(activations.dtype), activations)

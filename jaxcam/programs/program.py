@@ -101,8 +101,8 @@ class Program:
         return Stage(inputs, outputs, needed(self.equations, outputs, known))
 
 
-def straight_line(program: ClosedJaxpr, *, opened: Opened | None = None) -> Program:
-    """The program of a jaxpr, with the calls in it written out and what its outputs do not need left out.
+def straight_line(program: ClosedJaxpr, *, opened: Opened | None = None, pruned: bool = True) -> Program:
+    """The program of a jaxpr, with the calls in it written out and, if `pruned`, only what its outputs need.
 
     Which calls are written out is what `opened` decides, given the equation and its place: all that are only calls
     unless it is given. The scopes (`jax.named_scope`) around a call are those of the equations in it as well.
@@ -135,7 +135,7 @@ def straight_line(program: ClosedJaxpr, *, opened: Opened | None = None) -> Prog
 
     arguments = tuple(Var(var.aval) for var in program.jaxpr.invars)
     outputs = tuple(inline(program, arguments, None, ()))
-    kept = needed(equations, outputs, {*arguments, *constants})
+    kept = needed(equations, outputs, {*arguments, *constants}) if pruned else equations
     return Program(arguments, outputs, kept, constants, places)
 
 

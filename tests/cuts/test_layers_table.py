@@ -84,7 +84,7 @@ def test_the_default_is_the_last_complete_grid():
         jaxcam.split(past, None, X)
     with pytest.raises(ValueError, match="there is no default"):  # but for the picture itself
         jaxcam.split(lambda x: ((x - 0.5) / 2).mean((1, 2)), None, X)
-    with pytest.raises(ValueError, match="no layers: no value with positions depends on the images"):
+    with pytest.raises(ValueError, match="no layers: no value with positions depends on the inputs"):
         jaxcam.split(lambda x: x.reshape(2, -1) @ jnp.ones((90, 5)), None, X)
 
 

@@ -448,29 +448,27 @@ class TestBadInput:
             ({"layer": ""}, ValueError, r"layer='' is not in this model"),
             ({"layer": 6}, ValueError, r"layer=6 is not in this model"),
             ({"layer": -7}, ValueError, r"layer=-7 is not in this model"),
-            ({"images": X[0, 0]}, ValueError, r"images must be \[n, \*spatial, d\].* came as \[11, 3\]"),
-            ({"images": X[:0]}, ValueError, r"at least one image, but came as \[0, 12, 11, 3\]"),
-            ({"images": [[1.0]]}, TypeError, r"images must be an array .* but is list"),
+            ({"inputs": X[0, 0]}, ValueError, r"inputs must be \[n, \*spatial, d\].* came as \[11, 3\]"),
+            ({"inputs": X[:0]}, ValueError, r"inputs must have one example or more but came as \[0, 12, 11, 3\]"),
+            ({"inputs": [[1.0]]}, TypeError, r"inputs must be an array .* but is float"),
             ({"model": nnx.Linear}, TypeError, r"model must be an instance but is the class Linear itself"),
             ({"model": {"w": W}}, TypeError, r"model must be something that can be called.* but is dict"),
-            (
-                {"model": lambda x: (x.mean((1, 2)), x)},
-                TypeError,
-                r"one array of logits \[n, c\], but returned float64",
-            ),
             ({"model": lambda x: None}, TypeError, r"but returned nothing"),
-            ({"model": lambda x: x.mean((1, 2)).argmax(1)}, TypeError, r"returned int64\[2\]"),
-            ({"model": lambda x: x.mean(1)}, ValueError, r"must return logits \[n, c\] .* returned \[2, 11, 3\]"),
-            ({"model": lambda x: x.mean((0, 1))}, ValueError, r"returned \[11, 3\]: keep the batch axis"),
+            (
+                {"model": lambda x: x.mean((1, 2)).argmax(1)},
+                TypeError,
+                r"must return floating-point numbers but returned int64\[2\]",
+            ),
+            ({"model": lambda x: x.mean((0, 1))}, ValueError, r"must keep the axis n .* returned float64\[11, 3\]"),
         ],
     )
     @pytest.mark.usefixtures("unchecked")
     def test_documented_errors(self, change, error, message):
         model = MODELS["named"]()
         jaxcam.split(model, 1, X)  # True must not be taken for 1
-        arguments = {"model": model, "layer": None, "images": X} | change
+        arguments = {"model": model, "layer": None, "inputs": X} | change
         with pytest.raises(error, match=message):
-            jaxcam.split(arguments.pop("model"), arguments.pop("layer"), arguments.pop("images"), **arguments)
+            jaxcam.split(arguments.pop("model"), arguments.pop("layer"), arguments.pop("inputs"), **arguments)
 
     @pytest.mark.usefixtures("unchecked")
     def test_a_position_from_numpy(self):

@@ -1,0 +1,270 @@
+"""Targets: what of a model's outputs is explained, ready-made for `jaxcam.explain(target=...)`.
+
+A target is any function `(outputs, inputs)` of one example, without the axis n, to a scalar or to scores `[*m]`, all of
+which are explained. Yours may be a lambda:
+
+    explain(model, inputs, target=lambda outputs, inputs: outputs["age"])
+
+Each of those here takes `of`, which picks a part of outputs that are more than one array, as `of=lambda outputs:
+outputs[1]`. Classes, places and references are arguments of the compiled program: another one does not compile anew.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Float, Int, Shaped
+
+from jaxcam import scores
+from jaxcam.checks import is_integer
+from jaxcam.types import Target
+
+__all__ = ["best_box", "contrast", "logit", "negated", "output", "pixel", "region", "similarity", "tokens"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+Of = Callable[[Any], Array]
+
+
+def _all(outputs: Any) -> Array:
+    return outputs
+
+
+def logit(class_idx: int, *, of: Of = _all) -> Target:
+    """S_c: the class's entry of logits `[c]`: what `class_idx=` explains.
+
+    Args:
+        class_idx: c.
+        of: picks the logits out of the outputs.
+
+    Raises:
+        TypeError: class_idx is no integer.
+        ValueError: it is out of range (when the target is used).
+    """
+    wanted = _indices("class_idx", class_idx)
+    return lambda outputs, inputs: _entry("class_idx", _array(of(outputs), 1, "[c]"), wanted)
+
+
+def contrast(p: int, q: int, *, of: Of = _all) -> Target:
+    """S_p - S_q: why class p rather than q.
+
+    What both classes have in common cancels; the softmax's log-odds of the two are this difference.
+
+    **Source**: Prabhushankar et al. 2020 (Contrastive explanations in neural networks), section 3, for the question.
+
+    Raises:
+        TypeError, ValueError: as `logit`.
+    """
+    first, second = _indices("p", p), _indices("q", q)
+
+    def target(outputs: Any, inputs: Any) -> Array:
+        logits = _array(of(outputs), 1, "[c]")
+        return _entry("p", logits, first) - _entry("q", logits, second)
+
+    return target
+
+
+def region(class_idx: int, mask: Shaped[Array, "..."] | Shaped[np.ndarray, "..."], *, of: Of = _all) -> Target:
+    """The sum of S_c over the positions of a mask, for dense predictions `[*spatial, c]`.
+
+    Args:
+        class_idx: c.
+        mask: `[*spatial]`, of the output's size; numbers weigh the positions.
+        of: picks the predictions out of the outputs.
+
+    **Source**: Vinogradova et al. 2020 (Seg-Grad-CAM), Eq. 3.
+
+    Raises:
+        TypeError, ValueError: as `logit`; the mask is not of the output's size, or empty.
+    """
+    wanted, weights = _indices("class_idx", class_idx), jnp.asarray(mask)
+    if not isinstance(weights, Tracer) and not np.any(np.asarray(weights)):
+        raise ValueError("mask must have positions that count but is zero everywhere")
+
+    def target(outputs: Any, inputs: Any) -> Array:
+        predictions = of(outputs)
+        if predictions.shape[:-1] != weights.shape:
+            raise ValueError(
+                f"mask must be [*spatial] as the predictions {list(predictions.shape)} but is {list(weights.shape)}: "
+                "resize it to the output"
+            )
+        scores_ = _entry("class_idx", jnp.moveaxis(predictions, -1, 0), wanted)
+        return (scores_ * weights.astype(predictions.dtype)).sum()
+
+    return target
+
+
+def pixel(class_idx: int, position: Sequence[int], *, of: Of = _all) -> Target:
+    """S_c at one position of dense predictions `[*spatial, c]`.
+
+    Raises:
+        TypeError, ValueError: as `logit`; the position has another number of axes, or lies outside (when it is used).
+    """
+    wanted, place = _indices("class_idx", class_idx), _indices("position", *position)
+
+    def target(outputs: Any, inputs: Any) -> Array:
+        predictions = _array(of(outputs), place.shape[0] + 1, "[*spatial, c] with the position's axes")
+        _check("position", place, predictions.shape[:-1])
+        column = predictions
+        for axis in range(place.shape[0]):
+            column = jax.lax.dynamic_index_in_dim(column, jnp.asarray(place)[axis], 0, keepdims=False)
+        return _entry("class_idx", column, wanted)
+
+    return target
+
+
+def best_box(
+    class_idx: int,
+    reference: Sequence[float | int] | None = None,
+    *,
+    of: Callable[[Any], tuple[Array, Array]] = tuple,
+) -> Target:
+    """The maximum over the boxes of score_c(box) * IoU(box, reference): the detection that is meant.
+
+    Args:
+        class_idx: c.
+        reference: (x0, y0, x1, y1) in the boxes' own units; None for the box with the highest score.
+        of: takes the outputs to boxes `[b, 4]` as (x0, y0, x1, y1) and scores `[b, c]`.
+
+    **Source**: Petsiuk et al. 2021 (D-RISE), section 3.2, for the product; without objectness.
+
+    Raises:
+        TypeError, ValueError: as `logit`; boxes and scores do not fit together.
+    """
+    wanted = _indices("class_idx", class_idx)
+    meant = None if reference is None else jnp.asarray(reference, jnp.float32)
+    if meant is not None and (meant.shape != (4,) or not bool((meant[2:] > meant[:2]).all())):
+        raise ValueError(f"reference must be (x0, y0, x1, y1) with x0 < x1 and y0 < y1 but is {reference!r}")
+
+    def target(outputs: Any, inputs: Any) -> Array:
+        boxes, classes = of(outputs)
+        if boxes.ndim != 2 or boxes.shape[-1] != 4 or classes.shape[:-1] != boxes.shape[:1]:
+            raise ValueError(
+                f"of must return boxes [b, 4] and scores [b, c] but returned {list(boxes.shape)} and "
+                f"{list(classes.shape)}: flatten their grids with reshape(-1, 4)"
+            )
+        values = _entry("class_idx", jnp.moveaxis(classes, -1, 0), wanted)
+        return (values if meant is None else values * _overlap(boxes, meant.astype(boxes.dtype))).max()
+
+    return target
+
+
+def similarity(reference: Float[Array, " d"] | Float[np.ndarray, " d"], *, of: Of = _all) -> Target:
+    """The cosine of the angle between an embedding `[d]` and a reference, such as that of another picture or a text.
+
+    **Source**: Radford et al. 2021 (CLIP), section 2.3, for what is compared.
+
+    Raises:
+        ValueError: the reference is zero, or of another length than the embedding.
+    """
+    fixed = jnp.asarray(reference)
+    if fixed.ndim != 1 or (not isinstance(fixed, Tracer) and not np.any(np.asarray(fixed))):
+        raise ValueError(f"reference must be one embedding [d] other than zero but is {list(fixed.shape)}")
+
+    def target(outputs: Any, inputs: Any) -> Array:
+        embedding = _array(of(outputs), 1, "[d]")
+        if embedding.shape != fixed.shape:
+            raise ValueError(f"reference must be [d] as the embedding {list(embedding.shape)} but is {fixed.shape}")
+        unit = fixed.astype(embedding.dtype)
+        return embedding @ unit / (jnp.linalg.norm(embedding) * jnp.linalg.norm(unit))
+
+    return target
+
+
+def output(*index: int, of: Of = _all) -> Target:
+    """One number of the outputs, as of a regression: `output()` of a scalar, `output(2)` of a vector.
+
+    Raises:
+        TypeError, ValueError: the index is no integer, has another number of axes, or is out of range.
+    """
+    place = _indices("index", *index) if index else np.zeros(0, np.int32)
+
+    def target(outputs: Any, inputs: Any) -> Array:
+        values = of(outputs)
+        if values.ndim == 1 and values.shape == (1,) and not index:  # [n, 1] of a regression
+            return values[0]
+        values = _array(values, place.shape[0], f"with {place.shape[0]} axes, one for each index")
+        _check("index", place, values.shape)
+        for axis in range(place.shape[0]):
+            values = jax.lax.dynamic_index_in_dim(values, jnp.asarray(place)[axis], 0, keepdims=False)
+        return values
+
+    return target
+
+
+def negated(target: Target) -> Target:
+    """-t: what speaks against it, as what makes a regression's output smaller."""
+    if not callable(target):
+        raise TypeError(f"target must be a function (outputs, inputs) -> scores but is {type(target).__name__}")
+    return lambda outputs, inputs: -target(outputs, inputs)
+
+
+def tokens(ids: Int[Array, " t"] | Int[np.ndarray, " t"] | Sequence[int], *, of: Of = _all) -> Target:
+    """t_i = log p(token i | those before it), for logits `[t, v]` of a language model: all words at once.
+
+    Args:
+        ids: the token at each step, `[t]`; -1 for steps that are not explained, which get the score 0.
+        of: picks the logits out of the outputs.
+
+    Raises:
+        ValueError: there are not as many as the logits have steps, or one is out of range.
+    """
+    wanted = np.asarray(ids)
+    if wanted.ndim != 1 or not np.issubdtype(wanted.dtype, np.integer):
+        raise TypeError(f"ids must be integers [t] but are {wanted.dtype}{list(wanted.shape)}")
+
+    def target(outputs: Any, inputs: Any) -> Array:
+        logits = _array(of(outputs), 2, "[t, v]")
+        if logits.shape[0] != wanted.shape[0]:
+            raise ValueError(f"ids must be one for each of the {logits.shape[0]} steps but are {wanted.shape[0]}")
+        if (wanted >= logits.shape[1]).any() or (wanted < -1).any():
+            raise ValueError(f"ids must be from 0 to {logits.shape[1] - 1}, or -1, but one is {wanted.max()}")
+        chosen = jnp.asarray(np.maximum(wanted, 0).astype(np.int32))
+        found = jax.vmap(scores.log_softmax)(logits, chosen)
+        return jnp.where(jnp.asarray(wanted >= 0), found, 0)
+
+    return target
+
+
+def _indices(name: str, *index: Any) -> Int[np.ndarray, " a"]:
+    """As an array of one axis: captured scalars would be constants of the program."""
+    for each in index:
+        if not is_integer(each):
+            raise TypeError(f"{name} must be an integer but is {each!r}")
+    return np.asarray(index, np.int32)
+
+
+def _entry(name: str, values: Array, wanted: Int[np.ndarray, " 1"]) -> Array:
+    """The entry of a class along the first axis."""
+    _check(name, wanted, values.shape[:1])
+    return scores.logit(values, jnp.asarray(wanted)[0])
+
+
+def _check(name: str, index: Int[np.ndarray, " a"], sizes: Sequence[int]) -> None:
+    if any(not 0 <= i < size for i, size in zip(index, sizes, strict=True)):
+        raise ValueError(f"{name} must be from 0 to {[size - 1 for size in sizes]} but is {index.tolist()}")
+
+
+def _array(values: Any, num_axes: int, shape: str) -> Array:
+    if not hasattr(values, "ndim") or values.ndim != num_axes:
+        came = list(values.shape) if hasattr(values, "shape") else type(values).__name__
+        raise ValueError(f"outputs of one example must be {shape} for this target but are {came}: pick with of=")
+    return values
+
+
+def _overlap(boxes: Float[Array, "b 4"], one: Float[Array, " 4"]) -> Float[Array, " b"]:
+    """Intersection over union."""
+    low, high = jnp.maximum(boxes[:, :2], one[None, :2]), jnp.minimum(boxes[:, 2:], one[None, 2:])
+    common = jnp.prod(jax.nn.relu(high - low), axis=1)
+    union = _area(boxes) + _area(one) - common
+    return jnp.where(union > 0, common / jnp.where(union > 0, union, 1), 0)
+
+
+def _area(box: Float[Array, "*b 4"]) -> Float[Array, "*b"]:
+    return jnp.prod(jax.nn.relu(box[..., 2:] - box[..., :2]), axis=-1)

@@ -1,0 +1,224 @@
+"""Targets: anything that a model returns is explained, and is what `jax.grad` of it by hand says."""
+
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from support import normal
+
+import jaxcam
+from jaxcam import targets
+
+COMPILED = sys.modules["jaxcam.explanation.explain"]._compiled
+INPUTS = np.abs(normal(0, 3, 6, 5, 2))
+FIRST, SECOND, LAST = normal(1, 3, 3, 2, 4) / 3, normal(2, 3, 3, 4, 4) / 4, normal(3, 4, 5)
+MASK = np.zeros((6, 5))
+MASK[1:3, 2:5] = 1
+
+
+def conv(x, kernel):
+    return jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), "SAME", None, None, ("NHWC", "HWIO", "NHWC"), precision="highest"
+    )
+
+
+def backbone(x):
+    return jax.nn.relu(conv(x, FIRST))
+
+
+def neck(a):
+    return jnp.tanh(conv(a, SECOND)) @ LAST
+
+
+def classify(x):
+    return neck(backbone(x)).mean((1, 2))
+
+
+def segment(x):
+    return neck(backbone(x))
+
+
+def grad_cam(score):
+    """By hand, for each input, of a score of the activations `[1, i, j, k]`; and the score."""
+
+    def one(x):
+        a = backbone(x[None])
+        value, gradient = jax.value_and_grad(lambda a: score(a, x))(a)
+        return jnp.maximum(a[0] @ gradient.mean((0, 1, 2)), 0), value
+
+    return jax.jit(jax.vmap(one))(jnp.asarray(INPUTS))
+
+
+def check(found, score):
+    cam_map, value = grad_cam(score)
+    assert np.asarray(cam_map).max() > 1e-3
+    np.testing.assert_allclose(found.cam_map, cam_map, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(found.value, value, rtol=1e-9, atol=1e-12)
+
+
+def test_a_class_is_class_idx_bit_for_bit():
+    for method in ("grad_cam", "grad_cam_pp", "guided_grad_cam"):
+        by_target = jaxcam.explain(classify, INPUTS, target=targets.logit(3), method=method)
+        by_class = jaxcam.explain(classify, INPUTS, class_idx=3, method=method)
+        for name in ("heatmap", "cam_map", "value", "status"):
+            np.testing.assert_array_equal(getattr(by_target, name), getattr(by_class, name))
+    assert np.isnan(by_target.confidence).all()
+
+
+def test_a_function_of_outputs_and_inputs():
+    # Outputs of any structure, and the input itself in the target: what does not pass the layer goes beside it.
+    model = lambda x: {"dense": segment(x), "sum": x.sum((1, 2, 3))}
+    found = jaxcam.explain(
+        model, INPUTS, target=lambda o, x: (o["dense"][..., 1] * x[..., 0]).sum() * o["sum"], layer=0
+    )
+    assert found.status.tolist() == 3 * [jaxcam.Status.BYPASSED]
+    check(found, lambda a, x: (neck(a)[0, ..., 1] * x[..., 0]).sum() * x.sum())
+
+
+def test_dense_predictions_are_cut_before_the_last_layer_that_looks_at_neighbours():
+    found = jaxcam.explain(segment, INPUTS, target=targets.region(2, MASK > 0))
+    check(found, lambda a, x: (neck(a)[0, ..., 2] * MASK).sum())
+    other = jaxcam.explain(segment, INPUTS, target=targets.region(2, MASK == 0))
+    assert np.abs(found.heatmap - other.heatmap).max() > 0.05
+    (default,) = [row for row in jaxcam.layers(segment, INPUTS) if row.default]
+    assert default.shape == (3, 6, 5, 4)
+    check(
+        jaxcam.explain(segment, INPUTS, target=targets.pixel(0, (4, 1))),
+        lambda a, x: neck(a)[0, 4, 1, 0],
+    )
+
+
+def test_contrast_and_negation():
+    contrast = targets.contrast(1, 4)
+    check(
+        jaxcam.explain(classify, INPUTS, target=contrast, layer=0),
+        lambda a, x: (m := neck(a).mean((1, 2))[0])[1] - m[4],
+    )
+    check(
+        jaxcam.explain(classify, INPUTS, target=targets.negated(contrast), layer=0),
+        lambda a, x: (m := neck(a).mean((1, 2))[0])[4] - m[1],
+    )
+
+
+def test_similarity():
+    reference = normal(5, 5)
+    found = jaxcam.explain(classify, INPUTS, target=targets.similarity(reference), layer=0)
+
+    def cosine(a, x):
+        e = neck(a).mean((1, 2))[0]
+        return e @ reference / jnp.sqrt((e @ e) * (reference @ reference))
+
+    check(found, cosine)
+
+
+def test_the_best_box():
+    # Two boxes; the better score is the one that lies elsewhere.
+    boxes = np.array([[0.0, 0, 2, 2], [2.0, 2, 4, 4]])
+    offset = np.array([3.0, 0.0])
+    scores = lambda a: jax.nn.sigmoid(neck(a)[0, 0, :2, 1] + offset)
+    model = lambda x: (jnp.tile(boxes, (x.shape[0], 1, 1)), jax.vmap(lambda a: scores(a[None]))(backbone(x))[..., None])
+    overlap = 2.25 / (4 + 2.25 - 2.25)  # the reference (2, 2, 3.5, 3.5) lies inside of the second box
+    found = jaxcam.explain(model, INPUTS, target=targets.best_box(0, (2, 2, 3.5, 3.5)), layer=0)
+    check(found, lambda a, x: scores(a)[1] * overlap)
+    check(jaxcam.explain(model, INPUTS, target=targets.best_box(0), layer=0), lambda a, x: scores(a)[0])
+
+
+def test_the_numbers_of_a_regression():
+    model = jaxcam.adapt(lambda x: classify(x)[:, :1], probability=None)
+    plain = jaxcam.explain(model, INPUTS, layer=0)
+    check(plain, lambda a, x: neck(a).mean((1, 2))[0, 0])
+    assert np.isnan(plain.confidence).all()
+    np.testing.assert_array_equal(
+        jaxcam.explain(model, INPUTS, target=targets.output(), layer=0).cam_map, plain.cam_map
+    )
+    two = jaxcam.explain(segment, INPUTS, target=targets.output(3, 2, 4))
+    check(two, lambda a, x: neck(a)[0, 3, 2, 4])
+
+
+def test_tokens_all_at_once_and_one_by_one():
+    steps = lambda x: neck(backbone(x)).mean(1)  # [n, 5 steps, 5 tokens]
+    ids = [2, 0, -1, 4, 1]
+    found = jaxcam.explain(steps, INPUTS, target=targets.tokens(ids), layer=0)
+    assert found.heatmap.shape == (3, 5, 6, 5)
+    assert found.status.tolist() == [[0, 0, jaxcam.Status.ZERO_GRADIENT, 0, 0]] * 3
+    for step, token in enumerate(ids):
+        if token >= 0:
+            one = lambda o, _, step=step, token=token: jax.nn.log_softmax(o[step])[token]
+            alone = jaxcam.explain(steps, INPUTS, target=one, layer=0)
+            np.testing.assert_allclose(found.cam_map[:, step], alone.cam_map, rtol=1e-9, atol=1e-13)
+            np.testing.assert_allclose(found.value[:, step], alone.value, rtol=1e-9)
+
+
+def test_scores_of_any_shape():
+    found = jaxcam.explain(classify, INPUTS, target=lambda o, _: jnp.stack([o[:4].reshape(2, 2), -o[:4].reshape(2, 2)]))
+    assert found.heatmap.shape == (3, 2, 2, 2, 6, 5)
+    assert found.class_idx.tolist() == [[[[0, 1], [2, 3]], [[4, 5], [6, 7]]]] * 3
+    for c in range(4):
+        alone = jaxcam.explain(classify, INPUTS, class_idx=c)
+        np.testing.assert_allclose(found.cam_map[:, 0, c // 2, c % 2], alone.cam_map, rtol=1e-9, atol=1e-13)
+        np.testing.assert_allclose(found.value[:, 1, c // 2, c % 2], -alone.value, rtol=1e-9)
+
+
+def test_new_lambdas_and_new_captured_arrays_are_compiled_once():
+    def explained(weights):
+        return jaxcam.explain(classify, INPUTS, target=lambda o, _: o @ weights, layer=0)
+
+    explained(normal(6, 5))
+    before = COMPILED._cache_size()
+    weights = normal(7, 5)
+    check(explained(weights), lambda a, x: neck(a).mean((1, 2))[0] @ weights)
+    assert COMPILED._cache_size() == before
+
+
+def test_exact_alphas_of_a_target():
+    squared = lambda o, _: jnp.sum(o**2)
+    found = jaxcam.explain(classify, INPUTS, target=squared, method="grad_cam_pp", score="logit", layer=0)
+    activations = backbone(INPUTS)
+    head = lambda a: jnp.sum(neck(a[None]).mean((1, 2)) ** 2)[None]
+    expected = jaxcam.grad_cam_pp(head, activations[1], 0, score=lambda s, _: s[0], alphas="exact")
+    np.testing.assert_allclose(found.cam_map[1], expected, rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("target", "options", "error", "message"),
+    [
+        (3, {}, TypeError, r"target must be a function \(outputs, inputs\)"),
+        (targets.logit(1), {"class_idx": 1}, ValueError, "target excludes class_idx and top"),
+        (targets.logit(1), {"score": "softmax"}, ValueError, "of classes: with a target use"),
+        (targets.logit(5), {}, ValueError, r"class_idx must be from 0 to \[4\] but is \[5\]"),
+        (lambda o, x: o.argmax(), {}, TypeError, "target must return a floating-point scalar or array"),
+        (lambda o, x: None, {}, TypeError, "target must return a floating-point scalar"),
+        (lambda o, x: o[:0], {}, ValueError, r"one score or more but returned \[0\]"),
+        (targets.region(0, MASK), {}, ValueError, r"mask must be \[\*spatial\] as the predictions \[5\]"),
+        (targets.pixel(0, (1, 2)), {}, ValueError, r"must be \[\*spatial, c\]"),
+        (targets.similarity(np.ones(4)), {}, ValueError, r"reference must be \[d\] as the embedding \[5\]"),
+        (targets.tokens([1, 2]), {}, ValueError, r"outputs of one example must be \[t, v\]"),
+    ],
+)
+def test_documented_errors(target, options, error, message):
+    with pytest.raises(error, match=message):
+        jaxcam.explain(classify, INPUTS, target=target, **options)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_documented_errors_of_the_arguments():
+    for make, error, message in (
+        (lambda: targets.logit(1.0), TypeError, "class_idx must be an integer"),
+        (lambda: targets.region(0, np.zeros((2, 2))), ValueError, "zero everywhere"),
+        (lambda: targets.best_box(0, (2, 2, 1, 3)), ValueError, "x0 < x1"),
+        (lambda: targets.similarity(np.zeros(3)), ValueError, "other than zero"),
+        (lambda: targets.tokens(np.ones(3)), TypeError, "ids must be integers"),
+        (lambda: targets.negated(2), TypeError, "must be a function"),
+    ):
+        with pytest.raises(error, match=message):
+            make()
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_layer_that_does_not_reach_the_target_is_said_to():
+    model = lambda x: (jax.ad_checkpoint.checkpoint_name(segment(x), "other"), classify(x))
+    with pytest.raises(ValueError, match="layer='other' does not reach what is explained"):
+        jaxcam.explain(model, INPUTS, target=lambda o, _: o[1][0], layer="other")
