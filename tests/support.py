@@ -18,6 +18,14 @@ def normal(seed: int, *shape: int, dtype=np.float64) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
 
 
+def positive(seed: int, *shape: int, dtype=np.float64) -> jax.Array:
+    return jnp.asarray(np.abs(np.random.default_rng(seed).normal(size=shape)), dtype)
+
+
+def _scaled(seed: int, size: int, width: int) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).normal(size=(size, width)) / size**0.5)
+
+
 def network(create, *, seed: int = 0, dtype=np.float32, **options):
     """A network as `create(None)` makes one, with parameters and batch-norm statistics that do something.
 
@@ -41,7 +49,7 @@ def network(create, *, seed: int = 0, dtype=np.float32, **options):
 def relu_head(spatial: tuple[int, ...], k: int, c: int, *, seed: int = 0, width: int = 7):
     """Flatten, a hidden ReLU layer, logits: piecewise linear, with a gradient that differs at every position."""
     size = int(np.prod(spatial)) * k
-    w1, b1 = normal(seed, size, width) / size**0.5, normal(seed + 1, width)
+    w1, b1 = _scaled(seed, size, width), normal(seed + 1, width)
     w2, b2 = normal(seed + 2, width, c), normal(seed + 3, c)
 
     def head(a):
@@ -54,7 +62,7 @@ def relu_head(spatial: tuple[int, ...], k: int, c: int, *, seed: int = 0, width:
 def smooth_head(spatial: tuple[int, ...], k: int, c: int, *, seed: int = 0, activation=jnp.tanh, width: int = 7):
     """The same with a smooth activation: the closed forms do not hold."""
     size = int(np.prod(spatial)) * k
-    w1, w2 = normal(seed, size, width) / size**0.5, normal(seed + 2, width, c)
+    w1, w2 = _scaled(seed, size, width), normal(seed + 2, width, c)
     return lambda a: activation(a.reshape(-1) @ w1) @ w2
 
 
@@ -76,12 +84,13 @@ def cut_model(features, head):
 def brute_force_derivatives(f, a: jax.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """d1, d2, d3 by full Hessians and third-derivative tensors, and their diagonals: nothing shared with jaxcam."""
     flat = lambda x: f(x.reshape(a.shape))
-    x = a.reshape(-1)
-    d1 = jax.grad(flat)(x)
-    d2 = jnp.diagonal(jax.hessian(flat)(x))
-    third = jax.jacfwd(jax.hessian(flat))(x)
-    d3 = jnp.einsum("iii->i", third)
-    return tuple(np.asarray(d.reshape(a.shape)) for d in (d1, d2, d3))
+
+    @jax.jit
+    def tensors(x):
+        return jax.grad(flat)(x), jax.hessian(flat)(x), jax.jacfwd(jax.hessian(flat))(x)
+
+    d1, hessian, third = (np.asarray(d) for d in tensors(np.asarray(a).reshape(-1)))
+    return tuple(d.reshape(a.shape) for d in (d1, np.diagonal(hessian), np.einsum("iii->i", third)))
 
 
 def imported_torchvision():

@@ -1,8 +1,10 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support import brute_force_derivatives, gap_head, normal, relu_head, smooth_head
+from support import brute_force_derivatives, gap_head, normal, positive, relu_head, smooth_head
 
 from jaxcam import methods, scores
 
@@ -31,119 +33,149 @@ def test_cam_by_hand():
 
 def test_mean_of_cam_is_the_logit():
     a, kernel = normal(0, 4, 5, 3), normal(1, 3, 6)
-    np.testing.assert_allclose(methods.cam(kernel, a, 4).mean(), gap_head(kernel)(a)[4], rtol=1e-12)
+    logit = np.asarray(a).mean((0, 1)) @ np.asarray(kernel)[:, 4]
+    np.testing.assert_allclose(np.mean(methods.cam(kernel, a, 4)), logit, rtol=1e-12)
 
 
 def test_grad_cam_by_hand():
     # S_0 = 2 a00 - 3 a10 + 5 a11 (position, channel): the means of the gradient are (2 - 3) / 2 and 5 / 2.
     head = lambda a: jnp.stack([2 * a[0, 0] - 3 * a[1, 0] + 5 * a[1, 1], a.sum()])
     a = jnp.array([[1.0, 2.0], [4.0, 0.5]])
-    np.testing.assert_allclose(methods.grad_cam_weights(head, a, 0), [-0.5, 2.5])
-    np.testing.assert_allclose(methods.grad_cam(head, a, 0), [4.5, 0.0])
+    weights, cam_map = jax.jit(lambda a: (methods.grad_cam_weights(head, a, 0), methods.grad_cam(head, a, 0)))(a)
+    np.testing.assert_allclose(weights, [-0.5, 2.5])
+    np.testing.assert_allclose(cam_map, [4.5, 0.0])
 
 
 def test_grad_cam_pp_by_hand():
     # One channel, two positions, S_0 = 2 a0 - a1 with A = (1, 3): S_k = 4, alpha_0 = 1 / (2 + 8) where g > 0; w = 0.2.
     head = lambda a: jnp.stack([2 * a[0, 0] - a[1, 0], a.sum()])
     a = jnp.array([[1.0], [3.0]])
-    np.testing.assert_allclose(methods.grad_cam_pp_weights(head, a, 0), [0.2])
-    np.testing.assert_allclose(methods.grad_cam_pp(head, a, 0), [0.2, 0.6])
 
+    @jax.jit
+    def both(a):
+        normalised = methods.grad_cam_pp_weights(head, a, 0, normalize_alphas=True)
+        return methods.grad_cam_pp_weights(head, a, 0), methods.grad_cam_pp(head, a, 0), normalised
 
-def test_normalize_alphas_divides_by_the_positions_with_a_positive_gradient_only():
-    # As above: alpha_0 is the only alpha with a positive gradient, so it becomes 1 and w = ReLU(g_0) = 2. Divided by
+    weights, cam_map, normalised = both(a)
+    np.testing.assert_allclose(weights, [0.2])
+    np.testing.assert_allclose(cam_map, [0.2, 0.6])
+    # alpha_0 is the only alpha with a positive gradient, so normalised it becomes 1 and w = ReLU(g_0) = 2. Divided by
     # the sum over all positions (1/10 - 1/2 of alpha_1) it would be -0.5.
-    head = lambda a: jnp.stack([2 * a[0, 0] - a[1, 0], a.sum()])
-    weights = methods.grad_cam_pp_weights(head, jnp.array([[1.0], [3.0]]), 0, normalize_alphas=True)
-    np.testing.assert_allclose(weights, [2.0])
+    np.testing.assert_allclose(normalised, [2.0])
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_cam_is_grad_cam_up_to_a_factor_on_gap_heads(shape):
     a, kernel = normal(0, *shape), normal(1, 3, 5)
     num_positions = float(np.prod(shape[:-1]))
+    both = jax.jit(lambda a, c: (methods.cam(kernel, a, c), methods.grad_cam(gap_head(kernel), a, c)))
     for c in range(5):
-        cam = relu(np.asarray(methods.cam(kernel, a, c)))
-        np.testing.assert_allclose(num_positions * methods.grad_cam(gap_head(kernel), a, c), cam, rtol=1e-12)
+        cam, grad_cam = (np.asarray(cam_map) for cam_map in both(a, c))
+        np.testing.assert_allclose(num_positions * grad_cam, relu(cam), rtol=1e-12)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("score", ["logit", "exp", "softmax", "log_softmax"])
 def test_grad_cam_is_the_mean_gradient_of_the_score(shape, score):
     a, head = normal(0, *shape), smooth_head(shape[:-1], 3, 4)
-    d1, _, _ = brute_force_derivatives(lambda x: scores.resolve(score)(head(x), 2), a)
-    weights = d1.mean(tuple(range(a.ndim - 1)))
+
+    @jax.jit
+    def three(a):
+        gradient = jax.grad(lambda x: scores.resolve(score)(head(x), 2))(a)
+        weights = methods.grad_cam_weights(head, a, 2, score=score)
+        return gradient, head(a)[2], weights, methods.grad_cam(head, a, 2, score=score)
+
+    gradient, logit, found, cam_map = (np.asarray(value) for value in three(a))
+    weights = gradient.mean(tuple(range(a.ndim - 1)))
     if score == "exp":  # divided by exp(S_c), by the contract
-        weights = weights / np.exp(head(a)[2])
-    np.testing.assert_allclose(methods.grad_cam_weights(head, a, 2, score=score), weights, rtol=1e-10)
-    np.testing.assert_allclose(
-        methods.grad_cam(head, a, 2, score=score), relu(np.asarray(a) @ weights), rtol=1e-10, atol=1e-13
-    )
+        weights = weights / np.exp(logit)
+    np.testing.assert_allclose(found, weights, rtol=1e-10)
+    np.testing.assert_allclose(cam_map, relu(np.asarray(a) @ weights), rtol=1e-10, atol=1e-13)
 
 
-@pytest.mark.parametrize("alphas", ["auto", "exact", "closed_form"])
 @pytest.mark.parametrize("score", ["exp", "softmax", "log_softmax"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_grad_cam_pp_equals_brute_force_on_a_relu_head(shape, score, alphas):
-    a, head = jnp.abs(normal(0, *shape)), relu_head(shape[:-1], 3, 4)
+def test_grad_cam_pp_equals_brute_force_on_a_relu_head(shape, score):
+    a, head = positive(0, *shape), relu_head(shape[:-1], 3, 4)
     weights, cam_map = grad_cam_pp_by_hand(lambda x: scores.resolve(score)(head(x), 2), a)
-    scale = np.exp(head(a)[2]) if score == "exp" else 1.0
-    found = methods.grad_cam_pp_weights(head, a, 2, score=score, alphas=alphas)
-    np.testing.assert_allclose(found, weights / scale, rtol=1e-8)
-    found = methods.grad_cam_pp(head, a, 2, score=score, alphas=alphas)
-    np.testing.assert_allclose(found, cam_map / scale, rtol=1e-8, atol=1e-12)
+
+    @jax.jit
+    def of_each(a):
+        functions = methods.grad_cam_pp_weights, methods.grad_cam_pp
+        of = lambda alphas: [function(head, a, 2, score=score, alphas=alphas) for function in functions]
+        return head(a)[2], [of(alphas) for alphas in ("auto", "exact", "closed_form")]
+
+    logit, found = of_each(a)
+    scale = np.exp(logit) if score == "exp" else 1.0
+    for found_weights, found_map in found:
+        np.testing.assert_allclose(found_weights, weights / scale, rtol=1e-8)
+        np.testing.assert_allclose(found_map, cam_map / scale, rtol=1e-8, atol=1e-12)
 
 
 @pytest.mark.parametrize("score", ["exp", "softmax", "logit", lambda logits, c: logits[c] ** 3])
 def test_grad_cam_pp_equals_brute_force_on_a_smooth_head(score):
-    a, head = jnp.abs(normal(0, 3, 2, 3)), smooth_head((3, 2), 3, 4)
+    a, head = positive(0, 3, 2, 3), smooth_head((3, 2), 3, 4)
     weights, _ = grad_cam_pp_by_hand(lambda x: scores.resolve(score)(head(x), 1), a)
-    scale = np.exp(head(a)[1]) if score == "exp" else 1.0
-    np.testing.assert_allclose(methods.grad_cam_pp_weights(head, a, 1, score=score), weights / scale, rtol=1e-8)
+    found, logit = jax.jit(lambda a: (methods.grad_cam_pp_weights(head, a, 1, score=score), head(a)[1]))(a)
+    scale = np.exp(logit) if score == "exp" else 1.0
+    np.testing.assert_allclose(found, weights / scale, rtol=1e-8)
 
 
 def test_closed_form_is_visibly_not_exact_on_a_smooth_head():
-    a, head = jnp.abs(normal(0, 3, 2, 3)), smooth_head((3, 2), 3, 4)
-    gradient = jax.grad(lambda x: head(x)[1])(a)
-    closed = (jax.nn.relu(gradient) / (2 + a.sum((0, 1), keepdims=True) * gradient)).sum((0, 1))
-    exact = methods.grad_cam_pp_weights(head, a, 1, alphas="exact")
+    a, head = positive(0, 3, 2, 3), smooth_head((3, 2), 3, 4)
+
+    @jax.jit
+    def both(a):
+        gradient = jax.grad(lambda x: head(x)[1])(a)
+        closed = (jax.nn.relu(gradient) / (2 + a.sum((0, 1), keepdims=True) * gradient)).sum((0, 1))
+        return closed, methods.grad_cam_pp_weights(head, a, 1, alphas="exact")
+
+    closed, exact = (np.asarray(weights) for weights in both(a))
     assert np.abs(closed / exact - 1).max() > 0.01
 
 
 @pytest.mark.parametrize("alphas", ["closed_form", "exact"])
 def test_logits_of_several_hundred_in_float32(alphas):
     # exp(700) overflows even float64; the weights must be those of a head whose logits are shifted to 0.
-    a, base = jnp.abs(normal(0, 3, 3, 4, dtype=np.float32)), relu_head((3, 3), 4, 5)
-    shifted = methods.grad_cam_pp_weights(lambda x: base(x) + np.float32(700), a, 1, alphas=alphas)
-    np.testing.assert_allclose(shifted, methods.grad_cam_pp_weights(base, a, 1, alphas=alphas), rtol=2e-4)
-    np.testing.assert_allclose(
-        methods.grad_cam_weights(lambda x: base(x) + np.float32(700), a, 1, score="exp"),
-        methods.grad_cam_weights(base, a, 1),
-        rtol=2e-4,
-    )
+    a, base = positive(0, 3, 3, 4, dtype=np.float32), relu_head((3, 3), 4, 5)
+
+    @jax.jit
+    def weights(a, shift):
+        head = lambda x: base(x) + shift
+        return methods.grad_cam_pp_weights(head, a, 1, alphas=alphas), methods.grad_cam_weights(head, a, 1, score="exp")
+
+    shifted, of_exp = weights(a, np.float32(700))
+    expected, _ = weights(a, np.float32(0))
+    np.testing.assert_allclose(shifted, expected, rtol=2e-4)
+    np.testing.assert_allclose(of_exp, jax.jit(lambda a: methods.grad_cam_weights(base, a, 1))(a), rtol=2e-4)
 
 
 @pytest.mark.parametrize("alphas", ["closed_form", "exact"])
 def test_improbable_class_under_softmax_in_float32(alphas):
     # p_c = exp(-200) underflows float32. alpha does not depend on p_c, so it must stay right where d1 is zero.
-    a, base = jnp.abs(normal(0, 3, 3, 4, dtype=np.float32)), relu_head((3, 3), 4, 5)
-    offset = jnp.array([0, -200, 0, 0, 0], jnp.float32)
-    weights = methods.grad_cam_pp_weights(lambda x: base(x) + offset, a, 1, score="softmax", alphas=alphas)
-    assert np.isfinite(weights).all()
+    a, base = positive(0, 3, 3, 4, dtype=np.float32), relu_head((3, 3), 4, 5)
+    offset = np.array([0, -200, 0, 0, 0], np.float32)
+    of = lambda a: methods.grad_cam_pp_weights(lambda x: base(x) + offset, a, 1, score="softmax", alphas=alphas)
+    assert np.isfinite(jax.jit(of)(a)).all()
 
 
-@pytest.mark.parametrize("alphas", ["closed_form", "exact"])
 @pytest.mark.parametrize("score", ["softmax", "log_softmax"])
-@pytest.mark.parametrize("lead", [10, 17, 26])
-def test_confident_class_in_float32_equals_float64(lead, score, alphas):
+def test_confident_class_in_float32_equals_float64(score):
     # 1 - p down to 1e-11: S_c - logsumexp(S) is 0 in float32, and s_c - sum p s keeps no digit.
-    a, base = jnp.abs(normal(0, 3, 3, 4)), relu_head((3, 3), 4, 5)
-    head = lambda x: base(x) + lead * jnp.array([0, 1, 0, 0, 0], x.dtype)
-    expected = methods.grad_cam_pp_weights(head, a, 1, score=score, alphas="exact")
-    found = methods.grad_cam_pp_weights(head, a.astype(jnp.float32), 1, score=score, alphas=alphas)
-    assert expected.max() > 0
-    scale = float(expected.max())
-    np.testing.assert_allclose(np.asarray(found) / scale, np.asarray(expected) / scale, atol=1e-4)
+    a, base = positive(0, 3, 3, 4), relu_head((3, 3), 4, 5)
+
+    @functools.partial(jax.jit, static_argnames="alphas")
+    def weights(a, lead, *, alphas):
+        head = lambda x: base(x) + lead * np.array([0, 1, 0, 0, 0], x.dtype)
+        return methods.grad_cam_pp_weights(head, a, 1, score=score, alphas=alphas)
+
+    for lead in (10, 17, 26):
+        expected = np.asarray(weights(a, np.float64(lead), alphas="exact"))
+        scale = expected.max()
+        assert scale > 0
+        for alphas in ("closed_form", "exact"):
+            found = np.asarray(weights(a.astype(np.float32), np.float32(lead), alphas=alphas))
+            np.testing.assert_allclose(found / scale, expected / scale, atol=1e-4)
 
 
 def single_image_functions():
@@ -163,33 +195,34 @@ def single_image_functions():
 @pytest.mark.parametrize("name", single_image_functions())
 def test_jit_equals_eager_and_vmap_equals_a_loop(name):
     function = single_image_functions()[name]
-    batch, classes = jnp.abs(normal(0, 4, 3, 2, 3)), jnp.array([0, 3, 1, 3])
-    loop = np.stack([function(a, int(c)) for a, c in zip(batch, classes, strict=True)])
+    batch, classes = np.abs(np.random.default_rng(0).normal(size=(4, 3, 2, 3))), np.array([0, 3, 1, 3])
+    jitted = jax.jit(function)
+    loop = np.stack([jitted(a, c) for a, c in zip(batch, classes, strict=True)])
     assert np.abs(loop).max() > 0
-    np.testing.assert_allclose(jax.jit(function)(batch[1], classes[1]), loop[1], rtol=1e-10, atol=1e-14)
-    np.testing.assert_allclose(jax.vmap(function)(batch, classes), loop, rtol=1e-10, atol=1e-14)
+    np.testing.assert_allclose(function(jnp.asarray(batch[1]), int(classes[1])), loop[1], rtol=1e-10, atol=1e-14)
     np.testing.assert_allclose(jax.jit(jax.vmap(function))(batch, classes), loop, rtol=1e-10, atol=1e-14)
 
 
 @pytest.mark.parametrize("score", ["exp", "softmax"])
 @pytest.mark.parametrize("alphas", ["exact", "closed_form"])
 def test_maps_are_differentiable_by_the_parameters(alphas, score):
-    a, w1, w2 = jnp.abs(normal(0, 4, 3)), normal(1, 12, 5), normal(2, 5, 4)
-    spread = normal(3, 4)
+    a, w1, w2 = positive(0, 4, 3), normal(1, 12, 5), normal(2, 5, 4)
+    spread, direction, step = normal(3, 4), normal(4, 12, 5), 1e-6
 
     def total(w1):
         head = lambda x: jax.nn.relu(x.reshape(-1) @ w1) @ w2
         return methods.grad_cam_pp(head, a, 2, score=score, alphas=alphas) @ spread
 
-    gradient, direction, step = jax.grad(total)(w1), normal(4, 12, 5), 1e-6
-    slope = (total(w1 + step * direction) - total(w1 - step * direction)) / (2 * step)
+    gradient, value = jax.jit(jax.grad(total))(w1), jax.jit(total)
+    w1, direction = np.asarray(w1), np.asarray(direction)
+    slope = (value(w1 + step * direction) - value(w1 - step * direction)) / (2 * step)
     assert np.abs(slope) > 1e-4
-    np.testing.assert_allclose((gradient * direction).sum(), slope, rtol=1e-6)
+    np.testing.assert_allclose((np.asarray(gradient) * direction).sum(), slope, rtol=1e-6)
 
 
 @pytest.mark.usefixtures("unchecked")
 def test_documented_errors():
-    a, head = jnp.abs(normal(0, 3, 2, 3)), relu_head((3, 2), 3, 4)
+    a, head = positive(0, 3, 2, 3), relu_head((3, 2), 3, 4)
     smooth = smooth_head((3, 2), 3, 4)
     pp, gc, cam = methods.grad_cam_pp, methods.grad_cam, methods.cam
     with pytest.raises(ValueError, match=r'not proven to be: use alphas="exact"'):
