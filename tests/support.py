@@ -81,16 +81,22 @@ def cut_model(features, head):
     return dataclasses.replace(jaxcam.adapt(network), default_layer="here")
 
 
-def brute_force_derivatives(f, a: jax.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """d1, d2, d3 by full Hessians and third-derivative tensors, and their diagonals: nothing shared with jaxcam."""
-    flat = lambda x: f(x.reshape(a.shape))
+def brute_force(f):
+    """`(a, *others) -> (d1, d2, d3)` of f by a, by full Hessians and third-derivative tensors, and their diagonals.
+
+    Nothing shared with jaxcam, and compiled once.
+    """
 
     @jax.jit
-    def tensors(x):
+    def tensors(a, *others):
+        flat, x = lambda x: f(x.reshape(a.shape), *others), a.reshape(-1)
         return jax.grad(flat)(x), jax.hessian(flat)(x), jax.jacfwd(jax.hessian(flat))(x)
 
-    d1, hessian, third = (np.asarray(d) for d in tensors(np.asarray(a).reshape(-1)))
-    return tuple(d.reshape(a.shape) for d in (d1, np.diagonal(hessian), np.einsum("iii->i", third)))
+    def derivatives(a, *others):
+        d1, hessian, third = (np.asarray(d) for d in tensors(a, *others))
+        return tuple(d.reshape(a.shape) for d in (d1, np.diagonal(hessian), np.einsum("iii->i", third)))
+
+    return derivatives
 
 
 def imported_torchvision():

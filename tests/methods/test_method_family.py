@@ -1,18 +1,24 @@
 """The other methods: cases by hand, brute force, and what algebra says about how they are related."""
 
+import functools
 import inspect
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support import brute_force_derivatives, cut_model, gap_head, normal, relu_head, smooth_head
+from support import brute_force, cut_model, gap_head, normal, positive, relu_head, smooth_head
 
 import jaxcam
 from jaxcam import maps, methods, scores
 
 # Two channels on a 1 x 2 grid. S_0 = 3 a - 2 b + c d with A = [[a, b], [c, d]], positions by channels.
 A = jnp.array([[[1.0, 2.0], [4.0, 0.5]]])
+
+
+def once(function, *args, **options):
+    """The function of these arrays, as one program."""
+    return jax.jit(functools.partial(function, **options))(*args)
 
 
 def head(a):
@@ -37,17 +43,18 @@ BY_HAND = {
 def test_by_hand(name):
     expected = np.maximum(BY_HAND[name], 0)
     function = methods.METHODS[name].function
-    np.testing.assert_allclose(function(head, A, 0), expected, rtol=1e-12)
-    np.testing.assert_allclose(jax.jit(function, static_argnums=0)(head, A, jnp.int32(0)), expected, rtol=1e-12)
+    both = once(lambda a, c: (function(head, a, 0), function(head, a, c)), A, np.int32(0))
+    np.testing.assert_allclose(both, [expected, expected], rtol=1e-12)
 
 
 def test_counterfactual_is_grad_cam_of_what_speaks_against():
     against = lambda a: -head(a)
     for spread in (relu_head((3, 4), 5, 4), against):
-        a = A if spread is against else jnp.abs(normal(0, 3, 4, 5))
-        found = jaxcam.methods.counterfactual(spread, a, 1)
-        np.testing.assert_allclose(found, jaxcam.grad_cam(lambda a, f=spread: -f(a), a, 1), rtol=1e-12)
-    assert jaxcam.methods.counterfactual(against, A, 0).max() > 1
+        a = A if spread is against else positive(0, 3, 4, 5)
+        both = lambda a, f=spread: (methods.counterfactual(f, a, 1), jaxcam.grad_cam(lambda a: -f(a), a, 1))
+        found, expected = once(both, a)
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+    assert once(lambda a: methods.counterfactual(against, a, 0), A).max() > 1
 
 
 def test_negated_scores_are_equal_for_equal_scores():
@@ -62,73 +69,90 @@ def test_negated_scores_are_equal_for_equal_scores():
 
 def test_relations_on_a_pooled_linear_head():
     """The gradient is w / (i j) at every position: all of these are CAM up to the ReLU and a factor."""
-    kernel, a = normal(0, 5, 4), jnp.abs(normal(1, 3, 4, 5))
-    pooled = gap_head(kernel)
-    cam = np.maximum(jaxcam.cam(kernel, a, 2), 0)
+    kernel, a = normal(0, 5, 4), positive(1, 3, 4, 5)
+    pooled, above = gap_head(kernel), gap_head(positive(0, 5, 4))
+
+    @jax.jit
+    def maps_of(a):
+        by_name = lambda head, *names: [getattr(methods, name)(head, a, 2) for name in names]
+        return (
+            methods.cam(kernel, a, 2),
+            by_name(pooled, "hires_cam", "xgrad_cam", "grad_cam"),
+            by_name(pooled, "ablation_cam"),
+            by_name(above, "layer_cam", "hires_cam", "grad_cam_positive", "grad_cam"),
+        )
+
+    cam, linear, (ablation,), (layer, hires, positive_only, grad_cam) = maps_of(a)
+    cam = np.maximum(cam, 0)
     assert cam.max() > 0
-    np.testing.assert_allclose(methods.hires_cam(pooled, a, 2), cam / 12, rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(methods.xgrad_cam(pooled, a, 2), cam / 12, rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(methods.grad_cam(pooled, a, 2), cam / 12, rtol=1e-9, atol=1e-12)
+    for found in linear:
+        np.testing.assert_allclose(found, cam / 12, rtol=1e-9, atol=1e-12)
     # Linear without bias: S - S_k = w_k mean(A_k), so that the weights are w_k mean(A_k) / S.
-    logit = float(pooled(a)[2])
-    weights = np.asarray(kernel[:, 2] * a.mean((0, 1))) / abs(logit)
-    np.testing.assert_allclose(methods.ablation_cam(pooled, a, 2), np.maximum(a @ weights, 0), rtol=1e-9, atol=1e-12)
-    positive = gap_head(jnp.abs(kernel))
-    np.testing.assert_allclose(
-        methods.layer_cam(positive, a, 2), methods.hires_cam(positive, a, 2), rtol=1e-9, atol=1e-12
-    )
-    np.testing.assert_allclose(
-        methods.grad_cam_positive(positive, a, 2), methods.grad_cam(positive, a, 2), rtol=1e-9, atol=1e-12
-    )
+    x, kernel = np.asarray(a), np.asarray(kernel)
+    logit = x.mean((0, 1)) @ kernel[:, 2]
+    weights = kernel[:, 2] * x.mean((0, 1)) / abs(logit)
+    np.testing.assert_allclose(ablation, np.maximum(x @ weights, 0), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(layer, hires, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(positive_only, grad_cam, rtol=1e-9, atol=1e-12)
 
 
 def test_hires_cam_adds_up_to_the_logit_of_a_linear_head():
-    weights, a = jnp.abs(normal(0, 60)), jnp.abs(normal(1, 3, 4, 5))
+    weights, a = positive(0, 60), positive(1, 3, 4, 5)
     linear = lambda a: jnp.stack([a.reshape(-1) @ weights, a.sum()])
-    np.testing.assert_allclose(methods.hires_cam(linear, a, 0).sum(), linear(a)[0], rtol=1e-12)
+    found = once(lambda a: methods.hires_cam(linear, a, 0), a)
+    np.testing.assert_allclose(np.sum(found), np.asarray(a).reshape(-1) @ np.asarray(weights), rtol=1e-12)
 
 
 @pytest.mark.parametrize("shape", [(6, 3), (3, 4, 5), (2, 3, 2, 4)])
 def test_brute_force_in_any_number_of_axes(shape):
     f, a = smooth_head(shape[:-1], shape[-1], 4), normal(1, *shape)
-    g = np.asarray(jax.jacobian(f)(a)[2])
     n, x = np.prod(shape[:-1]), np.asarray(a)
+    without = np.stack([np.where(np.arange(shape[-1]) == k, 0, x) for k in range(shape[-1])])
+
+    @jax.jit
+    def of(a, without):
+        names = "xgrad_cam", "hires_cam", "layer_cam", "grad_cam_positive"
+        found = [getattr(methods, name)(f, a, 2) for name in names]
+        ablation = methods.ablation_cam(f, a, 2, chunk_size=2)
+        return jax.jacobian(f)(a)[2], f(a), jax.vmap(f)(without), *found, ablation
+
+    g, logits, ablated, xgrad, hires, layer_cam, positive_only, ablation = (np.asarray(v) for v in of(a, without))
     axes = tuple(range(len(shape) - 1))
     total = np.zeros(shape[:-1])
     for k in range(shape[-1]):
         total += (g[..., k] * x[..., k]).sum() / x[..., k].sum() * x[..., k]
-    np.testing.assert_allclose(methods.xgrad_cam(f, a, 2), np.maximum(total, 0), rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(methods.hires_cam(f, a, 2), np.maximum((g * x).sum(-1), 0), rtol=1e-9, atol=1e-12)
-    layer = np.maximum((np.maximum(g, 0) * x).sum(-1), 0)
-    np.testing.assert_allclose(methods.layer_cam(f, a, 2), layer, rtol=1e-9, atol=1e-12)
-    positive = np.maximum(x @ (np.maximum(g, 0).sum(axes) / n), 0)
-    np.testing.assert_allclose(methods.grad_cam_positive(f, a, 2), positive, rtol=1e-9, atol=1e-12)
-    ablated = np.zeros(shape[:-1])
-    for k in range(shape[-1]):
-        without = x.copy()
-        without[..., k] = 0
-        ablated += float((f(a) - f(jnp.asarray(without)))[2] / abs(f(a)[2])) * x[..., k]
-    np.testing.assert_allclose(methods.ablation_cam(f, a, 2, chunk_size=2), np.maximum(ablated, 0), atol=1e-9)
+    np.testing.assert_allclose(xgrad, np.maximum(total, 0), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(hires, np.maximum((g * x).sum(-1), 0), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(layer_cam, np.maximum((np.maximum(g, 0) * x).sum(-1), 0), rtol=1e-9, atol=1e-12)
+    expected = np.maximum(x @ (np.maximum(g, 0).sum(axes) / n), 0)
+    np.testing.assert_allclose(positive_only, expected, rtol=1e-9, atol=1e-12)
+    drops = (logits - ablated)[:, 2] / abs(logits[2])
+    np.testing.assert_allclose(ablation, np.maximum(x @ drops, 0), atol=1e-9)
 
 
 def test_other_scores_are_differentiated():
-    f, a = relu_head((3, 4), 5, 4), jnp.abs(normal(1, 3, 4, 5))
-    p = lambda a: jax.nn.softmax(f(a))[1]
-    expected = np.maximum((jax.grad(p)(a) * a).sum(-1), 0)
-    np.testing.assert_allclose(methods.hires_cam(f, a, 1, score="softmax"), expected, rtol=1e-9, atol=1e-12)
+    f, a = relu_head((3, 4), 5, 4), positive(1, 3, 4, 5)
     own = lambda logits, c: logits[c] - logits[0]
-    expected = np.maximum((jax.grad(lambda a: f(a)[1] - f(a)[0])(a) * a).sum(-1), 0)
-    np.testing.assert_allclose(methods.hires_cam(f, a, 1, score=own), expected, rtol=1e-9, atol=1e-12)
+
+    @jax.jit
+    def of(a):
+        found = [methods.hires_cam(f, a, 1, score=score) for score in ("softmax", own)]
+        values = lambda a: (jax.nn.softmax(f(a))[1], f(a)[1] - f(a)[0])
+        return found, jax.jacobian(values)(a)
+
+    for found, gradient in zip(*of(a), strict=True):
+        np.testing.assert_allclose(found, np.maximum((gradient * np.asarray(a)).sum(-1), 0), rtol=1e-9, atol=1e-12)
 
 
 def test_ablation_of_a_negative_score_keeps_what_speaks_for_the_class():
     # S = a - 3 b = 1 - 6 = -5 by channel means: removing channel 0 lowers it, removing channel 1 raises it.
     f = lambda a: jnp.stack([a[..., 0].mean() - 3 * a[..., 1].mean(), a.sum()])
+    zero = lambda a: jnp.stack([a[..., 0].sum() - 2, a.sum()])
     a = jnp.array([[[2.0, 1.0], [0.0, 3.0]]])
+    found, undivided = once(lambda a: [methods.ablation_cam(head, a, 0) for head in (f, zero)], a)
     # Weights (-5 + 6) / 5 = 0.2 and (-5 - 1) / 5 = -1.2.
-    np.testing.assert_allclose(methods.ablation_cam(f, a, 0), np.maximum([[0.4 - 1.2, 0 - 3.6]], 0), rtol=1e-12)
-    found = methods.ablation_cam(lambda a: jnp.stack([a[..., 0].sum() - 2, a.sum()]), a, 0)
-    np.testing.assert_allclose(found, [[4.0, 0.0]], rtol=1e-12)  # Y = 0: weight 2, undivided
+    np.testing.assert_allclose(found, np.maximum([[0.4 - 1.2, 0 - 3.6]], 0), rtol=1e-12)
+    np.testing.assert_allclose(undivided, [[4.0, 0.0]], rtol=1e-12)  # Y = 0: weight 2
 
 
 @pytest.mark.parametrize("shape", [(5, 3), (3, 4, 5), (2, 2, 7)])
@@ -137,33 +161,40 @@ def test_eigen_cam_against_numpy(shape):
     _, _, right = np.linalg.svd(np.asarray(a).reshape(-1, shape[-1]), full_matrices=False)
     expected = np.asarray(a) @ right[0]
     expected = np.maximum(expected * np.sign(expected.sum()), 0)
-    np.testing.assert_allclose(methods.eigen_cam(a), expected, rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(methods.eigen_cam(-a), methods.eigen_cam(a), rtol=1e-9, atol=1e-12)
+    found, negated = once(lambda a: (methods.eigen_cam(a), methods.eigen_cam(-a)), a)
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(negated, found, rtol=1e-9, atol=1e-12)
 
 
 def test_channels_that_sum_to_zero_give_no_nan():
     a = jnp.array([[[1.0, 1.0], [-1.0, 2.0]]])
     f = lambda a: jnp.stack([(a**2).sum(), a.sum()])
-    found = methods.xgrad_cam(f, a, 0)  # channel 1: (2 + 8) / 3
+    found = once(lambda a: methods.xgrad_cam(f, a, 0), a)  # channel 1: (2 + 8) / 3
     np.testing.assert_allclose(found, [[10 / 3, 20 / 3]], rtol=1e-12)
-    gradient = jax.grad(lambda s: methods.xgrad_cam(lambda a: s * f(a), a, 0).sum())(2.0)
+    gradient = once(jax.grad(lambda s: methods.xgrad_cam(lambda a: s * f(a), a, 0).sum()), 2.0)
     np.testing.assert_allclose(gradient, 10, rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["hires_cam", "xgrad_cam", "layer_cam", "grad_cam_positive", "ablation_cam"])
 def test_vmap_and_gradients_through_maps(name):
-    f, a = relu_head((3, 4), 5, 4), jnp.abs(normal(1, 2, 3, 4, 5))
+    f, a = relu_head((3, 4), 5, 4), positive(1, 2, 3, 4, 5)
     function = methods.METHODS[name].function
-    together = jax.vmap(lambda a, c: function(f, a, c))(a, jnp.array([1, 3]))
-    for i, c in enumerate((1, 3)):
-        np.testing.assert_allclose(together[i], function(f, a[i], c), rtol=1e-9, atol=1e-12)
-    total = lambda s: function(lambda a: jnp.tanh(s * f(a)), a[0], 1).sum()
-    slope = (total(1 + 1e-6) - total(1 - 1e-6)) / 2e-6
-    np.testing.assert_allclose(jax.grad(total)(1.0), slope, rtol=1e-5, atol=1e-8)
+    tanh = lambda a, s: function(lambda a: jnp.tanh(s * f(a)), a, 1).sum()
+    dead = lambda a, s: function(lambda a: s * jax.nn.relu(f(a) - 1e6), a, 1).sum()
+
+    @jax.jit
+    def of(a):
+        together = jax.vmap(lambda a, c: function(f, a, c))(a, np.array([1, 3]))
+        ends = [tanh(a[0], s) for s in (1 + 1e-6, 1 - 1e-6)]
+        slopes = jax.grad(tanh, 1)(a[0], 1.0), (ends[0] - ends[1]) / 2e-6
+        return together, [function(f, a[0], 1), function(f, a[1], 3)], slopes, jax.value_and_grad(dead, 1)(a[0], 1.0)
+
+    together, apart, (gradient, slope), (value, of_dead) = of(a)
+    np.testing.assert_allclose(together, apart, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(gradient, slope, rtol=1e-5, atol=1e-8)
     # A map that is zero everywhere has finite gradients.
-    dead = lambda s: function(lambda a: s * jax.nn.relu(f(a) - 1e6), a[0], 1).sum()
-    assert dead(1.0) == 0
-    assert np.isfinite(jax.grad(dead)(1.0))
+    assert value == 0
+    assert np.isfinite(of_dead)
 
 
 class Model:
@@ -184,44 +215,57 @@ jax.tree_util.register_pytree_node(Model, lambda m: ((), (m.features, m.head)), 
 
 @pytest.fixture(scope="module")
 def model():
-    features = lambda x: jax.nn.relu(x[::2, ::2] @ normal(0, 3, 5))
-    return Model(features, relu_head((3, 4), 5, 4))
+    kernel = normal(0, 3, 5)
+    return Model(lambda x: jax.nn.relu(x[::2, ::2] @ kernel), relu_head((3, 4), 5, 4))
 
 
 @pytest.fixture(scope="module")
 def image():
-    return normal(3, 6, 8, 3)
+    return np.random.default_rng(3).normal(size=(6, 8, 3))
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def draws(key, num):
+    """The noise of each sample on the image."""
+    return jnp.stack([jax.random.normal(one, (6, 8, 3)) for one in jax.random.split(key, num)])
+
+
+@jax.jit
+def resized(channel):
+    """A channel of 3 x 4 as large as the image."""
+    return jax.image.resize(channel, (6, 8), "linear")
 
 
 @pytest.mark.parametrize("score", ["logit", "softmax"])
 def test_score_cam_against_a_loop(model, image, score):
-    a = np.asarray(model.features(image[None])[0])
+    whole = jax.jit(lambda images: model.head(model.features(images)))
+    a = np.asarray(jax.jit(model.features)(image[None])[0])
     changes = []
     for k in range(a.shape[-1]):
-        h = np.asarray(jax.image.resize(a[..., k], (6, 8), "linear"))
+        h = np.asarray(resized(a[..., k]))
         h = (h - h.min()) / (h.max() - h.min())
-        masked = model.features((image * h[..., None])[None])
-        empty = model.features(jnp.zeros((1, 6, 8, 3)))
-        logits, nothing = model.head(masked)[0], model.head(empty)[0]
+        masked = image * h[..., None]
+        logits, nothing = (np.asarray(whole(x[None])[0]) for x in (masked, np.zeros((6, 8, 3))))
         if score == "softmax":
-            logits, nothing = jax.nn.softmax(logits), jax.nn.softmax(nothing)
+            logits, nothing = (np.exp(s) / np.exp(s).sum() for s in (logits, nothing))
         changes.append(float(logits[2] - nothing[2]))
     weights = np.exp(changes) / np.exp(changes).sum()
     expected = np.maximum(a @ weights, 0)
     assert expected.max() > 0
     for chunk_size in (None, 1, 2):
-        found = methods.score_cam(model, image, 2, score=score, chunk_size=chunk_size)
+        found = once(lambda x, n=chunk_size: methods.score_cam(model, x, 2, score=score, chunk_size=n), image)
         np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
 
 
 def test_score_cam_of_a_constant_channel_masks_everything(image):
     features = lambda x: jnp.concatenate([x[::2, ::2, :1] ** 2, jnp.ones((3, 4, 1))], -1)
     logit = lambda a: jnp.stack([a[..., 0].sum(), a.sum()])
-    found = methods.score_cam(Model(features, logit), image, 0)
-    a = np.asarray(features(image))
-    h = np.asarray(jax.image.resize(a[..., 0], (6, 8), "linear"))
+    found = once(lambda x: methods.score_cam(Model(features, logit), x, 0), image)
+    by_hand = lambda x: np.concatenate([x[::2, ::2, :1] ** 2, np.ones((3, 4, 1))], -1)
+    a = by_hand(image)
+    h = np.asarray(resized(a[..., 0]))
     h = (h - h.min()) / (h.max() - h.min())
-    y = np.array([float(logit(features(image * h[..., None]))[0]), 0.0])
+    y = np.array([by_hand(image * h[..., None])[..., 0].sum(), 0.0])
     np.testing.assert_allclose(found, a @ (np.exp(y) / np.exp(y).sum()), rtol=1e-9)
 
 
@@ -231,14 +275,12 @@ def test_smooth_grad_cam_pp_against_a_loop_of_brute_force(image, score, smooth):
     f = smooth_head((3, 4), 2, 4) if smooth else relu_head((3, 4), 2, 4)
     features = lambda x: jax.nn.relu(x[::2, ::2, :2])
     model, key = Model(features, f), jax.random.key(7)
-    found = methods.smooth_grad_cam_pp(model, image, 2, key=key, num_samples=3, noise=0.3, score=score)
-    y = lambda a: getattr(scores, score)(f(a), 2)
-    sums = [0.0, 0.0, 0.0]
-    for one in jax.random.split(key, 3):
-        noisy = image + 0.3 * (image.max() - image.min()) * jax.random.normal(one, image.shape)
-        sums = [s + d for s, d in zip(sums, brute_force_derivatives(y, features(noisy)), strict=True)]
-    d1, d2, d3 = (s / 3 for s in sums)
-    a = np.asarray(features(image))
+    of = lambda x: methods.smooth_grad_cam_pp(model, x, 2, key=key, num_samples=3, noise=0.3, score=score)
+    y = brute_force(lambda a: getattr(scores, score)(f(a), 2))
+    by_hand = lambda x: np.maximum(x[::2, ::2, :2], 0)
+    found, noisy = np.asarray(once(of, image)), image + 0.3 * (image.max() - image.min()) * np.asarray(draws(key, 3))
+    d1, d2, d3 = np.mean([y(by_hand(x)) for x in noisy], 0)
+    a = by_hand(image)
     denominator = 2 * d2 + a.sum((0, 1)) * d3
     alphas = np.divide(d2, denominator, out=np.zeros_like(d2), where=denominator != 0)
     expected = np.maximum(a @ (alphas * np.maximum(d1, 0)).sum((0, 1)), 0)
@@ -247,20 +289,25 @@ def test_smooth_grad_cam_pp_against_a_loop_of_brute_force(image, score, smooth):
 
 
 def test_smooth_grad_cam_pp_without_noise_is_grad_cam_pp(model, image):
-    found = methods.smooth_grad_cam_pp(model, image, 2, key=jax.random.key(0), num_samples=2, noise=0.0)
-    a = model.features(image[None])[0]
-    expected = jaxcam.grad_cam_pp(lambda a: model.head(a[None])[0], a, 2)
+    @jax.jit
+    def both(image):
+        found = methods.smooth_grad_cam_pp(model, image, 2, key=jax.random.key(0), num_samples=2, noise=0.0)
+        a = model.features(image[None])[0]
+        return found, jaxcam.grad_cam_pp(lambda a: model.head(a[None])[0], a, 2)
+
+    found, expected = both(image)
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
 
 
 def test_smooth_grad_cam_pp_with_huge_logits_is_finite(image):
-    steep = Model(lambda x: jax.nn.relu(x[::2, ::2, :2]), lambda a: 1e4 * relu_head((3, 4), 2, 4)(a))
-    found = methods.smooth_grad_cam_pp(steep, image, 2, key=jax.random.key(0))
+    f = relu_head((3, 4), 2, 4)
+    steep = Model(lambda x: jax.nn.relu(x[::2, ::2, :2]), lambda a: 1e4 * f(a))
+    found = once(lambda x: methods.smooth_grad_cam_pp(steep, x, 2, key=jax.random.key(0)), image)
     assert np.isfinite(found).all()
 
 
 def test_memory_is_that_of_one_chunk():
-    a = jnp.abs(normal(0, 16, 16, 64))
+    a = positive(0, 16, 16, 64)
     f = relu_head((16, 16), 64, 4)
     used = {
         chunk: jax.jit(lambda a, chunk=chunk: methods.ablation_cam(f, a, 1, chunk_size=chunk))
@@ -318,10 +365,14 @@ def test_documented_errors(model, image, call, error, message):
 def test_guided_grad_cam_is_the_product():
     network = jaxcam.models.mini_vgg(None, seed=1)
     image = normal(0, 64, 64, 3, dtype=np.float32)
-    a = network.features(image[None])[0]
-    heat = maps.heatmap(jaxcam.grad_cam(lambda a: network.head(a[None])[0], a, 3), (64, 64))
-    expected = np.asarray(jaxcam.guided_backprop(network, image, 3)) * np.asarray(heat)[..., None]
-    found = jaxcam.guided_grad_cam(network, image, 3)
+
+    @jax.jit
+    def of(image):
+        a = network.features(image[None])[0]
+        heat = maps.heatmap(jaxcam.grad_cam(lambda a: network.head(a[None])[0], a, 3), (64, 64))
+        return jaxcam.guided_backprop(network, image, 3) * heat[..., None], jaxcam.guided_grad_cam(network, image, 3)
+
+    expected, found = (np.asarray(picture) for picture in of(image))
     assert np.abs(expected).max() > 0
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
 
@@ -336,10 +387,11 @@ def image_identity(head):
 
 def test_eigen_cam_by_hand():
     # A'A = [[9, 0], [0, 16]]: the first right singular vector is the second channel, whose sum is positive.
-    found = methods.eigen_cam(jnp.array([[[0.0, 4.0], [3.0, 0.0]]]))
+    eigen_cam = jax.jit(methods.eigen_cam)
+    found = eigen_cam(np.array([[[0.0, 4.0], [3.0, 0.0]]]))
     np.testing.assert_allclose(found, [[4, 0]], atol=1e-12)
     # A = s u v' with v = (3, 4) / 5 and u = (1, -3): projected on it 5 and -15; the sum is made positive.
-    found = methods.eigen_cam(jnp.array([[[3.0, 4.0], [-9.0, -12.0]]]))
+    found = eigen_cam(np.array([[[3.0, 4.0], [-9.0, -12.0]]]))
     np.testing.assert_allclose(found, [[0, 15]], atol=1e-12)
 
 
@@ -348,14 +400,16 @@ def test_score_cam_by_hand():
     image = jnp.array([[[1.0, 4.0], [3.0, 2.0]]])
     model = image_identity(lambda a: jnp.stack([a[0, 1, 0] + 2 * a[0, 0, 1], a.sum()]))
     w = 1 / (1 + np.exp(5.0))
-    np.testing.assert_allclose(methods.score_cam(model, image, 0), [[w + 4 * (1 - w), 3 * w + 2 * (1 - w)]], rtol=1e-12)
+    found = once(lambda x: methods.score_cam(model, x, 0), image)
+    np.testing.assert_allclose(found, [[w + 4 * (1 - w), 3 * w + 2 * (1 - w)]], rtol=1e-12)
 
 
 def test_smooth_grad_cam_pp_by_hand():
     # Without noise Grad-CAM++'s: S_0 = 2 a - b with A = (1, 3), S_k = 4, alpha_0 = 1 / (2 + 4 * 2), w = 0.2.
     model = image_identity(lambda a: jnp.stack([2 * a[0, 0, 0] - a[0, 1, 0], a.sum()]))
     image = jnp.array([[[1.0], [3.0]]])
-    found = methods.smooth_grad_cam_pp(model, image, 0, key=jax.random.key(0), num_samples=3, noise=0.0)
+    of = lambda x: methods.smooth_grad_cam_pp(model, x, 0, key=jax.random.key(0), num_samples=3, noise=0.0)
+    found = once(of, image)
     np.testing.assert_allclose(found, [[0.2, 0.6]], rtol=1e-12)
 
 
@@ -366,101 +420,123 @@ def test_heads_see_the_noisy_image_they_belong_to(image):
     past = lambda a, x: jnp.tanh(f(a)) * (1 + x.mean() ** 2)
     key = jax.random.key(2)
     model = cut_model(features, past)
-    found = methods.smooth_grad_cam_pp(model, image, 1, key=key, num_samples=2, noise=0.5, score="logit")
-    spread = 0.5 * (image.max() - image.min())
-    samples = [image + spread * jax.random.normal(one, image.shape) for one in jax.random.split(key, 2)]
-    by_sample = [brute_force_derivatives(lambda a, x=x: past(a, x)[1], features(x)) for x in samples]
-    d1, d2, d3 = (sum(d) / 2 for d in zip(*by_sample, strict=True))
-    a = np.asarray(features(image))
+    found = once(
+        lambda x: methods.smooth_grad_cam_pp(model, x, 1, key=key, num_samples=2, noise=0.5, score="logit"), image
+    )
+    by_hand, derivatives = lambda x: np.maximum(x[..., :2], 0), brute_force(lambda a, x: past(a, x)[1])
+    samples = image + 0.5 * (image.max() - image.min()) * np.asarray(draws(key, 2))
+    d1, d2, d3 = np.mean([derivatives(by_hand(x), x) for x in samples], 0)
+    a = by_hand(image)
     alphas = d2 / (2 * d2 + a.sum((0, 1)) * d3)
     expected = np.maximum(a @ (alphas * np.maximum(d1, 0)).sum((0, 1)), 0)
     assert expected.max() > 0
     np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-10 * expected.max())
 
 
-@pytest.mark.parametrize("shift", [0, 300, -300])
-def test_samples_weigh_as_in_the_mean_of_exp_whatever_the_logits(image, shift):
+def test_samples_weigh_as_in_the_mean_of_exp_whatever_the_logits(image):
     """exp(300) overflows float32: a constant added to all logits is a factor of the mean, and is divided out."""
-    f = relu_head((3, 4), 5, 4)
-    features = lambda x: jax.nn.relu(x[::2, ::2] @ normal(0, 3, 5).astype(x.dtype))
-    shifted = cut_model(features, lambda a, x: f(a) + jnp.asarray(shift, a.dtype))
-    plain = cut_model(features, lambda a, x: f(a))
-    of = lambda model, x: methods.smooth_grad_cam_pp(model, x, 2, key=jax.random.key(5), num_samples=1, noise=0.0)
-    np.testing.assert_allclose(of(shifted, image.astype(jnp.float32)), of(plain, image), rtol=1e-3, atol=1e-5)
+    f, kernel, key = relu_head((3, 4), 5, 4), normal(0, 3, 5), jax.random.key(5)
+    features = lambda x: jax.nn.relu(x[::2, ::2] @ kernel.astype(x.dtype))
+
+    @functools.partial(jax.jit, static_argnums=(2, 3))
+    def of(image, shift, num_samples, noise):
+        model = cut_model(features, lambda a, x: f(a) + shift)
+        return methods.smooth_grad_cam_pp(model, image, 2, key=key, num_samples=num_samples, noise=noise)
+
+    narrow = image.astype(np.float32)
+    one = of(image, np.float64(0), 1, 0.0)
     # Several samples, whose noise depends on the precision: both in float32.
-    arguments = {"key": jax.random.key(5), "num_samples": 4, "noise": 0.3}
-    narrow = image.astype(jnp.float32)
-    found, expected = (methods.smooth_grad_cam_pp(m, narrow, 2, **arguments) for m in (shifted, plain))
+    expected = np.asarray(of(narrow, np.float32(0), 4, 0.3))
     assert expected.max() > 0
-    np.testing.assert_allclose(found / found.max(), expected / expected.max(), atol=1e-3)
+    for shift in np.float32([0, 300, -300]):
+        np.testing.assert_allclose(of(narrow, shift, 1, 0.0), one, rtol=1e-3, atol=1e-5)
+        found = np.asarray(of(narrow, shift, 4, 0.3))
+        np.testing.assert_allclose(found / found.max(), expected / expected.max(), atol=1e-3)
 
 
 def test_smooth_grad_cam_pp_in_half_precision():
     # The gradient is 1e-3 or less: its cube is 0 in float16, and alpha would be 1/2 instead of 1 / (2 + S_k g).
-    kernel = jnp.abs(normal(1, 2 * 3 * 40, 4)) * 2e-3
+    random = np.random.default_rng(1)
+    kernel, image = np.abs(random.normal(size=(2 * 3 * 40, 4))) * 2e-3, np.abs(random.normal(size=(2, 3, 40))) * 400
     head = lambda a: a.reshape(-1) @ kernel.astype(a.dtype)
-    image = jnp.abs(normal(0, 2, 3, 40)) * 400
     arguments = {"key": jax.random.key(0), "num_samples": 1, "noise": 0.0}
-    expected = methods.smooth_grad_cam_pp(image_identity(head), image, 0, **arguments)
-    found = methods.smooth_grad_cam_pp(image_identity(head), image.astype(jnp.float16), 0, **arguments)
-    halves_of_ones = np.asarray(image @ (jax.grad(lambda a: head(a)[0])(image) / 2).sum((0, 1)))
-    assert found.dtype == jnp.float16
+    of = jax.jit(lambda x: methods.smooth_grad_cam_pp(image_identity(head), x, 0, **arguments))
+    expected, found = np.asarray(of(image)), of(image.astype(np.float16))
+    halves_of_ones = image @ (kernel[:, 0].reshape(image.shape) / 2).sum((0, 1))
+    assert found.dtype == np.float16
     assert np.abs(halves_of_ones / expected - 1).min() > 0.05
     np.testing.assert_allclose(found, expected, rtol=0.01)
 
 
 def test_exp_of_large_logits_in_float32():
     # (Y - Y_k) / Y = 1 - exp(S_k - S) whatever is added to all logits, and exp(200) overflows.
-    f, a = relu_head((3, 4), 5, 4), jnp.abs(normal(1, 3, 4, 5, dtype=np.float32))
-    large = lambda a: f(a) + np.float32(200)
-    wide = a.astype(float)
-    drops = jnp.stack([f(wide)[1] - f(wide.at[..., k].set(0))[1] for k in range(5)])
-    expected = np.maximum(wide @ (1 - jnp.exp(-drops)), 0)
+    f, a = relu_head((3, 4), 5, 4), positive(1, 3, 4, 5, dtype=np.float32)
+    plus = lambda a, sign: sign * f(a) + np.asarray(200, a.dtype)
+    wide = np.asarray(a, float)
+    without = np.stack([np.where(np.arange(5) == k, 0, wide) for k in range(5)])
+
+    @jax.jit
+    def in_float32(a):
+        against = [methods.counterfactual(lambda a, s=s: plus(a, np.float32(s)), a, 1, score="exp") for s in (1, -1)]
+        return methods.ablation_cam(lambda a: plus(a, np.float32(1)), a, 1, score="exp"), against
+
+    drops, gradient = once(lambda a, w: (f(a)[1] - jax.vmap(f)(w)[:, 1], jax.grad(lambda a: f(a)[1])(a)), wide, without)
+    ablation, against = in_float32(a)
+    expected = np.maximum(wide @ (1 - np.exp(-np.asarray(drops))), 0)
     assert expected.max() > 0
-    np.testing.assert_allclose(methods.ablation_cam(large, a, 1, score="exp"), expected, rtol=1e-3, atol=1e-3)
-    weights = jax.grad(lambda a: f(a)[1])(wide).mean((0, 1))
-    for sign in (1, -1):
-        found = methods.counterfactual(lambda a, s=sign: s * f(a) + np.float32(200), a, 1, score="exp")
+    np.testing.assert_allclose(ablation, expected, rtol=1e-3, atol=1e-3)
+    weights = np.asarray(gradient).mean((0, 1))
+    for sign, found in zip((1, -1), against, strict=True):
         np.testing.assert_allclose(found, np.maximum(-sign * (wide @ weights), 0), rtol=1e-3, atol=1e-5)
     assert np.abs(wide @ weights).max() > 0.01
 
 
 @pytest.mark.parametrize("score", ["logit", "softmax", "log_softmax", scores.logit])
 def test_counterfactual_is_grad_cam_with_the_score_negated(score):
-    f, a = relu_head((3, 4), 5, 4), jnp.abs(normal(1, 3, 4, 5))
-    found = [methods.counterfactual(f, a, c, score=score) for c in range(4)]
-    expected = [methods.grad_cam(f, a, c, score=scores.negated(score)) for c in range(4)]
+    f, a = relu_head((3, 4), 5, 4), positive(1, 3, 4, 5)
+    negated = scores.negated(score)
+    both = lambda a, c: (methods.counterfactual(f, a, c, score=score), methods.grad_cam(f, a, c, score=negated))
+    found, expected = once(jax.vmap(both, (None, 0)), a, np.arange(4))
     assert np.max(expected) > 0
     np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-14)
+
+
+def slopes(total, x):
+    """The slope of a scalar function in a direction: by the gradient, by its jvp, by finite differences."""
+    direction = np.random.default_rng(6).normal(size=x.shape)
+
+    @jax.jit
+    def three(x, direction):
+        ends = [total(x + step * direction) for step in (1e-6, -1e-6)]
+        return (jax.grad(total)(x) * direction).sum(), jax.jvp(total, (x,), (direction,))[1], (ends[0] - ends[1]) / 2e-6
+
+    return three(x, direction)
 
 
 @pytest.mark.parametrize("shape", [(6, 3), (2, 2, 6), (3, 4, 5)])
 @pytest.mark.parametrize("dead", [0, 2])
 def test_gradient_through_eigen_cam(shape, dead):
     """Also where channels are zero, whose singular values are equal: there the derivative of a whole SVD is NaN."""
-    a = normal(2, *shape) + 1
-    a = a.at[..., :dead].set(0)
-    spread, direction = normal(5, *shape[:-1]), normal(6, *shape)
-    total = lambda x: (methods.eigen_cam(x) * spread).sum()
-    slope = (total(a + 1e-6 * direction) - total(a - 1e-6 * direction)) / 2e-6
+    a = np.random.default_rng(2).normal(size=shape) + 1
+    a[..., :dead] = 0
+    by_reverse, by_forward, slope = slopes(lambda x: (methods.eigen_cam(x) * normal(5, *shape[:-1])).sum(), a)
     assert np.abs(slope) > 1e-2
-    np.testing.assert_allclose((jax.grad(total)(a) * direction).sum(), slope, rtol=1e-5)
-    np.testing.assert_allclose(jax.jvp(total, (a,), (direction,))[1], slope, rtol=1e-5)
+    np.testing.assert_allclose(by_reverse, slope, rtol=1e-5)
+    np.testing.assert_allclose(by_forward, slope, rtol=1e-5)
 
 
 def test_gradient_through_score_cam_with_a_constant_channel(image):
     """Its mask is 0/0 before it is zero; no ReLU stands behind it that would hide a NaN."""
-    f, spread, direction = relu_head((6, 8), 2, 4), jnp.abs(normal(5, 6, 8)), normal(4, 6, 8, 3)
+    f, spread = relu_head((6, 8), 2, 4), positive(5, 6, 8)
     features = lambda x: jnp.concatenate([x[..., :1] ** 2, jnp.full((6, 8, 1), 1 + x[0, 0, 1] ** 2)], -1)
     model = cut_model(features, lambda a, x: f(a))
-    total = lambda x: (methods.score_cam(model, x, 1) * spread).sum()
-    slope = (total(image + 1e-6 * direction) - total(image - 1e-6 * direction)) / 2e-6
+    by_reverse, _, slope = slopes(lambda x: (methods.score_cam(model, x, 1) * spread).sum(), image)
     assert np.abs(slope) > 1e-2
-    np.testing.assert_allclose((jax.grad(total)(image) * direction).sum(), slope, rtol=1e-5)
+    np.testing.assert_allclose(by_reverse, slope, rtol=1e-5)
 
 
 def test_memory_of_score_cam_is_that_of_one_chunk():
-    image = jnp.abs(normal(0, 32, 32, 64))
+    image = positive(0, 32, 32, 64)
     f = relu_head((32, 32), 64, 4)
     used = {
         chunk: jax.jit(lambda x, chunk=chunk: methods.score_cam(image_identity(f), x, 1, chunk_size=chunk))

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support import brute_force_derivatives, gap_head, normal, positive, relu_head, smooth_head
+from support import brute_force, gap_head, normal, positive, relu_head, smooth_head
 
 from jaxcam import methods, scores
 
@@ -17,7 +17,7 @@ def relu(x):
 
 def grad_cam_pp_by_hand(f, a):
     """Weights and map of Grad-CAM++ from brute-force derivatives: Eq. 2, 5 and 8."""
-    d1, d2, d3 = brute_force_derivatives(f, a)
+    d1, d2, d3 = brute_force(f)(a)
     positions = tuple(range(a.ndim - 1))
     a = np.asarray(a)
     alphas = d2 / (2 * d2 + a.sum(positions, keepdims=True) * d3)
