@@ -9,29 +9,35 @@ import pytest
 README = Path(__file__).parents[1] / "README.md"
 
 
-@pytest.fixture(scope="module")
-def after(tmp_path_factory):
-    """The names defined after all of the README's Python blocks, run in order."""
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) >= 3
+BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def after(blocks):
+    """The names defined after these of the README's Python blocks, run in order."""
     names = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("readme"))
-        for block in blocks:
-            exec(compile(block, str(README), "exec"), names)
-        names["files"] = {path.name for path in Path.cwd().iterdir()}
+    for block in blocks:
+        exec(compile(block, str(README), "exec"), names)
     return names
 
 
-def test_python_blocks_run_and_mean_what_they_say(after):
-    assert "overlay.png" in after["files"]
-    assert after["found"].heatmap.shape == (1, 64, 64)
-    assert int(after["found"].class_idx[0]) == 3
+def test_the_first_block_runs_and_means_what_it_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = after(BLOCKS[:1])
+    assert (tmp_path / "overlay.png").exists()
+    assert names["found"].heatmap.shape == (1, 64, 64)
+    assert names["e"].shape == (64, 64, 3)
 
 
-def test_alphas_of_the_last_block_give_the_weights(after):
-    jaxcam, a, head = after["jaxcam"], after["activations"], after["head"]
-    weights = (np.asarray(after["alphas"]) * np.maximum(np.asarray(after["d1"]), 0)).sum((0, 1))
+@pytest.mark.slow
+def test_all_blocks_run_and_alphas_of_the_last_give_the_weights(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert len(BLOCKS) >= 3
+    names = after(BLOCKS)
+    assert (tmp_path / "overlay.png").exists()
+    assert names["found"].heatmap.shape == (1, 64, 64)
+    assert int(names["found"].class_idx[0]) == 3
+    jaxcam, a, head = (names[name] for name in ("jaxcam", "activations", "head"))
+    weights = (np.asarray(names["alphas"]) * np.maximum(np.asarray(names["d1"]), 0)).sum((0, 1))
     scaled = weights / np.exp(float(head(a)[2]))
     np.testing.assert_allclose(jaxcam.grad_cam_pp_weights(head, a, 2), scaled, rtol=1e-3, atol=1e-9)
 

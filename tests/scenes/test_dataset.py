@@ -19,9 +19,9 @@ SLOW = pytest.mark.slow
 )
 def test_scenes_are_those_of_batch(kind, num_instances):
     # Of 64 pixels, of which 64 are drawn at once: the second chunk is begun, and the third.
-    dataset = scenes.Dataset(70, seed=9, kind=kind, num_instances=num_instances)
-    expected = scenes.batch(9, 140, kind=kind, num_instances=num_instances)
-    many = scenes.Dataset(140, seed=9, kind=kind, num_instances=num_instances)
+    dataset = scenes.Dataset(70, seed=9, size=32, kind=kind, num_instances=num_instances)
+    expected = scenes.batch(9, 140, size=32, kind=kind, num_instances=num_instances)
+    many = scenes.Dataset(140, seed=9, size=32, kind=kind, num_instances=num_instances)
     for data, i in ((dataset, 69), (many, 139), (dataset, 0), (many, 100)):
         example = data[i]
         np.testing.assert_array_equal(example.image, expected.image[i])
