@@ -48,8 +48,10 @@ def image_channel_axis(program: Program, image: Var) -> int | None:
     for candidate in {1, num_axes - 1}:
         followed = channel_axes(program, image, candidate)
         for eqn in program.equations:
+            if eqn.primitive is not lax.conv_general_dilated_p:
+                continue
             images = eqn.invars[0]
-            if eqn.primitive is lax.conv_general_dilated_p and isinstance(images, Var) and images in followed:
+            if isinstance(images, Var) and images in followed:
                 if followed[images] == eqn.params["dimension_numbers"].lhs_spec[1]:
                     return candidate
                 break

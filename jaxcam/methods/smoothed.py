@@ -65,7 +65,8 @@ def smooth_grad_cam_pp(
     spread = jnp.asarray(noise, image.dtype) * (image.max() - image.min())
 
     def sample(key: Array) -> tuple[tuple[Array, Array, Array], Array]:
-        noisy = image + spread * jax.random.normal(key, image.shape, image.dtype)
+        # Drawn in float32 whatever the image's type, which would draw other numbers.
+        noisy = image + spread * jax.random.normal(key, image.shape, jnp.float32).astype(image.dtype)
         a, beside = halves.features(noisy)
         head = head_of(halves.head(beside), a, class_idx)
         return derivatives_of_score(head, a, class_idx, score=score, alphas=alphas)

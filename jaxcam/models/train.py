@@ -94,7 +94,7 @@ def dimmed(drawn: scenes.Scene, key: Array) -> Float[Array, "n H W 3"]:
     figures = jnp.clip(2 * jax.image.resize(coarse, (num, height, width), "linear"), 0, 1)
     light = jax.random.uniform(light_key, (num, 1, 1), jnp.float32, minval=0.5)
     mask = jnp.maximum(background, light * figures)
-    chosen = jax.random.bernoulli(choice_key, DIMMED_SHARE, (num, 1, 1))
+    chosen = jax.random.bernoulli(choice_key, jnp.float32(DIMMED_SHARE), (num, 1, 1))
     return maps.explanation_map(drawn.image, jnp.where(chosen, mask, 1))
 
 

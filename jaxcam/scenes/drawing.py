@@ -2,7 +2,8 @@
 
 Contract: every function is pure and deterministic from its key; `scene` and `pair` may be jitted, vmapped and
 called with traced classes. All random numbers are drawn before anything is rasterised and do not depend on
-the size, so a key gives the same picture at 64 pixels (training) and at 384 (display). Colour, background,
+the size, so a key gives the same picture at 64 pixels (training) and at 384 (display). They are float32 and
+int32 by name: other types draw other numbers, and defaults depend on jax_enable_x64. Colour, background,
 place and turn are drawn independently of the class, so nothing but the outline tells the class.
 
 Every instance keeps at least half of its figure in sight (at 64 pixels and more; below, rounding to whole
@@ -75,7 +76,7 @@ def pair_contents(key: Array, classes: Array | None) -> _Contents:
         lowest = jnp.array([0, 1], jnp.int32)
         first, step = jax.random.randint(class_key, (2,), lowest, len(CLASS_NAMES), jnp.int32)
         classes = jnp.stack([first, (first + step) % len(CLASS_NAMES)])
-    twice = jax.random.bernoulli(number_key, 0.5, (2,))
+    twice = jax.random.bernoulli(number_key, jnp.float32(0.5), (2,))
     present = jnp.stack([jnp.array(True), twice[0], jnp.array(True), twice[1]])
     return _Contents(layout_key, jnp.repeat(classes, 2), present)
 

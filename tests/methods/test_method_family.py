@@ -227,7 +227,8 @@ def image():
 @functools.partial(jax.jit, static_argnums=1)
 def draws(key, num):
     """The noise of each sample on the image."""
-    return jnp.stack([jax.random.normal(one, (6, 8, 3)) for one in jax.random.split(key, num)])
+    keys = jax.random.split(key, num)
+    return jnp.stack([jax.random.normal(one, (6, 8, 3), jnp.float32) for one in keys]).astype(jnp.float64)
 
 
 @jax.jit
@@ -557,7 +558,7 @@ def test_memory_of_score_cam_is_that_of_one_chunk():
         (
             lambda m, x: methods.smooth_grad_cam_pp(m, (x * 9).astype(int), 0, key=jax.random.key(0)),
             TypeError,
-            "image must be floating point and normalised for the model but its dtype is int",
+            "image must be floating point but its dtype is int64: divide by 255 and normalise",
         ),
         (lambda m, x: methods.score_cam(m, x.tolist(), 0), TypeError, "image must be an array .* but is list"),
         (lambda m, x: methods.score_cam(m, x, 0, score="p"), ValueError, "score='p' is not known"),
