@@ -116,7 +116,7 @@ def _explained(
         """The largest of the channels of each position."""
         return jnp.abs(gradient).max(whole.channel_axis)
 
-    def one(leaves: list[Array], made: list[Any], class_idx: Array | None, key: Array | None) -> tuple[Any, ...]:
+    def one(leaves: list[Array], made: list[Any], class_idx: Array | None) -> tuple[Any, ...]:
         places = [
             _Place(cut.given(leaves), a, cut.given(leaves).head(beside))
             for cut, (a, beside) in zip(cut_at, made, strict=True)
@@ -148,10 +148,8 @@ def _explained(
     # Exact derivatives and Jacobians hold thousands of gradients for each image: one image after the other then.
     is_cheap = all(request.method.is_cheap(cut.halves) for cut in cut_at)
     over_examples = jax.vmap(one) if is_cheap else lambda *xs: jax.lax.map(lambda x: one(*x), xs)
-    keys = None if key is None else jax.random.split(key, num_examples)
-    chosen, logits, heatmap, cam_maps, value, confidence, status, gradient = over_examples(
-        leaves, made, class_idx, keys
-    )
+    # All examples have the one key: a map must not depend on the place of its example in the batch.
+    chosen, logits, heatmap, cam_maps, value, confidence, status, gradient = over_examples(leaves, made, class_idx)
     cam_map = cam_maps if request.several else cam_maps[0]
     explanation = Explanation(heatmap, cam_map, chosen, value, confidence, status, gradient)
     return Explained(explanation, logits, whole.probability)

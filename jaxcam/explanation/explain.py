@@ -68,7 +68,8 @@ def explain(
             guided methods the one of the largest magnitude, or the mean.
         score: the score that is differentiated; None for the method's own ("exp" for Grad-CAM++, "logit" for Grad-CAM).
             With a target t "logit" is t itself and "exp" is exp(t).
-        key: for methods that draw random numbers, as `jax.random.key(0)`.
+        key: for methods that draw random numbers, as `jax.random.key(0)`. Every example of the batch is given this very
+            key, so that a batch is what its examples are one by one, in any order; for other numbers pass another key.
         **options: of the method's function, such as `alphas` and `normalize_alphas` of `methods.grad_cam_pp`.
 
     Raises:
