@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
@@ -46,16 +47,21 @@ class Truth(NamedTuple):
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def explained_blocks(mesh: Mesh, plan: Plan, model: Adapted, pictures: Array, labels: Array, keys: Array) -> Block:
-    """Program 1: the pictures `[n, H, W, 3]` of a block for every device of the mesh; a key for every block."""
+def explained_blocks(
+    mesh: Mesh, plan: Plan, model: Adapted, pictures: Array, labels: Array, seed: Array | np.uint32
+) -> Block:
+    """Program 1: the pictures `[n, H, W, 3]` of a block for every device of the mesh.
+
+    Methods that draw are given the seed's key for every picture, wherever it stands: see `jaxcam.explain`.
+    """
     over_devices = jax.shard_map(
         partial(_explained_block, plan),
         mesh=mesh,
-        in_specs=(PartitionSpec(), PartitionSpec(AXIS), PartitionSpec(AXIS), PartitionSpec(AXIS)),
+        in_specs=(PartitionSpec(), PartitionSpec(AXIS), PartitionSpec(AXIS), PartitionSpec()),
         out_specs=PartitionSpec(AXIS),
         check_vma=False,
     )
-    return over_devices(model, pictures, labels, keys)
+    return over_devices(model, pictures, labels, jnp.asarray(seed))
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -71,7 +77,8 @@ def compared_blocks(mesh: Mesh, protocol: Protocol, heatmaps: Array, truth: Trut
     return over_devices(heatmaps, truth)
 
 
-def _explained_block(plan: Plan, model: Adapted, pictures: Array, labels: Array, keys: Array) -> Block:
+def _explained_block(plan: Plan, model: Adapted, pictures: Array, labels: Array, seed: Array) -> Block:
+    key = jax.random.key(seed, impl="threefry2x32")
     protocol = plan.protocol
     confidence = partial(confidence_of, plan, model)
     images = network_input(plan, plan.preprocessing.normalise(pictures))
@@ -80,7 +87,7 @@ def _explained_block(plan: Plan, model: Adapted, pictures: Array, labels: Array,
     y: Array | None = None
     for request in plan.requests:
         # Each begins with the same forward pass, of which XLA keeps one.
-        explanation, logits, probability = explained(model, request, images, class_idx, _key(request, keys))
+        explanation, logits, probability = explained(model, request, images, class_idx, _key(request, key))
         class_idx = explanation.class_idx
         y = of_class(protocol, probability, logits, class_idx) if y is None else y
         found.append(explanation)
@@ -93,7 +100,7 @@ def _explained_block(plan: Plan, model: Adapted, pictures: Array, labels: Array,
     if "coherency" in plan.groups:
         o, again = [], []
         for request, images_e in zip(plan.requests, masked, strict=True):
-            explanation, logits_e, probability = explained(model, request, images_e, class_idx, _key(request, keys))
+            explanation, logits_e, probability = explained(model, request, images_e, class_idx, _key(request, key))
             o.append(of_class(protocol, probability, logits_e, class_idx))
             again.append(_heatmap(protocol, explanation, pictures.shape[1:3]))
         values["coherency"] = [jax.vmap(metrics.coherency)(a, b) for a, b in zip(heatmaps, again, strict=True)]
@@ -117,7 +124,7 @@ def _explained_block(plan: Plan, model: Adapted, pictures: Array, labels: Array,
             for three in zip(drops, values["coherency"], values["complexity"], strict=True)
         ]
     if "sanity" in plan.groups:
-        values["sanity"] = _sanity(plan, model, images, found, keys)
+        values["sanity"] = _sanity(plan, model, images, found, key)
     status = jnp.stack([explanation.status for explanation in found], 1)
     has_map = (status != Status.NOT_FINITE) & (status != Status.NO_SUCH_CLASS)
     return Block(
@@ -175,12 +182,12 @@ def _counted(is_so: Array, where_finite: Array) -> Array:
     return jnp.where(jnp.isfinite(where_finite), is_so.astype(where_finite.dtype), jnp.nan)
 
 
-def _sanity(plan: Plan, model: Adapted, images: Array, found: list[Explanation], keys: Array) -> list[Array]:
+def _sanity(plan: Plan, model: Adapted, images: Array, found: list[Explanation], key: Array) -> list[Array]:
     """Rank correlation with the map for the same class when the weights behind the layer are shuffled."""
     values = []
     for request, explanation in zip(plan.requests, found, strict=True):
         others = shuffled(model, request, example_of(images))
-        again = explained(others, request, images, explanation.class_idx, _key(request, keys)).explanation
+        again = explained(others, request, images, explanation.class_idx, _key(request, key)).explanation
         values.append(jax.vmap(metrics.rank_correlation)(_raw(explanation), _raw(again)))
     return values
 
@@ -193,6 +200,6 @@ def _raw(explanation: Explanation) -> Array:
     return jax.nn.relu(explanation.cam_map)
 
 
-def _key(request: Request, keys: Array) -> Array | None:
-    """Of the block, for methods that draw."""
-    return keys[0] if request.method.takes_key else None
+def _key(request: Request, key: Array) -> Array | None:
+    """For methods that draw."""
+    return key if request.method.takes_key else None

@@ -90,7 +90,8 @@ def evaluate(
         num_workers: threads that decode image files; by default one for each core up to four, 0 for none.
         mesh: the devices; all of them by default, those of all hosts.
         num_resamples: of the paired bootstrap for the 95 % intervals; 0 for none.
-        seed: of the bootstrap, and of methods that draw random numbers.
+        seed: of the bootstrap, and of methods that draw random numbers: of the same ones for every picture, so that
+            figures depend neither on a picture's place nor on batch_size.
         show_progress: whether a line on standard error tells how far it is.
 
     Returns:

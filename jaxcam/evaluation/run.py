@@ -124,13 +124,8 @@ def _begun(job: Job, blocks: list[int | None], views: list[View | None]) -> _Ste
     for i, view in enumerate(checked):
         if view is not None and view.image is not None:
             pictures[i], labels[i] = view.image, view.label
-    # A key for every block, whatever device it is on.
-    numbers = np.asarray([0 if blocks[p] is None else blocks[p] for p in hosts.own_places(job.mesh)], np.uint32)
-    base = jax.random.key(np.uint32(job.seed), impl="threefry2x32")
-    data = np.asarray(jax.random.key_data(jax.vmap(lambda b: jax.random.fold_in(base, b))(numbers)))
-    keys = jax.random.wrap_key_data(hosts.sharded(job.mesh, data), impl="threefry2x32")
     inputs = [hosts.sharded(job.mesh, array) for array in (pictures, labels)]
-    block = explained_blocks(job.mesh, job.plan, job.model, *inputs, keys)
+    block = explained_blocks(job.mesh, job.plan, job.model, *inputs, np.uint32(job.seed))
     if "curves" in job.plan.groups:
         rest = (job.model, inputs[0], block.heatmaps, block.class_idx)
         block = block._replace(values=block.values | curves_of(job.mesh, job.plan, *rest))

@@ -87,8 +87,7 @@ plan = Plan(tuple(requests_of(["grad_cam", "grad_cam_pp", "grad_cam_positive"], 
 mesh = hosts.mesh_of(None)
 n = jax.device_count()
 inputs = [hosts.sharded(mesh, x) for x in (np.zeros((8 * n, 64, 64, 3), np.float32), np.zeros(8 * n, np.int32))]
-keys = jax.random.wrap_key_data(hosts.sharded(mesh, np.zeros((n, 2), np.uint32)), impl="threefry2x32")
-program = explained_blocks.lower(mesh, plan, adapted(model), *inputs, keys).compile()
+program = explained_blocks.lower(mesh, plan, adapted(model), *inputs, np.uint32(0)).compile()
 text = program.as_text()
 moved = sum(text.count(f" {name}(") for name in ("all-gather", "all-reduce", "all-to-all", "collective-permute"))
 steps = -(-1000 // (8 * n))

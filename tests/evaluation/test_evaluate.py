@@ -252,8 +252,7 @@ def test_two_forward_passes_whatever_the_number_of_methods(model, methods):
     protocol = jaxcam.Protocol()
     plan = Plan(tuple(requests_of(methods, None).values()), protocol, model.preprocessing, ("confidence", "shape"), -1)
     mesh = jax.make_mesh((1,), ("images",), axis_types=(jax.sharding.AxisType.Auto,))
-    keys = jax.random.split(jax.random.key(0), 1)
-    inputs = (jnp.zeros((4, 64, 64, 3), jnp.float32), jnp.zeros(4, jnp.int32), keys)
+    inputs = (jnp.zeros((4, 64, 64, 3), jnp.float32), jnp.zeros(4, jnp.int32), np.uint32(0))
     program = explained_blocks.lower(mesh, plan, adapted(model), *inputs).compile().as_text()
     alone = jax.jit(lambda m, x: m(x)).lower(model, inputs[0]).compile().as_text()
     # One pass over the pictures, and one over the explanation maps of all methods.
@@ -310,6 +309,9 @@ def test_methods_that_draw_or_loop_are_evaluated():
         next(iter(again.rows()))["smooth_grad_cam_pp:num_samples=3/complexity"]
         == row["smooth_grad_cam_pp:num_samples=3/complexity"]
     )
+    alone = evaluate(model, data[1:], methods=["smooth_grad_cam_pp:num_samples=3"], seed=4, batch_size=1)
+    name = "smooth_grad_cam_pp:num_samples=3/complexity"
+    assert next(iter(alone.rows()))[name] == pytest.approx(list(again.rows())[1][name], abs=1e-6)
     other = evaluate(model, data, methods=["smooth_grad_cam_pp:num_samples=3"], seed=5)
     assert (
         next(iter(other.rows()))["smooth_grad_cam_pp:num_samples=3/complexity"]
