@@ -20,6 +20,7 @@ from jaxcam.evaluation.protocol import Protocol
 from jaxcam.evaluation.shuffled import shuffled
 from jaxcam.explanation.batch import Request, example_of, explained
 from jaxcam.explanation.explanation import Explanation, Status
+from jaxcam.metrics.operands import is_explanation
 
 
 class Block(NamedTuple):
@@ -30,11 +31,11 @@ class Block(NamedTuple):
     y: Float[Array, " n"]
     """The confidence on the picture."""
     o: Float[Array, "n m"]
-    """The confidence on the explanation map of each method; NaN where there is no map."""
+    """The confidence on the explanation map of each method; NaN where the map is empty or there is none."""
     status: Int[Array, "n m"]
     heatmaps: Float[Array, "n m H W"]
     values: dict[str, Float[Array, "n m"]]
-    """By metric; NaN where it is undefined."""
+    """By metric; NaN where it is undefined, and for an empty map all of them: `metrics.operands.is_explanation`."""
 
 
 class Truth(NamedTuple):
@@ -126,13 +127,16 @@ def _explained_block(plan: Plan, model: Adapted, pictures: Array, labels: Array,
     if "sanity" in plan.groups:
         values["sanity"] = _sanity(plan, model, images, found, key)
     status = jnp.stack([explanation.status for explanation in found], 1)
-    has_map = (status != Status.NOT_FINITE) & (status != Status.NO_SUCH_CLASS)
+    shown = jnp.stack(heatmaps, 1)
+    has_map = (
+        (status != Status.NOT_FINITE) & (status != Status.NO_SUCH_CLASS) & jax.vmap(jax.vmap(is_explanation))(shown)
+    )
     return Block(
         class_idx,
         y,
         jnp.where(has_map, jnp.stack(o, 1), jnp.nan),
         status,
-        jnp.stack(heatmaps, 1),
+        shown,
         {name: jnp.where(has_map, jnp.stack(each, 1), jnp.nan) for name, each in values.items()},
     )
 

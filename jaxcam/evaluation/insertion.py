@@ -16,6 +16,7 @@ from jaxcam import metrics
 from jaxcam.cuts.model import Adapted
 from jaxcam.evaluation.plan import AXIS, Plan, background_of, confidence_of, network_input
 from jaxcam.metrics.curves import ranks
+from jaxcam.metrics.operands import is_explanation
 
 _SPLIT = PartitionSpec(AXIS)
 
@@ -84,6 +85,6 @@ def _point_of_block(
 def _area(mesh: Mesh, points: list[Array], heatmaps: Array) -> Array:
     def of_block(points: list[Array], heatmaps: Array) -> Array:
         areas = jax.vmap(jax.vmap(metrics.area_under_curve))(jnp.stack(points, -1))
-        return jnp.where((heatmaps > 0).any((2, 3)), areas, jnp.nan)
+        return jnp.where(jax.vmap(jax.vmap(is_explanation))(heatmaps), areas, jnp.nan)
 
     return jax.shard_map(of_block, mesh=mesh, in_specs=_SPLIT, out_specs=_SPLIT, check_vma=False)(points, heatmaps)

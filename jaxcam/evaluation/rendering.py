@@ -52,7 +52,7 @@ def legend(found: Statistics, best: np.ndarray, mark: str) -> list[str]:
     if len(best) > 1 and found.num_resamples:
         lines.append(
             f"{mark}: the best of its column, where the 95 % intervals of its paired differences to all other methods "
-            "exclude 0" + ("." if best.any() else "; here there is none.")
+            "exclude 0 and no image more is left out than of these" + ("." if best.any() else "; here there is none.")
         )
     if not found.num_resamples:
         lines.append("Without resamples there are no intervals, and no method is marked as the best.")

@@ -79,11 +79,14 @@ class Table:
     def best(self) -> Bool[np.ndarray, "m k"]:
         """The method with the best mean, where the interval of its difference to each other method excludes zero.
 
-        A method of which no image counts is no rival; without a rival nothing is best.
+        A method of which no image counts is no rival; without a rival nothing is best. A method that is left out of
+        more images than a rival is not ahead of it: maps that are empty on the difficult pictures must not win.
         """
         apart = self.statistics.differences
         sign = np.asarray([{"higher": 1.0, "lower": -1.0, "": np.nan}[column.better] for column in self.columns])
         ahead = np.where(sign > 0, apart.low > 0, apart.high < 0)
+        counts = self.statistics.counts
+        ahead &= counts[:, None] >= counts[None]
         has_mean = ~np.isnan(self.means.value)
         rivals = has_mean & ~np.eye(len(self.names), dtype=bool)[:, :, None]
         # Paired differences are over fewer images than means: the best has to lead in both. Where neither direction is

@@ -50,7 +50,9 @@ def overlaps(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     across = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
     both = np.clip(across, 0, None).prod(1)
     either = (box[2:] - box[:2]).prod() + (boxes[:, 2:] - boxes[:, :2]).prod(1) - both
-    return np.divide(both, either, out=np.zeros(len(boxes)), where=either > 0)
+    # A heatmap's box without area is that of an empty map.
+    has_area = (box[2:] > box[:2]).all() & (either > 0)
+    return np.divide(both, either, out=np.full(len(boxes), np.nan), where=has_area)
 
 
 def _of_class(view: View | None, class_idx: int) -> np.ndarray:

@@ -29,10 +29,9 @@ rules:
   nor for wins and ties. `absolute_drop` and `increase_in_confidence` do count it.
 - Y or O not finite: the image does not count.
 - Ties, O_a = O_b: a win for neither, though they count: win(a, b) + win(b, a) + ties = 100.
-- A heatmap with a NaN or an infinity: NaN; zeros from `heatmap_box`.
-- A heatmap that is zero everywhere: `localisation` and `iou` are 0, `complexity` 0, `heatmap_box` zeros, `box_iou` of
-  that 0; `pointing_game` is the share of the picture that would be a hit; `energy_pointing_game`, `sparsity`, the
-  correlations, `coherency` and the two curves are NaN.
+- A heatmap that is zero everywhere, or has a NaN or an infinity, is no explanation and counts for no metric: NaN from
+  all of them, zeros from `heatmap_box`, of which `box_iou` is NaN. So it wins nothing (an empty map would be the least
+  complex of all). Metrics of Y and O do not see the map: give NaN for its O, as `evaluate` does.
 - A constant heatmap: the correlations and `coherency` are NaN; all its pixels share the maximum.
 - An empty mask, a box without area: NaN. In `box_mask` such a box adds nothing.
 - Several pixels with the maximum: `pointing_game` is the fraction of them that hit.

@@ -70,8 +70,8 @@ def box_iou(box: Box, boxes: Boxes) -> Float[Array, " m"]:
         boxes: `[m, 4]`.
 
     Returns:
-        `[m]`, in float64 if one of the two is and float32 otherwise; 0 where `box` has no area, NaN where the other box
-        has none, or where a corner is not finite.
+        `[m]`, in float64 if one of the two is and float32 otherwise; NaN where one of the boxes has no area, as the box
+        of a heatmap that is zero, or where a corner is not finite.
 
     Raises:
         ValueError: the shapes are not `[4]` and `[m, 4]`.
@@ -89,5 +89,5 @@ def box_iou(box: Box, boxes: Boxes) -> Float[Array, " m"]:
     low, high = jnp.maximum(one[:, :2], many[:, :2]), jnp.minimum(one[:, 2:], many[:, 2:])
     both = jnp.maximum(high - low, 0).prod(1)
     union = areas[0] + areas[1] - both
-    defined = (areas[1] > 0) & jnp.isfinite(one).all(1) & jnp.isfinite(many).all(1)
+    defined = (areas[0] > 0) & (areas[1] > 0) & jnp.isfinite(one).all(1) & jnp.isfinite(many).all(1)
     return where_defined(defined, both / jnp.where(defined, union, 1))

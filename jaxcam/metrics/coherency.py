@@ -6,7 +6,16 @@ Maps have any number of spatial axes, for one image.
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxcam.metrics.operands import Map, Values, check_all_floating, check_same_shape, together, where_defined, widest
+from jaxcam.metrics.operands import (
+    Map,
+    Values,
+    check_all_floating,
+    check_same_shape,
+    is_explanation,
+    together,
+    where_defined,
+    widest,
+)
 
 
 def _correlation(a: Array, b: Array) -> Array:
@@ -100,12 +109,12 @@ def coherency(heatmap: Map, heatmap_of_e: Map) -> Float[Array, ""]:
 def complexity(heatmap: Map) -> Float[Array, ""]:
     """The mean of |L|: the L1 norm over the number of pixels, in [0, 1] for a heatmap. Lower is better.
 
-    NaN where the heatmap is not finite. Raises as `sparsity`. **Source**: Poppi et al. 2021.
+    NaN where the heatmap is zero or not finite. Raises as `sparsity`. **Source**: Poppi et al. 2021.
     """
     check_all_floating(heatmap=heatmap)
     check_same_shape(heatmap=heatmap)
     (values,) = together(heatmap)
-    return where_defined(jnp.isfinite(values).all(), jnp.abs(values).mean()).astype(heatmap.dtype)
+    return where_defined(is_explanation(values), jnp.abs(values).mean()).astype(heatmap.dtype)
 
 
 def sparsity(heatmap: Map) -> Float[Array, ""]:
@@ -129,7 +138,7 @@ def sparsity(heatmap: Map) -> Float[Array, ""]:
     check_same_shape(heatmap=heatmap)
     (values,) = together(heatmap)
     top = values.max()
-    defined = (top > 0) & jnp.isfinite(values).all()
+    defined = is_explanation(values) & (top > 0)
     mean_share = (values / jnp.where(defined, top, 1)).mean()
     return where_defined(defined, 1 / jnp.where(defined, mean_share, 1)).astype(heatmap.dtype)
 

@@ -18,6 +18,7 @@ from jaxcam.metrics.operands import (
     check_all_floating,
     check_heatmap,
     check_image,
+    is_explanation,
     together,
     where_defined,
 )
@@ -115,7 +116,7 @@ def _curve(
     first, second = (jnp.asarray(each).astype(image.dtype) for each in (at_first, at_last))
     curve = jax.lax.map(lambda count: f(jnp.where(order < count, second, first)), counts, batch_size=batch)
     _check_curve(curve, steps)
-    return where_defined(jnp.isfinite(values).all() & (values != 0).any(), curve)
+    return where_defined(is_explanation(values), curve)
 
 
 def _check_curve(curve: Any, num_steps: int) -> None:

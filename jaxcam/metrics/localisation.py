@@ -15,6 +15,7 @@ from jaxcam.metrics.operands import (
     check_heatmap,
     check_mask,
     check_same_shape,
+    is_explanation,
     together,
     where_defined,
 )
@@ -31,7 +32,7 @@ def localisation(heatmap: Heatmap, mask: Mask, *, delta: float = 0.0) -> Float[A
         delta: in [0, 1).
 
     Returns:
-        NaN where the mask is empty or the heatmap not finite; 0 for a heatmap that is zero.
+        NaN where the mask is empty, or the heatmap zero or not finite.
 
     Raises:
         ValueError: the shapes differ, or delta is out of range.
@@ -47,7 +48,7 @@ def localisation(heatmap: Heatmap, mask: Mask, *, delta: float = 0.0) -> Float[A
     inside = jnp.asarray(mask)
     above = values > delta
     internal, external, box = (each.sum().astype(values.dtype) for each in (above & inside, above & ~inside, inside))
-    defined = (box > 0) & jnp.isfinite(values).all()
+    defined = (box > 0) & is_explanation(values)
     return where_defined(defined, internal / jnp.where(defined, box + external, 1)).astype(heatmap.dtype)
 
 
@@ -60,7 +61,7 @@ def iou(heatmap: Heatmap, mask: Mask, *, threshold: float = 0.5) -> Float[Array,
         threshold: the share of the maximum, in [0, 1).
 
     Returns:
-        NaN where the mask is empty or the heatmap not finite; 0 for a heatmap that is zero.
+        NaN where the mask is empty, or the heatmap zero or not finite.
 
     Raises:
         ValueError: the shapes differ, or threshold is out of range.
@@ -74,7 +75,7 @@ def iou(heatmap: Heatmap, mask: Mask, *, threshold: float = 0.5) -> Float[Array,
     inside, top = jnp.asarray(mask), values.max()
     above = (values > threshold * top) & (top > 0)
     both, either = (each.sum().astype(values.dtype) for each in (above & inside, above | inside))
-    defined = inside.any() & jnp.isfinite(values).all()
+    defined = inside.any() & is_explanation(values)
     return where_defined(defined, both / jnp.where(defined, either, 1)).astype(heatmap.dtype)
 
 

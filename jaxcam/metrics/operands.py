@@ -74,6 +74,16 @@ def together(*arrays: Any) -> tuple[Array, ...]:
     return tuple(jnp.asarray(array).astype(dtype) for array in arrays)
 
 
+def is_explanation(heatmap: Array) -> Bool[Array, ""]:
+    """Whether a map says anything: it is finite, and not zero everywhere. The one rule for every metric of a map.
+
+    An empty map is no explanation. Were it given what the formulas make of it, it would win: it is the least complex
+    of all, and where a network is sure of its class in front of black it has the lowest drop. So it is worth NaN,
+    which means that it does not count, and whoever averages tells how many there were.
+    """
+    return jnp.isfinite(heatmap).all() & (heatmap != 0).any()
+
+
 def where_defined(is_defined: Any, value: Array) -> Array:
     """The value, and NaN where the metric is undefined."""
     return jnp.where(is_defined, value, jnp.nan)

@@ -8,14 +8,14 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxcam.checks import check_number
-from jaxcam.metrics.operands import Heatmap, Mask, check_heatmap, check_mask, together, where_defined
+from jaxcam.metrics.operands import Heatmap, Mask, check_heatmap, check_mask, is_explanation, together, where_defined
 
 
 def pointing_game(heatmap: Heatmap, mask: Mask, *, tolerance: float = 15.0) -> Float[Array, ""]:
     """1 if the heatmap's maximum lies on the object or close to it, else 0. Higher is better.
 
     Where several pixels share the maximum, the fraction of them that hit: flipping the picture changes nothing, and a
-    heatmap that is zero (or constant) gets the share of the picture that counts as a hit.
+    heatmap that is constant gets the share of the picture that counts as a hit.
 
     Args:
         heatmap: L, `[H, W]`; a positive factor changes nothing.
@@ -24,7 +24,7 @@ def pointing_game(heatmap: Heatmap, mask: Mask, *, tolerance: float = 15.0) -> F
             of 224 or so: scale it with other sizes.
 
     Returns:
-        In [0, 1]; NaN where the mask is empty or the heatmap not finite.
+        In [0, 1]; NaN where the mask is empty, or the heatmap zero or not finite.
 
     Raises:
         ValueError: the shapes differ, or tolerance is negative.
@@ -40,7 +40,7 @@ def pointing_game(heatmap: Heatmap, mask: Mask, *, tolerance: float = 15.0) -> F
     inside = jnp.asarray(mask)
     is_top = values == values.max()
     hits, tops = (each.sum().astype(values.dtype) for each in (is_top & dilated(inside, radius), is_top))
-    defined = inside.any() & jnp.isfinite(values).all()
+    defined = inside.any() & is_explanation(values)
     return where_defined(defined, hits / jnp.where(defined, tops, 1)).astype(heatmap.dtype)
 
 
@@ -65,7 +65,7 @@ def energy_pointing_game(heatmap: Heatmap, mask: Mask) -> Float[Array, ""]:
     check_mask(mask, heatmap)
     (values,) = together(heatmap)
     inside, top = jnp.asarray(mask), values.max()
-    defined = inside.any() & (top > 0) & jnp.isfinite(values).all()
+    defined = inside.any() & is_explanation(values) & (top > 0)
     shares = values / jnp.where(defined, top, 1)  # their sum neither overflows nor underflows
     energy = jnp.where(inside, shares, 0).sum() / jnp.where(defined, shares.sum(), 1)
     return where_defined(defined, energy).astype(heatmap.dtype)

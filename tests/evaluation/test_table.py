@@ -203,6 +203,15 @@ def test_the_best_of_the_pairs_is_not_marked_if_another_has_the_better_mean():
     assert not table_of(values, [IOU], num_resamples=100).best.any()
 
 
+def test_what_is_left_out_does_not_help():
+    """Method 0 is better wherever it counts, which is on a quarter of the images."""
+    values = np.full((40, 2, 1), 0.5)
+    values[:10, 0], values[10:, 0] = 0.9, np.nan
+    assert not table_of(values, [IOU], num_resamples=100).best.any()
+    values[:, 0] = 0.9
+    assert table_of(values, [IOU], num_resamples=100).best[:, 0].tolist() == [True, False]
+
+
 def test_differences_of_two_methods():
     x = np.random.default_rng(5).random((60, 3, 2))
     x[:5, 0, 1] = np.nan
