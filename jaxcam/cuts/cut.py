@@ -23,6 +23,7 @@ from jaxcam.cuts.logits import logits_of
 from jaxcam.cuts.model import Adapted, Probability, adapted
 from jaxcam.cuts.refusals import check_example
 from jaxcam.cuts.sites import Analysis, analysed
+from jaxcam.programs.specs import spec_of, without_batch
 from jaxcam.programs.traced import Traced
 
 __all__ = ["Cut", "Network", "cut", "cuts", "network"]
@@ -134,7 +135,7 @@ def cut(model: Any, example: Any, *, layer: LayerName = None) -> Cut:
     if isinstance(model, Cut):
         return model
     check_example(example)
-    return cuts(adapted(model), jax.ShapeDtypeStruct(example.shape, example.dtype), (layer,))[0]
+    return cuts(adapted(model), spec_of(example), (layer,))[0]
 
 
 def cuts(model: Adapted, example: Any, layers: Sequence[LayerName], *, main: int = 0) -> list[Cut]:
@@ -154,12 +155,12 @@ def cuts(model: Adapted, example: Any, layers: Sequence[LayerName], *, main: int
         site = site_of(analysis, layer, known)
         grid = grid_of(analysis, site, known.grid)
         aval: Any = site.var.aval
-        value = jax.ShapeDtypeStruct(aval.shape, aval.dtype)
+        value = spec_of(aval)
         if known.grid is None:
             _check_batch(value, name)
         activations = jax.eval_shape(grid.activations, value)
         _check_grid(activations, len(image.shape) + 1, name)
-        one = jax.ShapeDtypeStruct(activations.shape[1:], activations.dtype)
+        one = without_batch(activations)
         return Cut(whole, halve(analysis, site), grid, layer, one, site.complete)
 
     return [cut_at(layer) for layer in layers]
@@ -175,7 +176,7 @@ def network(model: Any, example: Any, *, main: int = 0) -> Network:
 
 
 def _analysed(model: Adapted, example: Any, main: int) -> tuple[Network, Analysis]:
-    inputs = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), example)
+    inputs = jax.tree.map(lambda x: spec_of(x, (1, *x.shape)), example)
     known = model.hoist(inputs)
     logits = logits_of(known, inputs)
     analysis = analysed(logits.closed, num_inputs=len(jax.tree.leaves(inputs)), main=main)

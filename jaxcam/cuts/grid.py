@@ -10,6 +10,7 @@ from jaxtyping import Array
 
 from jaxcam.cuts.sites import Analysis, Site
 from jaxcam.programs.program import shape
+from jaxcam.programs.specs import spec_of
 
 __all__ = ["Grid", "grid_of", "is_grid"]
 
@@ -64,7 +65,7 @@ def is_grid(analysis: Analysis, site: Site, reshape: Callable[[Array], Array] | 
     """Whether a value has as many axes as the images and more than one position, after `reshape`."""
     aval, images = site.var.aval, shape(analysis.image)
     try:
-        spec = jax.ShapeDtypeStruct(aval.shape, aval.dtype)  # type: ignore[attr-defined]
+        spec = spec_of(aval)
         sizes = list(jax.eval_shape(grid_of(analysis, site, reshape).reshaped, spec).shape)
     except (TypeError, ValueError, ZeroDivisionError, IndexError, AttributeError):
         return False
@@ -73,7 +74,7 @@ def is_grid(analysis: Analysis, site: Site, reshape: Callable[[Array], Array] | 
 
 def _check_reshape(reshape: Callable[[Array], Array], value: Array) -> None:
     """That it selects and moves elements, each at most once."""
-    spec = jax.ShapeDtypeStruct(value.shape, value.dtype)
+    spec = spec_of(value)
     try:
         out = jax.eval_shape(reshape, spec)
         if hasattr(out, "shape"):

@@ -19,6 +19,7 @@ from jaxcam.cuts.model import Adapted, adapted, outputs_of, program_of
 from jaxcam.cuts.sites import Analysis, Site, analysed, is_open
 from jaxcam.programs.program import Program, shape, straight_line
 from jaxcam.programs.scopes import scope_results
+from jaxcam.programs.specs import batch_of_one, specs_of
 from jaxcam.types import Target
 
 __all__ = ["Layer", "LayerName", "Layers", "layers", "site_of"]
@@ -90,8 +91,8 @@ def layers(model: Any, inputs: Any, *, target: Target | None = None) -> Layers:
     spec = check_inputs(inputs)
     known = adapted(model).hoist(spec)
     if target is not None:
-        known, _ = known.aim(target, jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), spec))
-        spec = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), spec)
+        spec = batch_of_one(spec)
+        known, _ = known.aim(target, spec)
     leaves = jax.tree.leaves(spec)
     outputs = jax.tree.leaves(outputs_of(known, spec))
     is_one = len(outputs) == 1 and len(outputs[0].shape) in (1, 2)
@@ -156,7 +157,7 @@ def check_inputs(inputs: Any) -> Any:
             f"inputs must be [n, *spatial, d] with at least one example, but came as "
             f"{', '.join(str(list(leaf.shape)) for leaf in leaves)}: add the batch axis with inputs[None]"
         )
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jax.dtypes.canonicalize_dtype(x.dtype)), inputs)
+    return specs_of(inputs)
 
 
 def _listed(analysis: Analysis, model: Adapted) -> Layers:

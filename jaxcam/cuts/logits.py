@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from jaxcam.cuts.model import Adapted, Probability, program_of
 from jaxcam.cuts.outputs import ending, without
+from jaxcam.programs.specs import spec_of
 
 __all__ = ["Logits", "logits_of", "probabilities"]
 
@@ -86,7 +87,7 @@ def _one_logit(closed: ClosedJaxpr, *, both: bool) -> ClosedJaxpr:
         logit = run(*arrays)[0].reshape(-1, 1)
         return jnp.concatenate([-logit, logit], 1) if both else logit
 
-    return jax.make_jaxpr(scores)(*(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in closed.in_avals))
+    return jax.make_jaxpr(scores)(*map(spec_of, closed.in_avals))
 
 
 def _check_logits(name: str, outputs: Sequence[Any], inputs: Any) -> None:

@@ -35,6 +35,7 @@ from jaxcam.cuts.sites import OUTPUTS
 from jaxcam.images.preprocessing import Preprocessing
 from jaxcam.programs.closures import Hoisted, Same, hoist
 from jaxcam.programs.partition import Static, merged, partitioned
+from jaxcam.programs.specs import spec_of, without_batch
 
 __all__ = ["Adapted", "Probability", "adapt", "adapted", "check_outputs", "name_of", "outputs_of", "program_of"]
 
@@ -111,12 +112,12 @@ class Adapted:
         run = partial(_run, self.call.function, static, structure)
         with _told(self.name, inputs):
             call, captured = hoist(
-                run, [*map(_spec, arrays), *leaves], code_of=self.call.function, beside=(static, structure)
+                run, [*map(spec_of, arrays), *leaves], code_of=self.call.function, beside=(static, structure)
             )
             # One number for one example may be [n], or come from a model that takes its examples for a clip.
             if any(aval.shape == (1,) for aval in call.closed.out_avals):
-                two = [jax.ShapeDtypeStruct((2, *leaf.shape[1:]), leaf.dtype) for leaf in leaves]
-                _check_two(self.name, jax.eval_shape(run, *map(_spec, arrays), *two), inputs)
+                two = [spec_of(leaf, (2, *leaf.shape[1:])) for leaf in leaves]
+                _check_two(self.name, jax.eval_shape(run, *map(spec_of, arrays), *two), inputs)
         return replace(self, state=[*captured, *arrays], call=_Hoisted(call), grid=grid, probability=probability)
 
     def aim(self, target: Callable[[Any, Any], Array], inputs: Any) -> tuple[Adapted, tuple[int, ...]]:
@@ -132,7 +133,7 @@ class Adapted:
         known = self.hoist(inputs)
         outputs = outputs_of(known, inputs)
         check_outputs(self.name, outputs, inputs)
-        one = [jax.tree.map(_without_batch, tree) for tree in (outputs, inputs)]
+        one = [without_batch(outputs), without_batch(inputs)]
         leaves, structure = jax.tree.flatten(one)
         made = partial(_scored, target, structure)
         try:
@@ -248,7 +249,7 @@ def program_of(model: Adapted, inputs: Any) -> ClosedJaxpr:
         return jax.tree.unflatten(structure, list(own))(jax.tree.unflatten(inside, list(given)))
 
     with _told(model.name, inputs):
-        return jax.make_jaxpr(call)(*map(_spec, arrays), *map(_spec, leaves))
+        return jax.make_jaxpr(call)(*map(spec_of, arrays), *map(spec_of, leaves))
 
 
 def outputs_of(model: Adapted, inputs: Any) -> Any:
@@ -372,14 +373,6 @@ def _cuts_itself(model: Any) -> bool:
 def _attribute(model: Any, name: str, kind: Any) -> Any:
     found = getattr(model, name, None)
     return found if isinstance(found, kind) else None
-
-
-def _spec(array: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(jnp.shape(array), jnp.result_type(array))
-
-
-def _without_batch(value: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(value.shape[1:], value.dtype)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from jaxcam.cuts.inputs import grids_of
 from jaxcam.cuts.layers import LayerName, check_inputs, site_of
 from jaxcam.cuts.model import Adapted, adapted, check_outputs, outputs_of, program_of
 from jaxcam.cuts.sites import analysed
+from jaxcam.programs.specs import specs_of
 
 __all__ = ["check_layer", "split"]
 
@@ -116,7 +117,7 @@ def _head(layer: LayerName, model: Adapted, activations: Array, inputs: Any) -> 
 
 
 def _halves(layer: LayerName, model: Adapted, inputs: Any) -> Halves:
-    spec = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), inputs)
+    spec = specs_of(inputs)
     leaves = jax.tree.leaves(spec)
     main = grids_of(model, spec, leaves)[0]
     analysis = analysed(program_of(model, spec), num_inputs=len(leaves), main=main)

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from jaxcam.programs.specs import varied
+
 __all__ = ["Arrays", "Slope", "along_basis", "along_columns", "backward", "forward", "jacobian_columns"]
 
 Arrays: TypeAlias = tuple[Array, ...]
@@ -38,7 +40,8 @@ def along_basis(g: Callable[[Array], Array], point: Array, *, order: int, slope:
     def derivatives(element: Array) -> Arrays:
         return _along(g, (point,), _unit((point,), element), order, slope)
 
-    found = _in_chunks(derivatives, jnp.arange(point.size), chunk_size)
+    elements, _ = varied((jnp.arange(point.size), point))
+    found = _in_chunks(derivatives, elements, chunk_size)
     return tuple(derivative.reshape(point.shape).astype(point.dtype) for derivative in found)
 
 
@@ -56,7 +59,8 @@ def jacobian_columns(pull: Callable[[Arrays], tuple[Array]], outputs: Arrays, *,
     along some columns at a time are several times faster than if they had to pick them out of rows.
     """
     width = sum(output.size for output in outputs)
-    rows = _in_chunks(lambda element: pull(_unit(outputs, element))[0].reshape(-1), jnp.arange(width), chunk_size)
+    elements, _ = varied((jnp.arange(width), outputs))
+    rows = _in_chunks(lambda element: pull(_unit(outputs, element))[0].reshape(-1), elements, chunk_size)
     columns, start = [], 0
     for output in outputs:
         part = rows[start : start + output.size].T

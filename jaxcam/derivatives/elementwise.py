@@ -38,6 +38,7 @@ from jaxcam.checks import check_integer
 from jaxcam.derivatives.directions import Arrays, Slope, along_basis, along_columns, backward, forward, jacobian_columns
 from jaxcam.derivatives.stages import Factors, factors
 from jaxcam.programs.program import Program, Stage, num_bytes, runs, straight_line
+from jaxcam.programs.specs import varied
 
 __all__ = ["elementwise_derivatives"]
 
@@ -132,7 +133,8 @@ def _by_stages(stages: Factors, constants: Mapping[Var, Any], a: Array, way: _Wa
         of_rest = along_columns(g, y, columns, order=way.order, slope=way.slope, chunk_size=chunk_size)
     # At most one entry in each column of the fold's Jacobian: its row sums are its slopes, and a reverse pass
     # multiplies each element's derivative by one of them. Only the other n - 1 are left to do.
-    slopes, *rows = (pull((row.reshape(z.shape).astype(z.dtype),))[0] for row in (jnp.ones_like(z), *of_rest))
+    (ones, *of_rest), _ = varied(((jnp.ones_like(z), *of_rest), z))
+    slopes, *rows = (pull((row.reshape(z.shape).astype(z.dtype),))[0] for row in (ones, *of_rest))
     return tuple(slopes**power * row for power, row in enumerate(rows))
 
 

@@ -16,6 +16,7 @@ from jaxcam.derivatives import closed_forms
 from jaxcam.derivatives.elementwise import elementwise_derivatives
 from jaxcam.programs.linearity import is_piecewise_linear
 from jaxcam.programs.notes import note
+from jaxcam.programs.specs import varied
 from jaxcam.programs.traced import Traced, trace
 from jaxcam.types import Head
 
@@ -184,7 +185,8 @@ def _closed_form(
         gradient = jax.grad(_one_logit(head, class_idx))(activations)
         return closed_forms.exp_derivatives(gradient)
     logits, pullback = jax.vjp(head, activations)
-    (jacobian,) = jax.vmap(pullback)(jnp.eye(logits.size, dtype=logits.dtype))
+    units, _ = varied((jnp.eye(logits.size, dtype=logits.dtype), logits))
+    (jacobian,) = jax.vmap(pullback)(units)
     probabilities = jax.nn.softmax(logits)
     if name == "log_softmax":
         return closed_forms.log_softmax_derivatives(jacobian, probabilities, class_idx)

@@ -18,9 +18,10 @@ from jaxcam.cuts.model import Adapted
 from jaxcam.evaluation.plan import AXIS, Plan, background_of, confidence_of, masked_input, network_input, of_class
 from jaxcam.evaluation.protocol import Protocol
 from jaxcam.evaluation.shuffled import shuffled
-from jaxcam.explanation.batch import Request, example_of, explained
+from jaxcam.explanation.batch import Request, explained
 from jaxcam.explanation.explanation import Explanation, Status
 from jaxcam.metrics.operands import is_explanation
+from jaxcam.programs.specs import without_batch
 
 
 class Block(NamedTuple):
@@ -190,7 +191,7 @@ def _sanity(plan: Plan, model: Adapted, images: Array, found: list[Explanation],
     """Rank correlation with the map for the same class when the weights behind the layer are shuffled."""
     values = []
     for request, explanation in zip(plan.requests, found, strict=True):
-        others = shuffled(model, request, example_of(images))
+        others = shuffled(model, request, without_batch(images))
         again = explained(others, request, images, explanation.class_idx, _key(request, key)).explanation
         values.append(jax.vmap(metrics.rank_correlation)(_raw(explanation), _raw(again)))
     return values

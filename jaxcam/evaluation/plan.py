@@ -12,8 +12,9 @@ from jaxcam.cuts.cut import network
 from jaxcam.cuts.logits import probabilities
 from jaxcam.cuts.model import Adapted, Probability
 from jaxcam.evaluation.protocol import Protocol
-from jaxcam.explanation.batch import Request, example_of
+from jaxcam.explanation.batch import Request
 from jaxcam.images.preprocessing import Preprocessing
+from jaxcam.programs.specs import without_batch
 
 AXIS = "images"
 """Of the mesh."""
@@ -61,7 +62,7 @@ def masked_input(plan: Plan, pictures: Array, heatmaps: Array, background: Array
 
 def confidence_of(plan: Plan, model: Adapted, images: Array, class_idx: Array) -> Array:
     """The confidence in one class for each of a batch of inputs, `[n]`."""
-    whole = network(model, example_of(images))
+    whole = network(model, without_batch(images))
     return of_class(plan.protocol, whole.probability, jax.vmap(whole)(images), class_idx)
 
 

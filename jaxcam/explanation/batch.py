@@ -1,6 +1,7 @@
 """The program of `explain`: one forward pass, and for every example, class and layer a map with its status."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,9 +16,10 @@ from jaxcam.cuts.model import Adapted, Probability
 from jaxcam.explanation.explanation import PRIORITY, Explanation, Status
 from jaxcam.methods.method import Bound
 from jaxcam.programs.notes import Notes, watch
+from jaxcam.programs.specs import batch_of_one, without_batch
 from jaxcam.programs.traced import Traced
 
-__all__ = ["Request", "cuts_of", "example_of", "explained"]
+__all__ = ["Request", "cuts_of", "explained"]
 
 _CLASS_BYTES = 2**28
 _CONSTANT = 16
@@ -35,6 +37,8 @@ class Request(NamedTuple):
     """None: one class an example; "all"; or as many as are likeliest."""
     scores: tuple[int, ...] | None = None
     """The shape of a target's scores, all of which are explained."""
+    num_shards: int = 1
+    """Into how many parts the batch is divided among devices."""
 
 
 class _Place(NamedTuple):
@@ -71,7 +75,7 @@ def explained(model: Adapted, request: Request, inputs: Any, class_idx: Array | 
 
     Where several inputs have a grid there is a map for each, made from the same forward pass.
     """
-    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), inputs)
+    batch = batch_of_one(inputs)
     leaves, structure = jax.tree.flatten(inputs)
     mains = grids_of(model, batch, jax.tree.leaves(batch))
     found = [_explained(model, request, inputs, main, class_idx, key) for main in mains]
@@ -104,7 +108,7 @@ def _explained(
     model: Adapted, request: Request, inputs: Any, main: int, class_idx: Array | None, key: Array | None
 ) -> Explained:
     """The same on the way from one of the inputs."""
-    example, leaves = example_of(inputs), jax.tree.leaves(inputs)
+    example, leaves = without_batch(inputs), jax.tree.leaves(inputs)
     num_examples = leaves[main].shape[0]
     cut_at = cuts_of(model, request, example, main)
     whole = cut_at[0].network if cut_at else network(model, example, main=main)
@@ -147,17 +151,12 @@ def _explained(
 
     # Exact derivatives and Jacobians hold thousands of gradients for each image: one image after the other then.
     is_cheap = all(request.method.is_cheap(cut.halves) for cut in cut_at)
-    over_examples = jax.vmap(one) if is_cheap else lambda *xs: jax.lax.map(lambda x: one(*x), xs)
+    over_examples = jax.vmap(one) if is_cheap else partial(_one_by_one, one, request.num_shards)
     # All examples have the one key: a map must not depend on the place of its example in the batch.
     chosen, logits, heatmap, cam_maps, value, confidence, status, gradient = over_examples(leaves, made, class_idx)
     cam_map = cam_maps if request.several else cam_maps[0]
     explanation = Explanation(heatmap, cam_map, chosen, value, confidence, status, gradient)
     return Explained(explanation, logits, whole.probability)
-
-
-def example_of(inputs: Any) -> Any:
-    """What one example of a batch is like."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), inputs)
 
 
 def cuts_of(model: Adapted, request: Request, example: Any, main: int = 0) -> list[Cut]:
@@ -311,6 +310,24 @@ def _mapped(function: Callable[[Array], Any], classes: Array, chunk: int) -> Any
     if classes.size <= chunk:
         return jax.vmap(function)(classes)
     return jax.lax.map(function, classes, batch_size=chunk)
+
+
+def _one_by_one(function: Callable[..., Any], num_shards: int, *batches: Any) -> Any:
+    """One example after the other; of a batch that is divided among devices one of every part, so that all stay there.
+
+    A loop over the axis that is divided would bring every example to every device.
+    """
+    if num_shards == 1:
+        return jax.lax.map(lambda each: function(*each), batches)
+
+    def by_turns(a: Array) -> Array:
+        return jnp.moveaxis(a.reshape(num_shards, -1, *a.shape[1:]), 1, 0)
+
+    def in_order(a: Array) -> Array:
+        return jnp.moveaxis(a, 0, 1).reshape(-1, *a.shape[2:])
+
+    found = jax.lax.map(lambda each: jax.vmap(function)(*each), jax.tree.map(by_turns, batches))
+    return jax.tree.map(in_order, found)
 
 
 def _check_score(method: Bound, whole: Network) -> None:

@@ -16,6 +16,7 @@ from jaxcam.explanation import arguments
 from jaxcam.explanation.batch import Request, explained
 from jaxcam.explanation.explanation import Explanation
 from jaxcam.methods.method import Method, bind
+from jaxcam.programs.specs import batch_of_one, num_shards, varied
 from jaxcam.types import Target
 
 __all__ = ["explain"]
@@ -84,8 +85,10 @@ def explain(
     check_evaluates(known.state)
     bound = bind(method, options, score=score, key=key)
     layers = arguments.layers_of(layer, fusion, bound)
-    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), inputs)
     request = Request(bound, layers, isinstance(layer, list | tuple), fusion, None)
+    request = request._replace(num_shards=num_shards(jax.tree.leaves(inputs)[0]))
+    known, inputs, key = varied((known, inputs, key))
+    one = batch_of_one(inputs)
     if target is not None:
         arguments.check_alone(target, class_idx, top)
         known, shape = known.aim(target, one)
@@ -96,7 +99,8 @@ def explain(
     elif isinstance(class_idx, str) and class_idx == "all":
         request, class_idx = request._replace(num_classes="all"), None
     if class_idx is not None:
-        class_idx = arguments.classes_of(class_idx, jax.tree.leaves(inputs)[0].shape[0])
+        classes = arguments.classes_of(class_idx, jax.tree.leaves(inputs)[0].shape[0])
+        _, class_idx = varied((inputs, classes))
     explanation, logits = _compiled(known.hoist(one), request, inputs, class_idx, key)
     if class_idx is not None and not isinstance(class_idx, Tracer):
         arguments.check_range(np.asarray(class_idx), logits.shape[-1])

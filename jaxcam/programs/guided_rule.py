@@ -29,6 +29,7 @@ from jaxcam.programs.partition import merged, partitioned
 from jaxcam.programs.primitives import Runs, about
 from jaxcam.programs.program import Atom, Stage, called, closed
 from jaxcam.programs.rectifiers import is_gate, rectifiers
+from jaxcam.programs.specs import spec_of
 
 __all__ = ["guided"]
 
@@ -182,5 +183,5 @@ def _with_rule(phi: Stage, x: Var, deconvnet: bool) -> JaxprEqn:
 
     rectifier.defvjp(forward, backward)
     aval: Any = x.aval
-    (eqn,) = jax.make_jaxpr(rectifier)(jax.ShapeDtypeStruct(aval.shape, aval.dtype)).jaxpr.eqns
+    (eqn,) = jax.make_jaxpr(rectifier)(spec_of(aval)).jaxpr.eqns
     return eqn

@@ -120,6 +120,7 @@ TABLE: Mapping[Key, Facts] = {
     lax.device_put_p: _each(linear=JOINTLY),
     core.name_p: _each(linear=JOINTLY, keeps_axes=True, affine=True),
     lax.optimization_barrier_p: _each(linear=JOINTLY),
+    "pvary": _activation(linear=JOINTLY, affine=True),  # inside of shard_map
     "reshard": _each(linear=JOINTLY),
     lax.sharding_constraint_p: _each(linear=JOINTLY),
     core.stop_gradient_p: _activation(linear=JOINTLY),

@@ -131,7 +131,7 @@ def _tried(equations: Sequence[JaxprEqn], values: Mapping[Any, Any]) -> dict[Any
         if (inner := called(eqn, custom=True)) is not None:
             found = _tried(inner.jaxpr.eqns, dict(zip(inner.jaxpr.invars, operands, strict=True)))
             results = [found[v] if isinstance(v, Var) else jnp.asarray(v.val) for v in inner.jaxpr.outvars]
-        elif eqn.primitive is lax.broadcast_in_dim_p:
+        elif eqn.primitive is lax.broadcast_in_dim_p or eqn.primitive.name == "pvary":
             results = operands[:1]
         else:
             spread = [jnp.broadcast_to(jnp.reshape(o, -1), _POINTS.shape) for o in operands]

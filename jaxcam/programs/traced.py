@@ -9,10 +9,10 @@ from functools import cached_property
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.extend.core import jaxpr_as_fun
 
 from jaxcam.programs.linearity import proves_piecewise_linear
+from jaxcam.programs.specs import spec_of
 
 __all__ = ["Traced", "trace"]
 
@@ -31,7 +31,7 @@ class Traced:
             is_piecewise_linear: where it is known already, so that it is not proven again.
         """
         self.function = function
-        self.argument = jax.ShapeDtypeStruct(jnp.shape(argument), argument.dtype)
+        self.argument = spec_of(argument)
         self.program, self.output = jax.make_jaxpr(lambda a: function(a), return_shape=True)(self.argument)
         self._run = jaxpr_as_fun(self.program)
         self._known = is_piecewise_linear
@@ -48,6 +48,6 @@ class Traced:
 
 def trace(function: Callable[[Any], Any], argument: Any) -> Traced:
     """The function traced for such an argument; one that is traced for it already is returned as it is."""
-    if isinstance(function, Traced) and function.argument == jax.ShapeDtypeStruct(jnp.shape(argument), argument.dtype):
+    if isinstance(function, Traced) and function.argument == spec_of(argument):
         return function
     return Traced(function, argument)

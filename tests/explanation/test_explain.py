@@ -264,7 +264,7 @@ def test_status_ill_conditioned():
             ValueError,
             r"float32\[1, 64, 3\], (.|\n)*the batch axis inputs\[None\]",
         ),
-        ({"images": np.zeros((1, 64, 64, 3), np.uint8)}, TypeError, r"dtype is uint8: use model.preprocessing"),
+        ({"images": np.zeros((1, 64, 64, 3), np.uint8)}, ValueError, r"dtype is uint8: use model.preprocessing"),
         (
             {
                 "images": np.zeros((1, 3, 4, 2), np.uint8),

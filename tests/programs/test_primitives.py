@@ -129,7 +129,7 @@ PROGRAMS = {
     "shard_map": jax.shard_map(lambda x: 2 * x, mesh=MESH, in_specs=PartitionSpec(), out_specs=PartitionSpec()),
 }
 # A sum over devices does nothing on one; a closed call is made by transformations of others.
-NOT_TRIED = {lax.psum_p, "psum_invariant", core.closed_call_p, *OF_OTHER_VERSIONS}
+NOT_TRIED = {lax.psum_p, "psum_invariant", "pvary", core.closed_call_p, *OF_OTHER_VERSIONS}
 # JAX hands them out, but not yet in the oldest version that jaxcam asks for, 0.10.0.
 NEWER = {"stack", "tile", "unstack"}
 

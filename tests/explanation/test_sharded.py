@@ -1,0 +1,64 @@
+"""Batches on several devices: what is divided stays divided, and `explain` works inside `jax.shard_map`."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import Mesh, PartitionSpec
+from support import relu_head
+
+import jaxcam
+from jaxcam.explanation.batch import _one_by_one
+
+RANDOM = np.random.default_rng(0)
+KERNEL, F = RANDOM.normal(size=(3, 5)), relu_head((3, 4), 5, 4)
+IMAGES = RANDOM.normal(size=(2, 6, 8, 3))
+
+
+def network(x):
+    return jax.vmap(F)(jax.nn.relu(x[:, ::2, ::2] @ KERNEL))
+
+
+@pytest.mark.parametrize("name", [name for name in jaxcam.methods.METHODS if name != "cam"])
+def test_explain_inside_shard_map_with_its_checks(name):
+    options = {"key": jax.random.key(0), "num_samples": 2} if name == "smooth_grad_cam_pp" else {}
+    mesh, split = Mesh(np.array(jax.devices()[:1]), ("images",)), PartitionSpec("images")
+    explain = lambda x: jaxcam.explain(network, x, method=name, **options).heatmap
+    inside = jax.shard_map(explain, mesh=mesh, in_specs=split, out_specs=split)
+    assert jax.eval_shape(inside, IMAGES).shape == (2, 6, 8)  # the checks are made while it is traced
+
+
+def test_one_of_every_part_at_a_time_is_one_after_the_other():
+    x, y = RANDOM.normal(size=(6, 2)), np.arange(6.0)
+    function = lambda x, y: (x * y, y + 1)
+    for num_shards in (1, 2, 3, 6):
+        a, b = jax.jit(lambda *xs, n=num_shards: _one_by_one(function, n, *xs))(x, y)
+        np.testing.assert_allclose(a, x * y[:, None], rtol=1e-15)
+        np.testing.assert_array_equal(b, y + 1)
+
+
+@pytest.mark.slow
+def test_batches_stay_divided_and_nothing_is_collected():
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).parent / "sharded_process.py")],
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(found) == len(jaxcam.methods.METHODS) + 2
+    for case in found:
+        assert case["is_divided"], case
+        assert case["maximum"] > 0.5, case
+        assert case["difference"] < 1e-4, case
+        # The largest of the logits are found by sorting, which XLA does not divide: [16, 4] of them are collected.
+        expected = ["f32[16,4]"] if case["name"] == "top" else []
+        assert len(case["collectives"]) == len(expected), case
+        assert all(shape in line for shape, line in zip(expected, case["collectives"], strict=True)), case
