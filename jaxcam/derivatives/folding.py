@@ -74,9 +74,9 @@ def _is_in_place(eqn: JaxprEqn, moving: Sequence[Atom], known: Mapping[Var, Depe
         return about(eqn).elementwise
     # A ReLU, say: what counts is how the tangents of its derivative rule depend on those of the operands.
     places = [place for place, atom in enumerate(eqn.invars) if atom in moving]
-    program = straight_line(rule(eqn, places))
+    program = straight_line(rule(eqn, places).tangents)
     tangents = program.arguments[len(eqn.invars) :]
-    known = dependences(program.equations, dict.fromkeys(tangents, PIECEWISE_LINEAR), in_rule=True)
+    known = dependences(program.equations, dict.fromkeys(tangents, PIECEWISE_LINEAR), rules=0)
     found = marks(program.equations, known, dict.fromkeys(tangents, tangents[0]))
     return all(isinstance(out, Var) and found.get(out) is tangents[0] for out in program.outputs)
 

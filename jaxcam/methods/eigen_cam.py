@@ -36,20 +36,42 @@ def eigen_cam(activations: Float[Array, "*spatial k"]) -> Float[Array, "*spatial
     return jax.nn.relu(jnp.where(projection.sum() < 0, -projection, projection)).astype(activations.dtype)
 
 
-@jax.custom_jvp
 def _first_projection(matrix: Float[Array, "n k"]) -> Float[Array, " n"]:
     """A v_1, with the first right singular vector v_1."""
-    return matrix @ jnp.linalg.svd(matrix, full_matrices=False)[2][0]
+    return matrix @ _first_direction(matrix)
 
 
-@_first_projection.defjvp
+@jax.custom_jvp
+def _first_direction(matrix: Float[Array, "n k"]) -> Float[Array, " k"]:
+    """v_1."""
+    return jnp.linalg.svd(matrix, full_matrices=False)[2][0]
+
+
+@_first_direction.defjvp
 def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     # The derivative of the whole SVD is NaN where any two singular values are equal, as the zeros of dead channels
-    # are. For v_1 only the gaps to s_1 count: dv_1 = sum_j v_j (v_j' dC v_1) / (s_1^2 - s_j^2), with C = A'A. What
-    # dv_1 has outside of the v_j is lost in A dv_1. A gap of zero, as in a map of zeros, gives zero.
+    # are. For v_1 only the gaps to s_1 count. From C v = s² v with C = A'A, and |v| = 1,
+    #     (s² - C + s² v v') dv = dC v - v (v' dC v),
+    # whose solution has the part (v_j' dC v) / (s² - s_j²) along each other v_j. A gap of zero, as in a map of zeros,
+    # gives zero. JAX differentiates the equation and not how it is solved, so that this holds for every order.
     (matrix,), (tangent,) = primals, tangents
-    _, s, right = jnp.linalg.svd(matrix, full_matrices=False)
-    v, gaps = right[0], s[0] ** 2 - s**2
-    parts = right @ (tangent.T @ (matrix @ v) + matrix.T @ (tangent @ v))
-    change = right.T @ jnp.where(gaps > 0, parts / jnp.where(gaps > 0, gaps, 1), 0)
-    return matrix @ v, tangent @ v + matrix @ change
+    v = _first_direction(matrix)
+    projection = matrix @ v
+    largest = projection @ projection
+    moved = tangent.T @ projection + matrix.T @ (tangent @ v)
+    _, s, right = jnp.linalg.svd(jax.lax.stop_gradient(matrix), full_matrices=False)
+    gaps = (s[0] ** 2 - s**2).at[0].set(s[0] ** 2)
+
+    def operator(x: Array) -> Array:
+        return largest * x - matrix.T @ (matrix @ x) + largest * v * (v @ x)
+
+    def solution(_: object, b: Array) -> Array:
+        parts = right @ b
+        return right.T @ _divided(parts, gaps) + _divided(b - right.T @ parts, s[0] ** 2)
+
+    change = jax.lax.custom_linear_solve(operator, moved - v * (v @ moved), solution, symmetric=True)
+    return v, change
+
+
+def _divided(x: Array, by: Array) -> Array:
+    return jnp.where(by > 0, x / jnp.where(by > 0, by, 1), 0)

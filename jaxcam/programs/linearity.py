@@ -8,7 +8,10 @@ that make it. What they prove holds in both senses that matter here:
   all higher derivatives along any line are zero.
 
 The two differ where a derivative rule is not that of its function (`stop_gradient`, straight-through
-estimators); such a function passes only where both hold. "Piecewise linear" means what networks mean by it:
+estimators); such a function passes only where both hold. The rule of a `custom_jvp` function returns a value
+beside the tangent, and derivatives above the first are taken of that value: the rule counts only where it has the
+slope that the tangent says. `(round(x), t)` does not: once differentiated it is a step. `(f(x), t)`, which calls the
+function f itself again, has it by itself. "Piecewise linear" means what networks mean by it:
 affine pieces, biases included. The pieces need not join: x·sign(x), x·floor(x) and a `select` on any
 condition pass, because comparisons and roundings are locally constant whatever they are applied to.
 
@@ -30,7 +33,8 @@ from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 from jax.extend.core import primitives as core
 
 from jaxcam.programs.primitives import Linear, about
-from jaxcam.programs.program import Atom, called, closed, holds, moves, rule
+from jaxcam.programs.program import Atom, Rule, called, closed, holds, moves, rule, shape
+from jaxcam.programs.slopes import has_its_slope
 
 __all__ = ["Dependence", "dependence", "dependences", "is_piecewise_linear", "proves_piecewise_linear"]
 
@@ -49,6 +53,7 @@ class Dependence(IntEnum):
 
 
 CONSTANT, PIECEWISE_CONSTANT, PIECEWISE_LINEAR, UNKNOWN = Dependence
+_RULES = 2
 
 
 def is_piecewise_linear(f: Callable[..., Any], *args: Any) -> bool:
@@ -80,20 +85,20 @@ def is_piecewise_linear(f: Callable[..., Any], *args: Any) -> bool:
 def proves_piecewise_linear(jaxpr: Jaxpr) -> bool:
     """The same for the program of a function; what it closes over counts as constant."""
     inputs = [PIECEWISE_LINEAR if moves(var) else PIECEWISE_CONSTANT for var in jaxpr.invars]
-    return all(out <= PIECEWISE_LINEAR for out in _outputs(jaxpr, inputs))
+    return all(out <= PIECEWISE_LINEAR for out in _outputs(jaxpr, inputs, _RULES))
 
 
 def dependences(
-    equations: Sequence[JaxprEqn], inputs: Mapping[Var, Dependence], *, in_rule: bool = False
+    equations: Sequence[JaxprEqn], inputs: Mapping[Var, Dependence], *, rules: int = _RULES
 ) -> dict[Var, Dependence]:
     """How the variables of a program depend on its input, given how its arguments do.
 
-    `in_rule` is for the derivative rule of a `custom_jvp` function. Rules call their own function again, and
-    so no rule is looked up inside a rule.
+    `rules` is how deep derivative rules of `custom_jvp` functions are looked up inside one another: they may call each
+    other without end.
     """
     known = dict(inputs)
     for eqn in equations:
-        results = _results(eqn, [dependence(known, atom) for atom in eqn.invars], in_rule)
+        results = _results(eqn, [dependence(known, atom) for atom in eqn.invars], rules)
         if isinstance(results, Dependence):
             results = [results] * len(eqn.outvars)
         known.update(zip(eqn.outvars, results, strict=True))
@@ -105,7 +110,7 @@ def dependence(known: Mapping[Var, Dependence], atom: Atom) -> Dependence:
     return CONSTANT if isinstance(atom, Literal) else known.get(atom, CONSTANT)
 
 
-def _results(eqn: JaxprEqn, operands: list[Dependence], in_rule: bool) -> Dependence | list[Dependence]:
+def _results(eqn: JaxprEqn, operands: list[Dependence], rules: int) -> Dependence | list[Dependence]:
     """The rules: how the results of one equation depend on the input, given how its operands do.
 
     For example, of abs(x) * floor(x): abs is linear in x, floor is a step, and a product is linear in one operand
@@ -132,7 +137,7 @@ def _results(eqn: JaxprEqn, operands: list[Dependence], in_rule: bool) -> Depend
         case None:
             pass
     if (program := called(eqn)) is not None:
-        return _outputs(program.jaxpr, operands, in_rule)
+        return _outputs(program.jaxpr, operands, rules)
     match eqn.primitive:
         case lax.convert_element_type_p:
             return join if moves(eqn.outvars[0]) else PIECEWISE_CONSTANT
@@ -144,11 +149,11 @@ def _results(eqn: JaxprEqn, operands: list[Dependence], in_rule: bool) -> Depend
         case lax.top_k_p:
             return [join, PIECEWISE_CONSTANT]
         case lax.cond_p:
-            return _cond(eqn, operands, in_rule)
+            return _cond(eqn, operands, rules)
         case lax.scan_p:
-            return _scan(eqn, operands, in_rule)
-        case core.custom_jvp_call_p if join <= PIECEWISE_LINEAR and not in_rule:
-            return _custom_jvp(eqn, operands)
+            return _scan(eqn, operands, rules)
+        case core.custom_jvp_call_p if join <= PIECEWISE_LINEAR and rules > 0:
+            return _custom_jvp(eqn, operands, rules)
         case _:
             return UNKNOWN
 
@@ -157,16 +162,21 @@ def _irreversible(eqn: JaxprEqn, operands: list[Dependence]) -> bool:
     """Piecewise linear, but JAX fails to take it backwards, and that is what the proof is for."""
     if eqn.primitive is lax.pad_p:
         return operands[1] > PIECEWISE_CONSTANT  # what it fills with moves
+    if eqn.primitive is lax.clamp_p:  # JAX does not sum the derivative by a scalar bound of an array
+        bounds = (
+            (atom, operand) for atom, operand in zip(eqn.invars, operands, strict=True) if atom is not eqn.invars[1]
+        )
+        return any(operand > PIECEWISE_CONSTANT and shape(atom) != shape(eqn.outvars[0]) for atom, operand in bounds)
     facts = about(eqn)
     return facts.windowed and facts.reduces != "sum" and max(eqn.params["window_dilation"]) > 1
 
 
-def _cond(eqn: JaxprEqn, operands: list[Dependence], in_rule: bool) -> list[Dependence]:
-    branches = [_outputs(branch.jaxpr, operands[1:], in_rule) for branch in eqn.params["branches"]]
+def _cond(eqn: JaxprEqn, operands: list[Dependence], rules: int) -> list[Dependence]:
+    branches = [_outputs(branch.jaxpr, operands[1:], rules) for branch in eqn.params["branches"]]
     return [max(operands[0], *results) for results in zip(*branches, strict=True)]
 
 
-def _scan(eqn: JaxprEqn, operands: list[Dependence], in_rule: bool) -> list[Dependence]:
+def _scan(eqn: JaxprEqn, operands: list[Dependence], rules: int) -> list[Dependence]:
     """The loop's results: its carry is followed round after round until it no longer changes.
 
     For example, (a, b) -> (b, a t) with a = b = 1 and t from the input (C constant, L linear, U unknown):
@@ -184,29 +194,53 @@ def _scan(eqn: JaxprEqn, operands: list[Dependence], in_rule: bool) -> list[Depe
     start, stop = eqn.params["num_consts"], eqn.params["num_consts"] + eqn.params["num_carry"]
     body = closed(eqn.params["jaxpr"]).jaxpr
     while True:
-        results = _outputs(body, operands, in_rule)
+        results = _outputs(body, operands, rules)
         carry = [max(pair) for pair in zip(operands[start:stop], results[: stop - start], strict=True)]
         if carry == operands[start:stop]:
             return carry + results[stop - start :]
         operands = operands[:start] + carry + operands[stop:]
 
 
-def _custom_jvp(eqn: JaxprEqn, operands: list[Dependence]) -> Dependence | list[Dependence]:
-    """Proven where the body is, and where the tangents of its rule along straight lines are locally constant.
+def _custom_jvp(eqn: JaxprEqn, operands: list[Dependence], rules: int) -> Dependence | list[Dependence]:
+    """Proven where the body is, and where its rule says a slope that is locally constant and that of its own values.
 
     A locally constant body proves no more than a line: that of a straight-through estimator rounds, and its
     rule says that it has slope one.
     """
-    body = _outputs(closed(eqn.params["call_jaxpr"]).jaxpr, operands)
+    body = _outputs(closed(eqn.params["call_jaxpr"]).jaxpr, operands, rules)
     if max(body, default=CONSTANT) > PIECEWISE_LINEAR:
         return UNKNOWN
     moving = [place for place, operand in enumerate(operands) if operand > PIECEWISE_CONSTANT]
-    tangents = _outputs(rule(eqn, moving).jaxpr, operands + [CONSTANT] * len(moving), in_rule=True)
-    if max(tangents, default=CONSTANT) > PIECEWISE_CONSTANT:
+    found = rule(eqn, moving)
+    with_tangents = operands + [CONSTANT] * len(moving)
+    if max(_outputs(found.tangents.jaxpr, with_tangents, 0), default=CONSTANT) > PIECEWISE_CONSTANT:
         return UNKNOWN
+    if not _is_called_again(eqn, moving, found):
+        results = _outputs(found.results.jaxpr, with_tangents, rules - 1)
+        if max(results, default=CONSTANT) > PIECEWISE_LINEAR or not has_its_slope(found, moving):
+            return UNKNOWN
     return [PIECEWISE_LINEAR if moves(var) else result for var, result in zip(eqn.outvars, body, strict=True)]
 
 
-def _outputs(jaxpr: Jaxpr, inputs: Sequence[Dependence], in_rule: bool = False) -> list[Dependence]:
-    known = dependences(jaxpr.eqns, dict(zip(jaxpr.invars, inputs, strict=True)), in_rule=in_rule)
+def _is_called_again(eqn: JaxprEqn, moving: list[int], found: Rule) -> bool:
+    """Whether the rule gets its values from the function that it is the rule of: they have its slope by themselves.
+
+    That is a call with the same rule, letter by letter, of the same operands.
+    """
+    program, operands = found.results.jaxpr, found.results.jaxpr.invars[: len(eqn.invars)]
+    makers = {var: each for each in program.eqns for var in each.outvars}
+    again = {
+        id(maker): maker for out in program.outvars if (maker := makers.get(out)) is not None
+    }  # a Literal has none
+    if len(again) != 1 or len(program.outvars) != sum(map(moves, eqn.outvars)):
+        return False
+    (call,) = again.values()
+    if call.primitive is not eqn.primitive or [*call.invars] != operands:
+        return False
+    own = [var for var in call.outvars if moves(var)]
+    return own == [*program.outvars] and str(rule(call, moving).tangents) == str(found.tangents)
+
+
+def _outputs(jaxpr: Jaxpr, inputs: Sequence[Dependence], rules: int) -> list[Dependence]:
+    known = dependences(jaxpr.eqns, dict(zip(jaxpr.invars, inputs, strict=True)), rules=rules)
     return [dependence(known, out) for out in jaxpr.outvars]

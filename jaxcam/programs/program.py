@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ __all__ = [
     "Opened",
     "Place",
     "Program",
+    "Rule",
     "Stage",
     "called",
     "closed",
@@ -232,25 +233,34 @@ def moves(atom: Atom) -> bool:
     return holds(atom, jnp.inexact)
 
 
-def rule(eqn: JaxprEqn, moving: Sequence[int]) -> ClosedJaxpr:
-    """The derivative of one equation as JAX takes it.
+class Rule(NamedTuple):
+    """The derivative of one equation as JAX takes it: two programs from the operands, followed by tangents of theirs.
 
-    Returns:
-        A program from the operands, followed by the tangents of those at the places `moving`, to the tangents
-        of those results that can move.
+    They lead to the results that can move, and to the tangents of these.
     """
+
+    results: ClosedJaxpr
+    """As the rule computes them. Derivatives above the first are taken of these, not of what the equation runs."""
+    tangents: ClosedJaxpr
+
+
+def rule(eqn: JaxprEqn, moving: Sequence[int]) -> Rule:
+    """The derivative of one equation by its operands at the places `moving`."""
     invars, outvars = [Var(atom.aval) for atom in eqn.invars], [Var(var.aval) for var in eqn.outvars]
     alone = eqn.replace(invars=[*invars], outvars=outvars)
     function = _function(invars, [var for var in outvars if moves(var)], [alone])
 
-    def tangents(primals: list[Any], directions: list[Any]) -> list[Any]:
+    def both(primals: list[Any], directions: list[Any]) -> tuple[list[Any], list[Any]]:
         def moved(*values: Any) -> list[Any]:
             return function(*(dict(enumerate(primals)) | dict(zip(moving, values, strict=True))).values())
 
-        return jax.jvp(moved, [primals[place] for place in moving], directions)[1]
+        return jax.jvp(moved, [primals[place] for place in moving], directions)
 
     primals: list[Any] = [var.aval for var in invars]
-    return jax.make_jaxpr(tangents)(primals, [primals[place] for place in moving])
+    program = jax.make_jaxpr(both)(primals, [primals[place] for place in moving])
+    outputs = program.jaxpr.outvars
+    halves = outputs[: len(outputs) // 2], outputs[len(outputs) // 2 :]
+    return Rule(*(ClosedJaxpr(program.jaxpr.replace(outvars=half), program.consts) for half in halves))
 
 
 def _function(

@@ -426,6 +426,21 @@ def test_rules_that_are_not_the_derivative_are_followed():
         close([second], [np.full(4, 2.0)], 1e-14)
 
 
+@pytest.mark.parametrize(
+    ("value", "slope"), [(np.round, 1.0), (jnp.asarray, -1.0)], ids=["straight through", "reversal"]
+)
+def test_rules_whose_value_has_another_slope(value, slope):
+    # Of f = exp(w·q(a)) the rule says f' = s w f. Once more: f is differentiated by the rule again, or not at all where
+    # its value rounds, or with slope one where it is the identity. jax.grad of jax.grad is the measure.
+    q = jax.custom_jvp(lambda x: jnp.round(x) if value is np.round else x)
+    q.defjvp(lambda p, t: (jnp.round(p[0]) if value is np.round else p[0], slope * t[0]))
+    a, w = np.asarray(normal(0, 3, 2)), np.asarray(normal(1, 3, 2))
+    f = lambda a: jnp.exp(jnp.sum(w * q(a)))
+    factor = np.array([slope, 0, 0] if value is np.round else [-1, -1, -1])
+    for found in by_all_methods(f, a, ("auto", "jvp", "grad")):
+        close(found, [c * w**n * np.exp(np.sum(w * value(a))) for n, c in enumerate(factor, 1)], 1e-14)
+
+
 def test_backward_rules_are_followed():
     a, f = np.asarray(normal(0, 4)), lambda a: doubled_backwards(a).sum()
     found, first = jit(lambda a: [elementwise_derivatives(f, a, order=n) for n in (3, 1)])(a)

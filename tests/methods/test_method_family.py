@@ -526,6 +526,27 @@ def test_gradient_through_eigen_cam(shape, dead):
     np.testing.assert_allclose(by_forward, slope, rtol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(6, 4), (2, 2, 6)])
+@pytest.mark.parametrize("dead", [0, 2, 3])
+def test_second_derivatives_through_eigen_cam(shape, dead):
+    """Of a smooth function of the map, along a direction: finite differences of the first ones; with dead channels."""
+    a = np.array(normal(2, *shape) + 1)
+    a[..., :dead] = 0
+    spread, direction = normal(5, *shape[:-1]), normal(6, *shape)
+    total = lambda x: (jnp.sin(methods.eigen_cam(x)) * spread).sum()
+    slope = lambda x: jax.jvp(total, (x,), (direction,))[1]
+
+    @jax.jit
+    def run(x):
+        ahead, behind = slope(x + 1e-6 * direction), slope(x - 1e-6 * direction)
+        backwards = (jax.grad(lambda x: (jax.grad(total)(x) * direction).sum())(x) * direction).sum()
+        return (ahead - behind) / 2e-6, jax.jvp(slope, (x,), (direction,))[1], backwards
+
+    expected, forwards, backwards = run(a)
+    assert np.abs(expected) > 1e-2
+    np.testing.assert_allclose([forwards, backwards], expected, rtol=1e-5)
+
+
 def test_gradient_through_score_cam_with_a_constant_channel(image):
     """Its mask is 0/0 before it is zero; no ReLU stands behind it that would hide a NaN."""
     f, spread = relu_head((6, 8), 2, 4), positive(5, 6, 8)

@@ -54,6 +54,41 @@ def own_value_in_its_rule(x):
 own_value_in_its_rule.defjvps(lambda t, value, x: jnp.where(value > 0, t, 0.0))
 
 
+def with_rule(function, slope, value=None):
+    """The function with a rule that returns `value` of x (the function, unless given) and the slope times t."""
+    value = function if value is None else value
+    made = jax.custom_jvp(lambda x: function(x))
+    made.defjvp(lambda p, t: (value(p[0]), slope(p[0]) * t[0]))
+    return made
+
+
+def step(x):
+    return (x > 0).astype(x.dtype)
+
+
+ONE = jnp.ones_like
+RIGHT_RULES = {
+    "maximum": with_rule(lambda x: jnp.maximum(x, 0), step),
+    "jax.nn.relu": with_rule(jax.nn.relu, step),
+    "clip": with_rule(lambda x: jnp.clip(x, 0, 6), lambda x: ((x > 0) & (x < 6)).astype(x.dtype)),
+    "leaky": with_rule(lambda x: jnp.where(x > 0, x, 0.1 * x), lambda x: jnp.where(x > 0, 1, 0.1)),
+    "scaled": with_rule(lambda x: 3 * x, lambda x: 3 * ONE(x)),
+    "through another": with_rule(jnp.round, ONE, straight_through),
+    "of two": with_rule(lambda x: jnp.maximum(x, 0), step, lambda x: x * step(x)),
+    "stopped": with_rule(jnp.round, ONE, lambda x: x + lax.stop_gradient(jnp.round(x) - x)),
+}
+WRONG_RULES = {
+    "rounding": with_rule(jnp.round, ONE),
+    "sign": with_rule(jnp.sign, lambda x: (abs(x) < 1).astype(x.dtype)),
+    "reversal": with_rule(lambda x: x, lambda x: -ONE(x)),
+    "scaled": with_rule(lambda x: x, lambda x: 0.5 * ONE(x)),
+    "stopped": with_rule(lambda x: x, lambda x: 0 * x),
+    "leaky backwards": with_rule(jax.nn.relu, lambda x: jnp.where(x > 0, 1, 0.1)),
+    "wrong beyond 100": with_rule(lambda x: jnp.clip(x, -100, 100), ONE),
+    "inside another": with_rule(lambda x: jnp.round(x), ONE, with_rule(jnp.round, ONE)),
+}
+
+
 @jax.custom_vjp
 def guided_relu(x):
     return jnp.maximum(x, 0)
@@ -85,6 +120,8 @@ LINEAR = {
     "hard_sigmoid": jax.nn.hard_sigmoid,
     "abs": jnp.abs,
     "clip": lambda x: jnp.clip(x, -0.5, x[0]),
+    "clamp by arrays": lambda x: lax.clamp(-abs(x[::-1]), x, abs(x[::-1])),
+    "clamp by scalars that stay": lambda x: lax.clamp(W[0, 0] - 9, x, jnp.sign(x[0])),
     "max and min": lambda x: jnp.maximum(x, x[::-1]) - jnp.minimum(x.max(), x.min()),
     "first power": lambda x: lax.integer_pow(x, 1),
     "divided by a constant": lambda x: x / (1 + W[0] ** 2),
@@ -170,6 +207,8 @@ BENT = {
     "straight-through times x": lambda x: straight_through(x) * x,
     "custom_vjp": guided_relu,
     "a constant padded with the input": lambda x: lax.pad(W[0], x[0], [(1, 1, 0)]),  # JAX's vjp of it fails
+    "clamp from a moving scalar": lambda x: lax.clamp(x[0], x, 9 + abs(x)),  # nor derivative of this
+    "clamp to a moving scalar": lambda x: lax.clamp(-9 - abs(x), x, x.sum()),
     "dilated max-pooling": lambda x: windows(x, (2,), (1,), window_dilation=(2,)),  # JAX has no vjp for it
     "abs of complex": lambda x: jnp.abs(lax.complex(x, x + 1)),
     "sign of complex": lambda x: jnp.sign(lax.complex(x, x + 1)).real,
@@ -181,6 +220,18 @@ BENT = {
 @pytest.mark.parametrize("f", LINEAR.values(), ids=LINEAR)
 def test_proven(f):
     assert is_piecewise_linear(f, X)
+
+
+@pytest.mark.parametrize("f", RIGHT_RULES.values(), ids=RIGHT_RULES)
+def test_a_rule_counts_that_has_the_slope_of_its_value(f):
+    assert is_piecewise_linear(lambda x: f(2 * x) @ W, X)
+    assert is_piecewise_linear(jax.jit(f), jax.ShapeDtypeStruct((10, 2), jnp.bfloat16))
+
+
+@pytest.mark.parametrize("f", WRONG_RULES.values(), ids=WRONG_RULES)
+def test_a_rule_does_not_count_whose_value_has_another_slope(f):
+    assert not is_piecewise_linear(lambda x: f(2 * x) @ W, X)
+    assert not is_piecewise_linear(lambda x: lax.scan(lambda c, _: (f(c), None), x, None, 2)[0], X)
 
 
 @pytest.mark.parametrize("f", LINEAR.values(), ids=LINEAR)
