@@ -4,6 +4,7 @@ import contextlib
 import os
 import secrets
 import stat
+from collections.abc import Generator
 from pathlib import Path
 
 
@@ -11,17 +12,32 @@ def replace_file(target: Path, data: bytes) -> None:
     """The bytes at `target`, through a temporary file beside it that is removed if anything fails.
 
     A new file gets the permissions that the umask leaves it, an existing one keeps its own.
+
+    Raises:
+        OSError: it cannot be written; the error names `target`.
     """
     temporary = target.with_name(f".jaxcam-{secrets.token_hex(8)}.tmp")
     try:
-        # Not by tempfile, whose files are private to the user and would stay so.
-        with temporary.open("xb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        if target.exists():
-            temporary.chmod(stat.S_IMODE(target.stat().st_mode))
-        temporary.replace(target)
+        with naming(target):
+            # Not by tempfile, whose files are private to the user and would stay so.
+            with temporary.open("xb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            if target.exists():
+                temporary.chmod(stat.S_IMODE(target.stat().st_mode))
+            temporary.replace(target)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike[str]) -> Generator[None]:
+    """Errors of the operating system with the name of this file: of a full disk they have none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error

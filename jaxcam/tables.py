@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from csv import writer
 from typing import Any
 
-__all__ = ["csv", "escaped", "markdown", "printable", "text"]
+__all__ = ["csv", "escaped", "markdown", "printable", "shown", "text"]
 
 
 def text(
@@ -69,6 +69,12 @@ def csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 def printable(words: str) -> str:
     """On one line, with "?" for what a terminal would obey instead of show."""
     return "".join(letter if letter.isprintable() else "?" for letter in " ".join(words.split()))
+
+
+def shown(words: str, most: int = 80) -> str:
+    """Printable, and cut after so many letters: what a file holds, in a message that is about something else."""
+    line = printable(words[: 2 * most])
+    return line if len(words) <= 2 * most and len(line) <= most else line[: most - 1] + "…"
 
 
 def escaped(words: str) -> str:

@@ -31,6 +31,7 @@ from jaxcam.evaluation.table import Table
 from jaxcam.images.preprocessing import Preprocessing
 from jaxcam.methods.method import METHODS, Bound
 from jaxcam.progress import Progress
+from jaxcam.tables import printable
 from jaxcam.version import __version__
 
 DEFAULT_METHODS = ("grad_cam", "grad_cam_pp")
@@ -224,7 +225,7 @@ def _result(
         bad = [(int(i), name, error) for i, name, error in told["bad"]]
         table = Table(names, columns, Statistics.of_lists(told["statistics"]), facts, len(bad))
     if bad and not table.statistics.images:
-        raise ValueError(f"dataset: none of its {len(bad)} pictures can be used; {bad[0][1]}: {bad[0][2]}")
+        raise ValueError(f"dataset: none of its {len(bad)} pictures can be used; {printable(': '.join(bad[0][1:]))}")
     return Evaluation(header, table, bad, journal)
 
 

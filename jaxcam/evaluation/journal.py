@@ -4,27 +4,43 @@
     results.jsonl        when it is complete; the .part is renamed
 
 Contract: what was written is whole lines; a line that a killed run left half written is cut off when the run goes on.
-The header says what was measured with what, and a file with another header is refused. Figures are written with nine
-digits, which give the float32 back that was computed. Tables are made from the lines in the order of the pictures'
-numbers, whatever their order in the file is, so that a resumed or shared run makes the same one.
+The header says what was measured with what, and a file with another header is refused. Every other line ends with a
+checksum of the rest of it, and what a line says is checked when it is read: a changed digit is an error, never another
+table. Figures are written with nine digits, which give the float32 back that was computed. Tables are made from the
+lines in the order of the pictures' numbers, whatever their order in the file is, so that a resumed or shared run makes
+the same one.
+
+Not found out: lines that are missing at the end of the complete file of a data set without a length.
 """
 
 import contextlib
 import json
 import math
 import os
+import re
+import stat
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence, Set
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from jaxcam.checks import is_integer
 from jaxcam.evaluation.protocol import differences
 from jaxcam.evaluation.statistics import Rows
+from jaxcam.explanation.explanation import Status
+from jaxcam.files import naming
+from jaxcam.tables import shown
 
 _CHUNK = 256
+_LONGEST = 2**24
+"""Bytes of a line: a file without any line break must not be read into memory."""
+_SEAL = re.compile(rb', "crc32": "([0-9a-f]{8})"}\n')
+_SEAL_LENGTH = len(', "crc32": "00000000"}\n')
+_LARGEST = 2**31
 _BEGINNING = b'{"jaxcam_evaluation"'
 
 
@@ -54,12 +70,16 @@ class Journal:
             ValueError: the file holds another evaluation, is damaged, or another run is writing it.
         """
         self._path, self._header = path, json.loads(json.dumps(header))
+        if path is not None:
+            _check_regular(path)
+            _check_regular(self._part)
         self.is_complete = path is not None and path.exists()
         self._places: dict[int, int] = {}  # where the line of a picture begins
         if path is None:
             self._stream: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115
         else:
-            self._stream = (path if self.is_complete else self._part).open("rb" if self.is_complete else "a+b")
+            with naming(path):
+                self._stream = (path if self.is_complete else self._part).open("rb" if self.is_complete else "a+b")
         try:
             if not self.is_complete:
                 self._lock()
@@ -80,32 +100,36 @@ class Journal:
 
     def append(self, records: Sequence[Record]) -> None:
         """Writes them, for anyone to see."""
-        place = self._stream.seek(0, os.SEEK_END)
-        for record in records:
-            line = _line(record).encode()
-            self._stream.write(line)
-            self._places[record.index] = place
-            place += len(line)
-        self._stream.flush()
+        with naming(tempfile.gettempdir() if self._path is None else self._part):
+            place = self._stream.seek(0, os.SEEK_END)
+            for record in records:
+                line = _line(record)
+                self._stream.write(line)
+                self._places[record.index] = place
+                place += len(line)
+            self._stream.flush()
 
     def finish(self) -> None:
         """Gives the complete file its name."""
         if self._path is None or self.is_complete:
             return
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
-        self._part.replace(self._path)
+        with naming(self._path):
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
+            self._part.replace(self._path)
         self.is_complete = True
 
     def close(self) -> None:
         """Lets go of the file; one in which there is nothing yet is removed."""
-        self._stream.close()
+        with contextlib.suppress(OSError):  # of lines that `append` could not write, which told it
+            self._stream.close()
         if self._path is not None and not self.is_complete and not self.done:
             self._part.unlink(missing_ok=True)
 
     def __del__(self) -> None:
         if hasattr(self, "_stream"):
-            self._stream.close()
+            with contextlib.suppress(OSError):
+                self._stream.close()
 
     def records(self, indices: Set[int] | None = None) -> Iterator[Record]:
         """Those of these pictures, or all, in the order of the pictures' numbers."""
@@ -134,10 +158,12 @@ class Journal:
         size, whole = self._stream.tell(), 0
         self._stream.seek(0)
         first = True
-        for number, line in enumerate(self._stream, 1):
+        for number, line in enumerate(iter(lambda: self._stream.readline(_LONGEST), b""), 1):
             if not line.endswith(b"\n"):
                 if first and (self.is_complete or not line.startswith(_BEGINNING[: len(line)])):
                     raise self._not_ours()
+                if self.is_complete or len(line) == _LONGEST:
+                    raise self._damaged(f"line {number}", "it has no end")
                 break
             if first:
                 self._check_header(line)
@@ -149,12 +175,20 @@ class Journal:
             first, whole = False, whole + len(line)
         if first and self.is_complete:
             raise self._not_ours()
+        if self.is_complete and self._number is None and self.done != set(range(len(self.done))):
+            raise self._damaged("a line", "it is missing")
         if whole < size and not self.is_complete:
             self._stream.truncate(whole)
         if first:
-            self._stream.seek(0, os.SEEK_END)
-            self._stream.write(json.dumps(self._header).encode() + b"\n")
-            self._stream.flush()
+            with naming(tempfile.gettempdir() if self._path is None else self._part):
+                self._stream.seek(0, os.SEEK_END)
+                self._stream.write(json.dumps(self._header).encode() + b"\n")
+                self._stream.flush()
+
+    @property
+    def _number(self) -> int | None:
+        """How many pictures there are, where that is known before the end."""
+        return self._header.get("dataset", {}).get("number")
 
     @property
     def _where(self) -> str:
@@ -167,7 +201,7 @@ class Journal:
         try:
             header = json.loads(line)
             is_ours = isinstance(header, dict) and "jaxcam_evaluation" in header
-        except ValueError:
+        except (ValueError, RecursionError):
             is_ours, header = False, {}
         if not is_ours:
             raise self._not_ours()
@@ -178,16 +212,21 @@ class Journal:
                 "this one"
             )
 
+    def _damaged(self, which: str, why: str) -> ValueError:
+        return ValueError(f"results: {which} of {os.fspath(self._path or '')!r} is damaged ({why}): remove the file")
+
     def _record(self, line: bytes, which: str) -> Record:
         try:
-            fields = json.loads(line)
-            if "error" in fields:
-                return Record(fields["index"], fields["name"], label=fields["label"], error=fields["error"])
-            return Record(**{name: _with_nan(value) for name, value in fields.items()})
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(
-                f"results: {which} of {os.fspath(self._path or '')!r} is damaged ({error}): remove the file"
-            ) from None
+            return _checked(_fields(line), self._number, len(self._header["methods"]), len(self._header["metrics"]))
+        except (ValueError, RecursionError) as error:
+            raise self._damaged(which, shown(str(error), 200)) from None
+
+
+def _check_regular(path: Path) -> None:
+    """A device may have no end, and a pipe keeps one waiting."""
+    with naming(path):
+        if path.exists() and not stat.S_ISREG(path.stat().st_mode):
+            raise ValueError(f"results must be a regular file but {os.fspath(path)!r} is none: choose another name")
 
 
 def rows_of(records: Iterable[Record], num_methods: int, num_metrics: int) -> Iterator[tuple[Rows, list[Record]]]:
@@ -209,14 +248,61 @@ def rows_of(records: Iterable[Record], num_methods: int, num_metrics: int) -> It
         yield rows, [record for record in chunk if record.error is not None]
 
 
-def _line(record: Record) -> str:
+def _line(record: Record) -> bytes:
     if record.error is not None:
-        fields: dict[str, Any] = {
-            "index": record.index, "name": record.name, "label": record.label, "error": record.error,
-        }  # fmt: skip
+        fields: dict[str, Any] = {name: getattr(record, name) for name in _BAD}
     else:
         fields = {name: _without_nan(value) for name, value in record._asdict().items() if name != "error"}
-    return json.dumps(fields, allow_nan=False) + "\n"
+    body = json.dumps(fields, allow_nan=False).encode()
+    return body[:-1] + f', "crc32": "{zlib.crc32(body):08x}"}}\n'.encode()
+
+
+_BAD = ("index", "name", "label", "error")
+_GOOD = ("index", "name", "class_idx", "label", "y", "o", "status", "values")
+
+
+def _fields(line: bytes) -> Any:
+    """What a line says, if the checksum at its end is that of the rest."""
+    seal = _SEAL.fullmatch(line, max(0, len(line) - _SEAL_LENGTH))
+    if seal is None or zlib.crc32(line[: seal.start()] + b"}") != int(seal[1], 16):
+        raise ValueError("its checksum does not fit")
+    return json.loads(line[: seal.start()] + b"}")
+
+
+def _checked(fields: Any, number: int | None, num_methods: int, num_metrics: int) -> Record:
+    """A line as a record, if it says what a line has to say."""
+    names = tuple(fields) if isinstance(fields, dict) else ()
+    if names not in (_BAD, _GOOD):
+        raise ValueError(f"it must have the fields {', '.join(_GOOD)}")
+    last = _LARGEST if number is None else number
+    whole = {"index": (0, last), "label": (-1, _LARGEST), "class_idx": (-1, _LARGEST)}
+    for name, (low, high) in whole.items():
+        if name in fields and not (is_integer(fields[name]) and low <= fields[name] < high):
+            raise ValueError(f"{name} must be a whole number from {low} to {high - 1}")
+    for name in ("name", "error"):
+        if name in fields and not isinstance(fields[name], str):
+            raise ValueError(f"{name} must be text")
+    if names == _BAD:
+        return Record(**fields)
+    shapes = {"y": (), "o": (num_methods,), "values": (num_methods, num_metrics)}
+    for name, shape in shapes.items():
+        if not _is_array(fields[name], shape, _is_figure):
+            raise ValueError(f"{name} must be figures of the shape {list(shape)}")
+    if not _is_array(fields["status"], (num_methods,), lambda value: is_integer(value) and value in [*Status]):
+        raise ValueError(f"status must be {num_methods} numbers of jaxcam.Status")
+    return Record(**{name: _with_nan(fields[name]) for name in _GOOD})
+
+
+def _is_array(value: Any, shape: tuple[int, ...], is_right: Callable[[Any], bool]) -> bool:
+    """Whether it is lists in lists of that shape."""
+    if not shape:
+        return is_right(value)
+    right_length = isinstance(value, list) and len(value) == shape[0]
+    return right_length and all(_is_array(each, shape[1:], is_right) for each in value)
+
+
+def _is_figure(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isfinite(value))
 
 
 def _without_nan(value: Any) -> Any:

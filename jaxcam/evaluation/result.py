@@ -10,6 +10,7 @@ from jaxcam.evaluation.protocol import Protocol, differences
 from jaxcam.evaluation.statistics import Rows, Statistics, statistics
 from jaxcam.evaluation.table import Difference, Table
 from jaxcam.explanation.explanation import Status
+from jaxcam.tables import printable
 
 _SHOWN_BAD = 3
 _SAME = ("protocol", "preprocessing", "dataset")
@@ -127,7 +128,7 @@ class Evaluation:
 
     def __str__(self) -> str:
         """The table as text, and why pictures are missing in it."""
-        reasons = [f"  {name}: {reason}" for _, name, reason in self.bad_images[:_SHOWN_BAD]]
+        reasons = [f"  {printable(f'{name}: {reason}')}" for _, name, reason in self.bad_images[:_SHOWN_BAD]]
         if len(self.bad_images) > _SHOWN_BAD:
             reasons.append(f"  and {len(self.bad_images) - _SHOWN_BAD} more (bad_images)")
         return "\n".join([self.table.text(), *reasons])

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import zlib
 from functools import partial
 from pathlib import Path
 
@@ -223,6 +224,123 @@ def test_a_damaged_line_is_named(tmp_path):
     part.write_bytes(lines[0] + b"{nonsense\n" + lines[2])
     with pytest.raises(ValueError, match=r"line 2 of .* is damaged"):
         Journal(tmp_path / "j.jsonl", HEADER)
+
+
+def sealed(text):
+    """A line as it is written: its checksum in the place of the last brace."""
+    body = text.encode()
+    return body[:-1] + f', "crc32": "{zlib.crc32(body):08x}"}}\n'.encode()
+
+
+def journal_of(tmp_path, *lines):
+    (tmp_path / "j.jsonl").write_bytes(b"".join([json.dumps(HEADER).encode() + b"\n", *lines]))
+    return Journal(tmp_path / "j.jsonl", HEADER)
+
+
+ROW = {
+    "index": 0,
+    "name": "a",
+    "class_idx": 3,
+    "label": 2,
+    "y": 0.25,
+    "o": [0.5],
+    "status": [0],
+    "values": [[0.5, None]],
+}
+BAD_ROW = {"index": 0, "name": "a", "label": -1, "error": "cut off"}
+
+
+def test_what_a_line_may_say(tmp_path):
+    journal = journal_of(tmp_path, sealed(json.dumps(ROW)), sealed(json.dumps({**BAD_ROW, "index": 1})))
+    good, bad = journal.records()
+    assert good._replace(values=None) == Record(0, "a", 3, 2, 0.25, [0.5], [0], None)
+    np.testing.assert_array_equal(good.values, [[0.5, np.nan]])
+    assert bad == Record(1, "a", label=-1, error="cut off", y=bad.y)
+    journal.close()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[1, 2]", "3", "{}", "null", '"x"', "[" * 100_000, "{" * 100_000, "{nonsense}",
+        *(
+            json.dumps({**ROW, **changed})
+            for changed in (
+                {"index": -1}, {"index": 2.5}, {"index": True}, {"index": 10**30}, {"index": "0"}, {"index": None},
+                {"name": 3}, {"name": None}, {"class_idx": 10**12}, {"class_idx": None}, {"label": -2}, {"label": [1]},
+                {"y": "x"}, {"y": [1.0]}, {"y": 7}, {"y": float("nan")}, {"y": float("inf")}, {"y": True},
+                {"o": []}, {"o": [0.5, 0.5]}, {"o": 0.5}, {"o": [[0.5]]}, {"o": None},
+                {"status": [10**12]}, {"status": [6]}, {"status": [-1]}, {"status": []}, {"status": [0.0]},
+                {"values": None}, {"values": [[]]}, {"values": [[0.5, 0.5], [0.5, 0.5]]}, {"values": [["x", 0.5]]},
+                {"error": None}, {"more": 1},
+            )
+        ),
+        *(json.dumps({name: value for name, value in ROW.items() if name != left_out}) for left_out in ROW),
+        json.dumps({**BAD_ROW, "error": None}),
+        json.dumps({**BAD_ROW, "error": ["x"]}),
+    ],
+    ids=lambda text: text[:20],
+)  # fmt: skip
+def test_lines_that_say_something_else_are_named(tmp_path, text):
+    with pytest.raises(ValueError, match=r"^results: line 2 of .*j.jsonl' is damaged \(.*\): remove the file") as error:
+        journal_of(tmp_path, sealed(text))
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) < 400 + len(str(tmp_path))
+
+
+def test_every_flipped_bit_is_found(tmp_path):
+    line = sealed(json.dumps(ROW))
+    for at in range(8 * len(line)):
+        changed = bytearray(line)
+        changed[at // 8] ^= 1 << at % 8
+        with pytest.raises(ValueError, match=r"^results: line [234] of .* is damaged"):
+            journal_of(tmp_path, sealed(json.dumps({**ROW, "index": 1})), bytes(changed)).close()
+
+
+def test_lines_that_are_missing(tmp_path):
+    lines = [sealed(json.dumps({**ROW, "index": i})) for i in range(4)]
+    journal_of(tmp_path, *lines).close()
+    with pytest.raises(ValueError, match="is damaged"):
+        journal_of(tmp_path, *lines[:2], lines[3])
+    with pytest.raises(ValueError, match=r"line 5 of .* is damaged \(it has no end\)"):
+        journal_of(tmp_path, *lines[:3], lines[3][:-1])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_devices_and_pipes_are_no_results_files(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    os.mkfifo(tmp_path / "j.jsonl.part")
+    (tmp_path / "link").symlink_to("/dev/full")
+    for path in (Path("/dev/full"), Path("/dev/zero"), tmp_path / "pipe", tmp_path / "link", tmp_path / "j.jsonl"):
+        with pytest.raises(ValueError, match="results must be a regular file but"):
+            Journal(path, HEADER)
+
+
+def test_a_file_without_lines_is_not_read_into_memory(tmp_path):
+    for start in (b"", b'{"jaxcam_evaluation"'):
+        with (tmp_path / "j.jsonl").open("wb") as stream:
+            stream.write(start)
+            stream.truncate(2**40)
+        with pytest.raises(ValueError, match="is not a file that evaluate has written"):
+            Journal(tmp_path / "j.jsonl", HEADER)
+
+
+def test_a_full_disk_is_told_with_the_files_name(tmp_path):
+    class Full:
+        def __init__(self, stream):
+            self.stream = stream
+
+        def __getattr__(self, name):
+            return getattr(self.stream, name)
+
+        def flush(self):
+            raise OSError(28, "No space left on device")
+
+    journal = Journal(tmp_path / "j.jsonl", HEADER)
+    journal._stream = Full(journal._stream)
+    with pytest.raises(OSError, match=r"No space left on device: .*j\.jsonl\.part"):
+        journal.append([record(0)])
+    journal.close()
 
 
 # Real processes ------------------------------------------------------------------------------------------------------
