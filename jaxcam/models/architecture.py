@@ -11,13 +11,15 @@ from jax.typing import DTypeLike
 from jaxcam.images.preprocessing import Preprocessing
 from jaxcam.models.network import Network
 
+MOST_CLASSES = 2**20
+"""Every class has a name: what a damaged file says must not fill the memory with them."""
 N = TypeVar("N", bound=Network)
 Weights = str | PathLike[str] | None
 """Where parameters come from:
 
 - None: random ones;
 - a .safetensors file with torchvision's or timm's key names;
-- a .pth file, which torch reads (it must be installed) with `weights_only=True`: no code in it is run;
+- a .pth file of torch's, in either of its formats; torch is not needed, and no code in it is run;
 - a folder with `model.safetensors` and timm's `config.json`, the local copy of a repo;
 - "owner/name" or "owner/name@revision", a Hugging Face repo, through its cache (needs the `hub` extra);
 - "imagenet": the architecture's usual repo.

@@ -1,20 +1,23 @@
 """What the constructors share: from an architecture, weights and options to a network."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
 from jaxcam.checks import check_integer
 from jaxcam.images.preprocessing import Preprocessing
-from jaxcam.models.architecture import Architecture, N, Options, Weights
+from jaxcam.models.architecture import MOST_CLASSES, Architecture, N, Options, Weights
 from jaxcam.models.loading import timm_config as _timm_config
 from jaxcam.models.loading.checkpoint import Checkpoint, opened
 from jaxcam.models.loading.recognise import look_alike
 from jaxcam.models.weights import loaded
+from jaxcam.tables import shown
 
 
 def build(architecture: Architecture[N], weights: Weights, options: Options) -> N:
@@ -30,7 +33,8 @@ def build(architecture: Architecture[N], weights: Weights, options: Options) -> 
             f"{architecture.name}() has no option {', '.join(sorted(unknown))}: it takes weights and "
             f"{', '.join(Options.__annotations__)}"
         )
-    num_classes, dtype = _num_classes(options), _dtype(options)
+    names = _names(options)
+    num_classes, dtype = _num_classes(options, names), _dtype(options)
     seed = options.get("seed", 0)
     preprocessing = options.get("preprocessing")
     if preprocessing is not None and not isinstance(preprocessing, Preprocessing):
@@ -44,9 +48,12 @@ def build(architecture: Architecture[N], weights: Weights, options: Options) -> 
     else:
         checkpoint = opened(_default_repo(architecture) if weights == "imagenet" else weights)
         model = _filled(architecture, checkpoint, num_classes=num_classes, dtype=dtype)
+        if names is None:
+            count = len(model.class_names)
+            names = _timm_config.class_names(checkpoint.config, count, of=checkpoint.name)
         if preprocessing is None:
             preprocessing = _timm_config.preprocessing(checkpoint.config, of=checkpoint.name)
-    model.class_names = tuple(options.get("class_names") or model.class_names)
+    model.class_names = names or model.class_names
     model.preprocessing = preprocessing or model.preprocessing
     model.eval()
     return model
@@ -57,11 +64,10 @@ def _filled(
 ) -> N:
     renamed = {architecture.torchvision_key(key): key for key in checkpoint.shapes}
     if num_classes is None:
-        stored = checkpoint.shapes.get(renamed.get(f"{architecture.classifier}.weight", ""), ())
-        num_classes = stored[0] if stored else architecture.num_classes
-    is_tf = str(checkpoint.config.get("architecture", "")).startswith("tf_")
+        num_classes = _num_rows(architecture, checkpoint, renamed)
     is_timm = any(key != new for new, key in renamed.items())
-    dialect = checkpoint.config.get("dialect") or ("tf" if is_tf else "timm" if is_timm else "torchvision")
+    of_config = _timm_config.dialect(checkpoint.config, of=checkpoint.name)
+    dialect = of_config or ("timm" if is_timm else "torchvision")
     model = loaded(
         lambda: architecture.create(num_classes=num_classes, dialect=dialect),
         checkpoint,
@@ -71,8 +77,21 @@ def _filled(
         hint=lambda shapes: _hint(shapes, architecture.name),
     )
     model.dialect = dialect
-    model.class_names = _timm_config.class_names(checkpoint.config, num_classes) or model.class_names
     return model
+
+
+def _num_rows(architecture: Architecture[Any], checkpoint: Checkpoint, renamed: Mapping[str, str]) -> int:
+    """How many classes the checkpoint has: the rows of its classifier, each of which is given a name."""
+    key = renamed.get(f"{architecture.classifier}.weight", "")
+    shape = checkpoint.shapes.get(key, ())
+    if not shape:
+        return architecture.num_classes
+    if not (1 <= shape[0] <= MOST_CLASSES and math.prod(shape)):
+        raise ValueError(
+            f"weights: {checkpoint.name} must have from 1 to {MOST_CLASSES:,} classes but its {shown(key)} is "
+            f"{shown(str(list(shape)))}: get a whole copy of it"
+        )
+    return shape[0]
 
 
 def _dtype(options: Options) -> DTypeLike | None:
@@ -86,12 +105,26 @@ def _dtype(options: Options) -> DTypeLike | None:
     return dtype
 
 
-def _num_classes(options: Options) -> int | None:
-    count, names = options.get("num_classes"), options.get("class_names")
+def _names(options: Options) -> tuple[str, ...] | None:
+    names = options.get("class_names")
+    if names is None:
+        return None
+    # A set has another order in every process, and a str is a sequence of letters.
+    if isinstance(names, str) or not isinstance(names, Sequence | np.ndarray):
+        what = f"one str: {names!r}" if isinstance(names, str) else type(names).__name__
+        raise TypeError(f"class_names must be a sequence of names, but is {what}")
+    wrong = [name for name in names if not isinstance(name, str)]
+    if wrong:
+        raise TypeError(f"class_names must be a sequence of names, but has {wrong[0]!r} among them")
+    if not len(names):
+        raise ValueError("class_names must have at least one name, but is empty: leave it out for the usual ones")
+    return tuple(map(str, names))
+
+
+def _num_classes(options: Options, names: tuple[str, ...] | None) -> int | None:
+    count = options.get("num_classes")
     if count is not None:
-        check_integer("num_classes", count, low=1)
-    if names is not None and isinstance(names, str):
-        raise TypeError(f"class_names must be a sequence of names, but is one str: {names!r}")
+        check_integer("num_classes", count, low=1, high=MOST_CLASSES)
     if count is not None and names is not None and len(names) != count:
         raise ValueError(
             f"class_names must have num_classes={count} names, but has {len(names)}; leave one of them out"

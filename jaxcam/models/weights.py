@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 from flax import nnx
@@ -21,6 +22,7 @@ from jax.typing import DTypeLike
 from jaxcam.files import replace_file
 from jaxcam.models.loading.checkpoint import CONFIG, Checkpoint
 from jaxcam.models.modules import Folded
+from jaxcam.tables import shown
 
 N = TypeVar("N", bound=nnx.Module)
 
@@ -90,8 +92,8 @@ def loaded(
         hint: what to add to the message where the tensors of these shapes do not fit.
 
     Raises:
-        ValueError: keys are missing, unexpected or of another shape (the first few of each, and how many), or a tensor
-            holds NaN or infinity.
+        ValueError: keys are missing, unexpected or of another shape (the first few of each, and how many); or a tensor
+            holds NaN, infinity or what is beyond the dtype, or other numbers than floating-point ones.
     """
     abstract = nnx.eval_shape(create)
     structure, state = nnx.split(abstract)
@@ -107,21 +109,43 @@ def loaded(
             f"weights: {checkpoint.name} does not fit {name or type(abstract).__name__}: {', '.join(problems)}"
             + hint(checkpoint.shapes)
         )
+    target = np.dtype(np.float32 if dtype is None else dtype)
     broken: list[str] = []
+    beyond: list[str] = []
     for key in sorted(wanted, key=lambda key: -wanted[key].size):
         tensor = checkpoint.tensor(stored[key])
-        # The extremes are NaN if any element is, and take no memory.
-        if tensor.size and not np.isfinite(np.asarray([tensor.min(), tensor.max()], np.float32)).all():
-            broken.append(stored[key])
+        if not jnp.issubdtype(tensor.dtype, jnp.floating):
+            raise ValueError(
+                f"weights: {shown(stored[key])} of {checkpoint.name} must be floating point but is stored as "
+                f"{tensor.dtype}: convert it, with the scale that belongs to it, to float32"
+            )
+        if not _is_finite(tensor, target):
+            (beyond if _is_finite(tensor, tensor.dtype) else broken).append(stored[key])
         leaf = wanted[key]
         # A fully connected layer may be stored as the convolution that it is on a grid of one position.
-        array = _aligned(leaf.shape, np.dtype(np.float32 if dtype is None else dtype))
-        np.copyto(array, _from_torch(tensor.reshape(_torch_shape(leaf.shape))), casting="unsafe")
+        array = _aligned(leaf.shape, target)
+        with np.errstate(over="ignore", invalid="ignore"):  # which is told below
+            np.copyto(array, _from_torch(tensor.reshape(_torch_shape(leaf.shape))), casting="unsafe")
         del tensor
         leaf.set_value(jax.device_put(array))
     if broken:
         raise ValueError(f"weights: {checkpoint.name} holds NaN or infinity in {_some(broken)}: get a whole copy of it")
+    if beyond:
+        raise ValueError(
+            f"weights: {checkpoint.name} holds numbers beyond {target} in {_some(beyond)}: give a wider dtype=, or get "
+            "a whole copy of it"
+        )
     return nnx.merge(structure, state)
+
+
+def _is_finite(tensor: np.ndarray, dtype: np.dtype) -> bool:
+    """Whether all values are finite in that dtype."""
+    if not tensor.size:
+        return True
+    with np.errstate(over="ignore", invalid="ignore"):
+        # The extremes are NaN if any element is, and take no memory.
+        extremes = np.asarray([tensor.min(), tensor.max()], tensor.dtype).astype(dtype)
+    return bool(np.isfinite(extremes.astype(np.float64)).all())
 
 
 def _problems(
@@ -131,7 +155,7 @@ def _problems(
     missing = [key for key in wanted if key not in stored]
     unexpected = [key for new, key in stored.items() if new not in wanted]
     misshapen = [
-        f"{stored[key]} is {list(shapes[stored[key]])}, not {list(shape)}"
+        f"{shown(stored[key])} is {shown(str(list(shapes[stored[key]])))}, not {list(shape)}"
         for key, shape in wanted.items()
         if key in stored and not fits(tuple(shapes[stored[key]]), shape)
     ]
@@ -147,7 +171,7 @@ def fits(given: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
 
 
 def _some(keys: list[str]) -> str:
-    return "; ".join(keys[:_SHOWN]) + ("; …" if len(keys) > _SHOWN else "")
+    return "; ".join(shown(key, 200) for key in keys[:_SHOWN]) + ("; …" if len(keys) > _SHOWN else "")
 
 
 def shapes_of(create: Callable[[], nnx.Module]) -> dict[str, tuple[int, ...]]:

@@ -127,13 +127,6 @@ def test_parameters_that_are_not_finite_are_refused(tmp_path):
         models.mini_resnet(tmp_path / "w.safetensors")
 
 
-def test_torch_checkpoint_is_refused_with_the_remedy_where_there_is_no_torch(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", None)
-    (tmp_path / "w.pth").write_bytes(b"PK\x03\x04" + bytes(100))
-    with pytest.raises(ValueError, match=r"is a torch checkpoint, a pickle.*convert the file once: safetensors"):
-        models.squeezenet1_0(tmp_path / "w.pth")
-
-
 def test_nothing_is_left_behind_when_saving_fails(tmp_path, monkeypatch):
     def broken(*_args, **_kwargs):
         raise OSError("disk full")

@@ -1,15 +1,12 @@
 """Where weights come from: files, folders and Hugging Face repos, opened without reading more than is asked for.
 
 Contract: `opened` gives a `Checkpoint`, whose tensors are read one at a time. No code in a file is ever run:
-.safetensors holds none, and torch's pickles are only read by torch itself with `weights_only=True`. Every failure is a
-ValueError that begins with "weights:", or a TypeError for the wrong kind of argument.
+.safetensors holds none, and torch's pickles are read as data (`torch_file`). Every failure is a ValueError that begins
+with "weights:", or a TypeError for the wrong kind of argument.
 """
 
 import json
 import os
-import pickle
-import re
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,10 +16,14 @@ import numpy as np
 import safetensors
 
 from jaxcam.models.loading.hub import Repo, downloaded
+from jaxcam.models.loading.pickled import ForeignError
+from jaxcam.models.loading.torch_file import TorchTensor, read_torch_file
+from jaxcam.tables import shown
 
 CONFIG = "jaxcam"
 """The key of a .safetensors file's metadata under which jaxcam keeps what a repo has in its config.json."""
 _TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".th")
+_MOST_BYTES = 2**24  # of a config.json
 _NESTED = ("state_dict", "model", "model_state_dict")  # where training scripts put the state dict
 
 
@@ -88,7 +89,7 @@ def _damage(path: Path, name: str) -> str | None:
         with safetensors.safe_open(path, framework="numpy"):
             return None
     except safetensors.SafetensorError as error:
-        return str(error)
+        return shown(str(error), 200)
     except OSError as error:  # which says nothing about the bytes: nobody is to download them again for it
         raise ValueError(f"weights: {name} cannot be read ({error}); see to it that {str(path)!r} can") from None
 
@@ -120,69 +121,45 @@ def _safetensors(path: Path, name: str, config: Mapping[str, Any]) -> Checkpoint
 
 
 def _unreadable(key: str, name: str, kind: object) -> str:
-    return f"weights: {key} of {name} is stored as {kind}, which NumPy cannot hold; convert it to float32"
+    return f"weights: {shown(key)} of {name} is stored as {kind}, which NumPy cannot hold; convert it to float32"
 
 
 def _torch(path: Path, name: str) -> Checkpoint:
+    remedy = "save its state dict alone: torch.save(model.state_dict(), path)"
     try:
-        import torch  # pyright: ignore[reportMissingImports]
-    except ImportError:
+        file = read_torch_file(path)
+    except ForeignError as error:
         raise ValueError(
-            f"weights: {name} is a torch checkpoint, a pickle, which can run any code when it is loaded: jaxcam leaves "
-            "that to torch, which refuses code (weights_only=True). Install torch (its CPU build will do), or convert "
-            f"the file once: safetensors.torch.save_file(torch.load({name}, weights_only=True), "
-            f"{str(path.with_suffix('.safetensors'))!r})"
+            f"weights: {name} holds more than tensors ({shown(str(error))}), which could run code, so it is not "
+            f"loaded; {remedy}"
         ) from None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about what is refused below in any case
-            stored = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
-    except Exception as error:  # torch raises nearly anything on damaged bytes: RuntimeError, EOFError, KeyError ...
-        raise ValueError(f"weights: {name} {_refusal(error)}") from None
-    tensors = _state_dict(stored, torch.Tensor) if isinstance(stored, Mapping) else {}
+    except (ValueError, OSError) as error:
+        raise ValueError(
+            f"weights: {name} is not a whole torch checkpoint ({shown(str(error), 200)}); get a new copy of it"
+        ) from None
+    tensors = _state_dict(file.value) if isinstance(file.value, Mapping) else {}
     if not tensors:
         raise ValueError(
-            f"weights: {name} holds no state dict, but {type(stored).__name__}; expected tensors by key, alone or "
+            f"weights: {name} holds no state dict, but {type(file.value).__name__}; expected tensors by key, alone or "
             f"under {', '.join(map(repr, _NESTED))}"
         )
 
     def tensor(key: str) -> np.ndarray:
-        value = tensors[key].detach()
-        # NumPy has no bfloat16 of its own; float32 holds all of its values.
-        value = value.float() if value.dtype == torch.bfloat16 else value
         try:
-            return np.asarray(value.numpy())
-        except (TypeError, RuntimeError):
-            raise ValueError(_unreadable(key, name, f"{value.dtype}, {value.layout}")) from None
+            return file.array(tensors[key])
+        except (ValueError, OSError) as error:
+            raise ValueError(
+                f"weights: {shown(key)} of {name} cannot be read ({shown(str(error), 200)}); get a new copy of the file"
+            ) from None
 
-    return Checkpoint(name, {key: tuple(value.shape) for key, value in tensors.items()}, tensor)
-
-
-def _refusal(error: Exception) -> str:
-    """Why torch did not load a file, without its advice, which is to load it all the same (weights_only=False)."""
-    text = " ".join(str(error).split())
-    remedy = "save its state dict alone: torch.save(model.state_dict(), path)"
-    if isinstance(error, pickle.UnpicklingError):
-        code = re.search(r"GLOBAL (\S+)", text)
-        if code is not None:
-            return f"holds more than tensors ({code[1]}), which could run code, so it is not loaded; {remedy}"
-        return f"is no torch checkpoint, or holds more than tensors, so it is not loaded; get a new copy, or {remedy}"
-    if "TorchScript" in text or "legacy .tar" in text:
-        return f"holds more than tensors (an archive with code in it), so it is not loaded; {remedy}"
-    return f"is not a whole torch checkpoint ({text[:200] or type(error).__name__}); get a new copy of it"
+    return Checkpoint(name, {key: value.shape for key, value in tensors.items()}, tensor)
 
 
-def _is_zip(path: Path) -> bool:
-    """Whether torch can map the file to memory; what it wrote before version 1.6 is no zip file."""
-    with path.open("rb") as stream:
-        return stream.read(2) == b"PK"
-
-
-def _state_dict(stored: Mapping[Any, Any], kind: type) -> dict[str, Any]:
+def _state_dict(stored: Mapping[Any, Any]) -> dict[str, TorchTensor]:
     """The tensors by key, wherever they are, without the "module." that DataParallel adds; none if there are none."""
     for _ in _NESTED:  # in one another, but not without end: a dict may hold itself
         stored = next((stored[key] for key in _NESTED if isinstance(stored.get(key), Mapping)), stored)
-    tensors = {str(key): value for key, value in stored.items() if isinstance(value, kind)}
+    tensors = {key: value for key, value in stored.items() if isinstance(key, str) and isinstance(value, TorchTensor)}
     if tensors and all(key.startswith("module.") for key in tensors):
         return {key.removeprefix("module."): value for key, value in tensors.items()}
     return tensors
@@ -190,9 +167,15 @@ def _state_dict(stored: Mapping[Any, Any], kind: type) -> dict[str, Any]:
 
 def _config(path: Path, name: str) -> Mapping[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as stream:
+            data = stream.read(_MOST_BYTES + 1)
+        text = data.decode()
     except (OSError, ValueError) as error:
         raise ValueError(f"weights: the config.json of {name} cannot be read ({error}); get a new copy of it") from None
+    if len(data) > _MOST_BYTES:
+        raise ValueError(
+            f"weights: the config.json of {name} must have at most {_MOST_BYTES:,} bytes; get a new copy of it"
+        )
     return _object(text, f"the config.json of {name}", path)
 
 
@@ -202,7 +185,7 @@ def _object(text: str, what: str, path: Path) -> Mapping[str, Any]:
         found = json.loads(text)
         reason = f"it is {type(found).__name__}, not an object"
     except (ValueError, RecursionError) as error:
-        found, reason = None, str(error)
+        found, reason = None, shown(str(error), 200)
     if isinstance(found, dict):
         return found
     raise ValueError(f"weights: {what} cannot be read ({reason}); get a new copy of it in place of {str(path)!r}")

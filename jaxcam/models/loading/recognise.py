@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from jaxcam.models.architecture import FAMILIES, Architecture
+from jaxcam.models.architecture import FAMILIES, MOST_CLASSES, Architecture
 from jaxcam.models.weights import fits, shapes_of
 
 _ENOUGH, _CERTAIN = 0.8, 0.95
@@ -30,7 +30,8 @@ def look_alike(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
 def _agreement(architecture: Architecture, given: Mapping[str, tuple[int, ...]]) -> float:
     """How many tensors have the right name and shape, of those that either side has."""
     rows = given.get(f"{architecture.classifier}.weight", ())
-    wanted = shapes_of(lambda: architecture.create(num_classes=rows[0] if rows else architecture.num_classes))
+    known = rows and 1 <= rows[0] <= MOST_CLASSES
+    wanted = shapes_of(lambda: architecture.create(num_classes=rows[0] if known else architecture.num_classes))
     right = sum(key in given and fits(given[key], shape) for key, shape in wanted.items())
     own = {key for key in given if not key.endswith("num_batches_tracked")}
     return right / len(wanted.keys() | own)
