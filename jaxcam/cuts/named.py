@@ -1,7 +1,7 @@
 """Names for the layers of NNX modules, which record none by themselves."""
 
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from typing import Any, TypeVar
 
 import jax
@@ -72,9 +72,12 @@ def _new(kind: Any, *arguments: Any) -> Any:
     return tagging.__new__(tagging, *arguments)
 
 
-@cache
 def _tagging(kind: Any) -> Any:
     """The class, tagging what its instances return. One for each class: compiled programs are found by it."""
+    # A class knows its subclasses without keeping them, which a cache would do.
+    for known in kind.__subclasses__():
+        if known.__bases__ == (kind, _Tagged):
+            return known
     untagged: Any = kind.__call__
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
