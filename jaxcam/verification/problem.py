@@ -143,7 +143,7 @@ def _score(head: Partial, a: Array, class_idx: int, function: scores.Score, name
         return _Score(lambda x: jnp.expm1(scores.logit(head(x), class_idx) - s), 1.0, 1 + abs(s))
     if name in ("softmax", "log_softmax"):
         function = _log_probability
-    y = np.asarray(jax.jit(function, static_argnums=1)(logits, class_idx))
+    y = np.asarray(jax.jit(lambda s, c: function(s, c), static_argnums=1)(logits, class_idx))  # as it is now
     if name == "softmax":
         size = abs(y) * (1 + np.abs(logits).max())
         return _Score(lambda x: jnp.expm1(_log_probability(head(x), class_idx) - y), 1.0, size)
