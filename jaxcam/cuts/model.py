@@ -9,8 +9,8 @@ it takes a model, and adapts a bare model by itself. It holds a state, a pytree,
     anything, with apply=                       the model                 apply(model, inputs)
 
 The arrays of the state are arguments of compiled functions, everything else is static. A function, and `apply`, may be
-new on every call, and capture arrays that change without their knowledge: `hoist` traces them, which makes the captured
-arrays a part of the state; see `jaxcam.programs.closures`.
+new on every call, and read what changes without their knowledge, and so may a Keras model: `hoist` traces them on every
+call, which makes the captured arrays a part of the state; see `jaxcam.programs.closures`.
 
 What is explained of a model's outputs are scores `[m]`, one row for each example: a classifier's logits, or what a
 target makes of the outputs (`aimed`), which is then a part of the model's program like any layer.
@@ -18,7 +18,7 @@ target makes of the outputs (`aimed`), which is then a part of the model's progr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Hashable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,9 +33,11 @@ from jaxtyping import Array
 
 from jaxcam.cuts.sites import OUTPUTS
 from jaxcam.images.preprocessing import Preprocessing
-from jaxcam.programs.closures import Hoisted, Same, hoist
+from jaxcam.programs.closures import Hoisted, hoist
+from jaxcam.programs.compiled import key_of
 from jaxcam.programs.partition import Static, merged, partitioned
 from jaxcam.programs.specs import spec_of, without_batch
+from jaxcam.programs.watched import watched
 
 __all__ = ["Adapted", "Probability", "adapt", "adapted", "check_outputs", "name_of", "outputs_of", "program_of"]
 
@@ -103,17 +105,14 @@ class Adapted:
 
     def hoist(self, inputs: Any) -> Adapted:
         """The same with nothing captured and nothing new in it: equal for every call that does the same."""
-        grid = None if self.grid is None else Same(self.grid)
-        probability = Same(self.probability) if callable(self.probability) else self.probability
+        grid, probability = watched(self.grid), watched(self.probability)
         if not isinstance(self.call, _Own):
             return replace(self, grid=grid, probability=probability)
         static, arrays = partitioned((self.state,))
         leaves, structure = jax.tree.flatten(inputs)
         run = partial(_run, self.call.function, static, structure)
         with _told(self.name, inputs):
-            call, captured = hoist(
-                run, [*map(spec_of, arrays), *leaves], code_of=self.call.function, beside=(static, structure)
-            )
+            call, captured = hoist(run, [*map(spec_of, arrays), *leaves])
             # One number for one example may be [n], or come from a model that takes its examples for a clip.
             if any(aval.shape == (1,) for aval in call.closed.out_avals):
                 two = [spec_of(leaf, (2, *leaf.shape[1:])) for leaf in leaves]
@@ -146,7 +145,7 @@ class Adapted:
             raise TypeError(f"target must return a floating-point scalar or array of scores but returned {came}")
         if 0 in scores.shape:
             raise ValueError(f"target must return one score or more but returned {list(scores.shape)}")
-        program, captured = hoist(made, leaves, code_of=target, beside=structure)
+        program, captured = hoist(made, leaves)
         aimed = _Aimed(known.call, program)
         return replace(known, state=(known.state, captured), call=aimed, probability=None), scores.shape
 
@@ -254,13 +253,22 @@ def program_of(model: Adapted, inputs: Any) -> ClosedJaxpr:
 
 def outputs_of(model: Adapted, inputs: Any) -> Any:
     """What the outputs are like; found again without tracing the model."""
-    with _told(model.name, inputs):
-        return jax.eval_shape(_outputs, model, inputs)
+    if isinstance(model.call, _Hoisted):
+        return model.call.hoisted.results
+    leaves, structure = jax.tree.flatten(inputs)
+    arrays, static = jax.tree.flatten(model)[0], model.tree_flatten()[1]
+    key = (key_of(static), structure, *map(spec_of, arrays), *map(spec_of, leaves))
+    if key not in _OUTPUTS:
+        with _told(model.name, inputs):
+            _OUTPUTS[key] = jax.eval_shape(lambda model, inputs: model(inputs), model, inputs)
+        while len(_OUTPUTS) > _MANY:
+            _OUTPUTS.pop(next(iter(_OUTPUTS)), None)
+    return _OUTPUTS[key]
 
 
-@jax.jit
-def _outputs(model: Adapted, inputs: Any) -> Any:
-    return model(inputs)
+_OUTPUTS: dict[Hashable, Any] = {}
+"""Shapes by what a model is; no model is kept alive by it."""
+_MANY = 64
 
 
 def name_of(model: Any) -> str:
@@ -306,20 +314,9 @@ class _Aimed:
         return self.target(*captured, *one).reshape(1, -1)
 
 
-@dataclass(frozen=True, eq=False)
-class _Keras:
-    """A Keras model as a function of its variables, as for inference. Equal to itself only."""
-
-    model: Any
-
-    def __call__(self, values: Any, inputs: Any) -> Any:
-        return self.model.stateless_call(*values, inputs, training=False)[0]
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Keras) and self.model is other.model
-
-    def __hash__(self) -> int:
-        return id(self.model)
+def _stateless(model: Any, values: Any, inputs: Any) -> Any:
+    """A Keras model as a function of its variables, as for inference."""
+    return model.stateless_call(*values, inputs, training=False)[0]
 
 
 def _called(model: Any, inputs: Any) -> Any:
@@ -347,7 +344,7 @@ def _adapted(model: Any) -> Adapted:
         raise TypeError(f"model must be an instance but is the class {name_of(model)} itself")
     if callable(getattr(model, "stateless_call", None)):  # Keras: the weights are held outside the pytree
         values = [[v.value for v in kind] for kind in (model.trainable_variables, model.non_trainable_variables)]
-        return Adapted(values, _Keras(model), name)
+        return Adapted(values, _Own(partial(_stateless, model)), name)
     halves = _cuts_itself(model)
     call, layer = (_halves, "features") if halves else (_called, _attribute(model, "default_layer", str))
     if call is _called and not callable(model):

@@ -1,7 +1,7 @@
 """`split`: a model in two halves, as functions of the model's own arrays, for anything else."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -90,7 +90,7 @@ class _Head:
 
 def _known(model: Any, inputs: Any) -> tuple[Adapted, Any]:
     spec = check_inputs(inputs)
-    return adapted(model).hoist(spec), spec
+    return replace(adapted(model).hoist(spec), grid=None, probability=None), spec  # the halves have none
 
 
 def _arrays(inputs: Any) -> Any:

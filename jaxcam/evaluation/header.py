@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcam.programs.closures import Same, captured_by
-from jaxcam.programs.program import kept_constants
+from jaxcam.programs.identity import Weak, captured_by, read_by
+from jaxcam.programs.sameness import fingerprint
+from jaxcam.programs.watched import Watched
 
 _DIGITS = 16
 
@@ -28,10 +29,7 @@ def array_hash(arrays: list[Any]) -> str:
 
 
 def code_hash(function: Any) -> str:
-    """Of the code of a function that is none of ours, with its constants, its defaults and what it captured.
-
-    Not seen: the globals that it reads.
-    """
+    """Of the code of a function that is none of ours, with what it captured and the plain globals that it reads."""
     return hashlib.sha256(_text(function, ()).encode()).hexdigest()[:_DIGITS]
 
 
@@ -45,8 +43,10 @@ def _text(value: Any, around: tuple[int, ...]) -> str:
         return [_text(inner, around) for inner in values]
 
     match value:
-        case Same() as same:
-            return _text(same.function, around)
+        case Weak():
+            return "an object"
+        case Watched() as seen:
+            return _text(seen.function, around)
         case CodeType() as code:
             return f"{code.co_code!r}{code.co_names}{each(code.co_consts)}"
         case MethodType() as method:
@@ -54,7 +54,7 @@ def _text(value: Any, around: tuple[int, ...]) -> str:
         case partial() as bound:
             return str(each((bound.func, bound.args, bound.keywords)))
         case FunctionType() as function:
-            return str(each((function.__code__, captured_by(function))))
+            return str(each((function.__code__, captured_by(function), read_by(function))))
         case jax.Array() | np.ndarray() | np.generic():
             return array_hash([np.asarray(value)])
         case tuple() | list():
@@ -73,11 +73,8 @@ def _text(value: Any, around: tuple[int, ...]) -> str:
 
 
 def program_hash(function: Callable[..., Any], *arguments: Any) -> str:
-    """Of what a function computes for such arguments, constants included; the same in every process.
+    """Of what a function computes for such arguments, constants and rules of derivatives included.
 
-    Not seen: the rules of custom derivatives and what callbacks compute, of which the program has the names only.
+    It is the same in every process. Not seen: what callbacks read.
     """
-    closed = jax.make_jaxpr(function)(*arguments)
-    text = re.sub(r" at 0x[0-9a-f]+", "", str(closed.jaxpr))
-    constants = [jnp.asarray(c) for c in (*closed.consts, *kept_constants(closed.jaxpr))]
-    return hashlib.sha256((text + array_hash(constants)).encode()).hexdigest()[:_DIGITS]
+    return hashlib.sha256(_text(fingerprint(function, *arguments), ()).encode()).hexdigest()[:_DIGITS]

@@ -1,7 +1,6 @@
 """The front door: a model and a batch of inputs in, heatmaps out, in one compiled program."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import jax
@@ -16,6 +15,7 @@ from jaxcam.explanation import arguments
 from jaxcam.explanation.batch import Request, explained
 from jaxcam.explanation.explanation import Explanation
 from jaxcam.methods.method import Method, bind
+from jaxcam.programs.compiled import Programs
 from jaxcam.programs.specs import batch_of_one, num_shards, varied
 from jaxcam.types import Target
 
@@ -40,7 +40,9 @@ def explain(
 
     One forward pass to the layer, and then the head alone is differentiated, for all classes and layers asked for.
     Compiled once for each model structure, shape and set of options; the parameters are arguments of the compiled
-    program. May be called inside jit, and differentiated.
+    program. What a function reads (a model, a score, a grid, the rule of a derivative) may change between two calls;
+    for that functions and Keras models are traced on every call. Nothing that was explained is kept alive. May be
+    called inside jit, and differentiated.
 
     Args:
         model: a network in evaluation mode: anything that is called with `[n, *spatial, d]`, such as an nnx.Module, an
@@ -60,8 +62,9 @@ def explain(
             Those that are ready are in `jaxcam.targets`. It may be a new lambda on every call: the arrays that it
             captures are arguments.
         method: a name from `jaxcam.methods.METHODS`, or any function with the signature of those: one of them, a
-            `functools.partial` of one, your own `(head, activations, class_idx) -> map`. As with `jax.jit`, what it
-            reads besides its arguments and what it captured (a global that changes) is what it was at the first call.
+            `functools.partial` of one, your own `(head, activations, class_idx) -> map`. What it reads besides its
+            arguments may change, as what a score reads: every call sees the values of now. One that takes the model is
+            the exception, see `jaxcam.programs.compiled`.
         layer: where the model is cut; None for its default, else a name from `jaxcam.layers(model, inputs)`. A number
             is the position of a convolution: -1 for the last. Several layers in a list are explained from one forward
             pass, and their heatmaps fused.
@@ -101,15 +104,17 @@ def explain(
     if class_idx is not None:
         classes = arguments.classes_of(class_idx, jax.tree.leaves(inputs)[0].shape[0])
         _, class_idx = varied((inputs, classes))
-    explanation, logits = _compiled(known.hoist(one), request, inputs, class_idx, key)
+    arrays, static = known.hoist(one).tree_flatten()
+    explanation, logits = _compiled((static, request), arrays, inputs, class_idx, key)
     if class_idx is not None and not isinstance(class_idx, Tracer):
         arguments.check_range(np.asarray(class_idx), logits.shape[-1])
     return explanation
 
 
-@partial(jax.jit, static_argnums=1)
-def _compiled(
-    model: Adapted, request: Request, inputs: Any, class_idx: Array | None, key: Array | None
-) -> tuple[Explanation, Array]:
-    found = explained(model, request, inputs, class_idx, key)
+def _explained(static: tuple[Any, Request], arrays: Any, *rest: Any) -> tuple[Explanation, Array]:
+    model, request = static
+    found = explained(Adapted.tree_unflatten(model, arrays), request, *rest)
     return found.explanation, found.logits
+
+
+_compiled = Programs(_explained)

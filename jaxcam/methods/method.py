@@ -30,8 +30,8 @@ from jaxcam.methods.gradient import counterfactual, grad_cam_positive, hires_cam
 from jaxcam.methods.guided import guided_backprop, guided_grad_cam
 from jaxcam.methods.perturbation import ablation_cam, score_cam
 from jaxcam.methods.smoothed import smooth_grad_cam_pp
-from jaxcam.programs.closures import Same
 from jaxcam.programs.traced import Traced
+from jaxcam.programs.watched import Watched, watched
 
 __all__ = ["METHODS", "Bound", "Method", "bind"]
 
@@ -174,7 +174,9 @@ def bind(
             raise ValueError(f"{label} has no score: leave score out")
         scores.resolve(score)
         options["score"] = score
-    return Bound(name, record, tuple(sorted(options.items())))
+    if (function := watched(record.function)) is not record.function:
+        record = record._replace(function=function)
+    return Bound(name, record, tuple((option, watched(value)) for option, value in sorted(options.items())))
 
 
 _EXPLAIN = ("class_idx", "top", "method", "layer", "fusion", "score", "key")
@@ -214,8 +216,7 @@ def _resolved(method: Any) -> tuple[str, Method, dict[str, Any]]:
             f"method must be a function (head, activations, class_idx, *, ...) -> map, but {name} has "
             f"{required} positional parameters"
         )
-    # Equal for a new function object of the same code: a lambda on every call is compiled once.
-    return name, Method(name, "", Same(method)), {}
+    return name, Method(name, "", method), {}
 
 
 def _is_positional(parameter: inspect.Parameter) -> bool:
@@ -223,7 +224,8 @@ def _is_positional(parameter: inspect.Parameter) -> bool:
 
 
 def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    return inspect.signature(inspect.unwrap(function.function if isinstance(function, Same) else function)).parameters
+    function = function.function if isinstance(function, Watched) else function
+    return inspect.signature(inspect.unwrap(function)).parameters
 
 
 def _keywords(name: str) -> list[str]:

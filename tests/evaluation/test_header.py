@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcam.evaluation.header import code_hash
+from jaxcam.evaluation.header import code_hash, program_hash
 from jaxcam.methods.method import bind
 
 
@@ -78,6 +78,23 @@ def test_a_function_that_captures_itself_and_something_that_is_not_there_yet():
     assert made(1) == made(1)
     assert made(1)[0] != made(1)[1]
     assert made(1)[1] != made(2)[1]
+
+
+@pytest.mark.parametrize("kind", ["attribute", "array", "jvp", "vjp"])
+def test_a_program_is_what_it_computes_now_with_its_derivatives(kind):
+    own, array = Own(1.0), np.ones(())
+    f = lambda x: own.p * x if kind == "attribute" else array * x
+    if kind == "jvp":
+        f = jax.custom_jvp(lambda x: 1 * x)
+        f.defjvp(lambda primals, tangents: (f(*primals), own.p * tangents[0]))
+    elif kind == "vjp":
+        f = jax.custom_vjp(lambda x: 1 * x)
+        f.defvjp(lambda x: (f(x), None), lambda _, ct: (own.p * ct,))
+    x = jax.ShapeDtypeStruct((2,), np.float64)
+    before = program_hash(f, x)
+    assert program_hash(f, x) == before
+    own.p, array[...] = 2.0, 2.0
+    assert program_hash(f, x) != before
 
 
 @pytest.mark.slow

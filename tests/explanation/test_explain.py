@@ -142,9 +142,9 @@ def test_compiles_once_for_a_shape(network, images):
 def test_parameters_are_arguments_not_constants_and_the_forward_pass_runs_once(network, images, monkeypatch):
     taken = {}
 
-    def compiled(model, *rest):
-        taken.update(arrays=jax.tree.leaves(model))
-        return _compiled(model, *rest)
+    def compiled(static, arrays, *rest):
+        taken.update(arrays=jax.tree.leaves(arrays))
+        return _compiled(static, arrays, *rest)
 
     monkeypatch.setattr(sys.modules["jaxcam.explanation.explain"], "_compiled", compiled)
     jaxpr = jax.make_jaxpr(lambda network, x: jaxcam.explain(network, x))(network, images)
