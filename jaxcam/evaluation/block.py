@@ -21,6 +21,7 @@ from jaxcam.evaluation.shuffled import shuffled
 from jaxcam.explanation.batch import Request, explained
 from jaxcam.explanation.explanation import Explanation, Status
 from jaxcam.metrics.operands import is_explanation
+from jaxcam.programs.compiled import Programs
 from jaxcam.programs.specs import without_batch
 
 
@@ -48,7 +49,6 @@ class Truth(NamedTuple):
     """The union of its masks."""
 
 
-@partial(jax.jit, static_argnums=(0, 1))
 def explained_blocks(
     mesh: Mesh, plan: Plan, model: Adapted, pictures: Array, labels: Array, seed: Array | np.uint32
 ) -> Block:
@@ -56,6 +56,12 @@ def explained_blocks(
 
     Methods that draw are given the seed's key for every picture, wherever it stands: see `jaxcam.explain`.
     """
+    arrays, static = model.tree_flatten()
+    return _compiled((mesh, plan, static), arrays, pictures, labels, seed)
+
+
+def _explained_blocks(static: tuple[Mesh, Plan, Any], arrays: Any, *operands: Array) -> Block:
+    mesh, plan, model = static
     over_devices = jax.shard_map(
         partial(_explained_block, plan),
         mesh=mesh,
@@ -63,7 +69,10 @@ def explained_blocks(
         out_specs=PartitionSpec(AXIS),
         check_vma=False,
     )
-    return over_devices(model, pictures, labels, jnp.asarray(seed))
+    return over_devices(Adapted.tree_unflatten(model, arrays), *operands)
+
+
+_compiled = Programs(_explained_blocks)
 
 
 @partial(jax.jit, static_argnums=(0, 1))

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 
 from jaxcam.checks import check_integer
-from jaxcam.cuts.cut import network
+from jaxcam.cuts.cut import cuts, network
 from jaxcam.cuts.model import Adapted, adapted, name_of
 from jaxcam.cuts.refusals import check_evaluates
 from jaxcam.datasets.sources import Source, source_of
@@ -30,6 +30,8 @@ from jaxcam.evaluation.statistics import Statistics
 from jaxcam.evaluation.table import Table
 from jaxcam.images.preprocessing import Preprocessing
 from jaxcam.methods.method import METHODS, Bound
+from jaxcam.programs.specs import spec_of
+from jaxcam.programs.watched import Watched
 from jaxcam.progress import Progress
 from jaxcam.tables import printable
 from jaxcam.version import __version__
@@ -147,6 +149,7 @@ def evaluate(
             "program": program_hash(logits_of, known, example),
         },
         "layer": layer,
+        "grid": None if known.grid is None else _grid_hash(known, example, layer),
         "methods": list(requests),
         "requests": [_described(request.method, logits) for request in requests.values()],
         "metrics": [column.key for column in columns],
@@ -331,11 +334,19 @@ def _described(method: Bound, logits: jax.ShapeDtypeStruct) -> dict[str, Any]:
     score = method.score
     if callable(score):
         class_idx = jax.ShapeDtypeStruct((), jnp.int32)
-        score = f"{getattr(score, '__name__', 'own score')} {program_hash(score, logits, class_idx)}"
+        name = getattr(score.function if isinstance(score, Watched) else score, "__name__", "own score")
+        score = f"{name} {program_hash(score, logits, class_idx)}"
     is_ours = METHODS.get(method.name) is method.method
     name = method.name if is_ours else f"{method.name} {code_hash(method.method.function)}"
     return {"method": name, **options, "score": score}
 
 
+def _grid_hash(model: Adapted, example: jax.ShapeDtypeStruct, layer: Any) -> str:
+    assert model.grid is not None
+    (cut,) = cuts(model, example, (layer,))
+    return program_hash(model.grid, spec_of(cut.halves.layer.aval))
+
+
 def _named(function: Any) -> str:
+    function = function.function if isinstance(function, Watched) else function
     return f"{name_of(function)} {code_hash(function)}"

@@ -5,6 +5,7 @@ would be slower, since XLA for CPUs runs convolutions in loops on one thread.
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from jaxcam.cuts.model import Adapted
 from jaxcam.evaluation.plan import AXIS, Plan, background_of, confidence_of, network_input
 from jaxcam.metrics.curves import ranks
 from jaxcam.metrics.operands import is_explanation
+from jaxcam.programs.compiled import Programs
 
 _SPLIT = PartitionSpec(AXIS)
 
@@ -26,11 +28,13 @@ def curves_of(
 ) -> dict[str, Array]:
     """The areas under both curves, `[n, m]`; NaN where the heatmap ranks nothing."""
     order = _ranked(mesh, heatmaps)
+    arrays, static = model.tree_flatten()
     num_pixels, num_steps = heatmaps.shape[-2] * heatmaps.shape[-1], plan.protocol.num_steps
     counts = [np.int32(step * num_pixels // num_steps) for step in range(num_steps + 1)]
     areas: dict[str, Array] = {}
     for name, appears in (("insertion", True), ("deletion", False)):
-        points = [_point(mesh, plan, appears, model, pictures, order, class_idx, count) for count in counts]
+        here = (mesh, plan, appears, static)
+        points = [_points(here, arrays, pictures, order, class_idx, count) for count in counts]
         areas[name] = _area(mesh, points, heatmaps)
     return areas
 
@@ -41,18 +45,9 @@ def _ranked(mesh: Mesh, heatmaps: Array) -> Array:
     return jax.shard_map(over_methods, mesh=mesh, in_specs=_SPLIT, out_specs=_SPLIT, check_vma=False)(heatmaps)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _point(
-    mesh: Mesh,
-    plan: Plan,
-    appears: bool,
-    model: Adapted,
-    pictures: Array,
-    order: Array,
-    class_idx: Array,
-    count: Array | np.int32,
-) -> Array:
-    """The confidence when the first `count` pixels have appeared on the background, or disappeared into it."""
+def _point(static: tuple[Mesh, Plan, bool, Any], arrays: Any, *operands: Array) -> Array:
+    """The confidence when the first pixels have appeared on the background, or disappeared into it."""
+    mesh, plan, appears, model = static
     whole = PartitionSpec()
     over_devices = jax.shard_map(
         partial(_point_of_block, plan, appears),
@@ -61,7 +56,10 @@ def _point(
         out_specs=_SPLIT,
         check_vma=False,
     )
-    return over_devices(model, pictures, order, class_idx, jnp.asarray(count))
+    return over_devices(Adapted.tree_unflatten(model, arrays), *operands)
+
+
+_points = Programs(_point)
 
 
 def _point_of_block(

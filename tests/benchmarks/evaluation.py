@@ -87,7 +87,8 @@ plan = Plan(tuple(requests_of(["grad_cam", "grad_cam_pp", "grad_cam_positive"], 
 mesh = hosts.mesh_of(None)
 n = jax.device_count()
 inputs = [hosts.sharded(mesh, x) for x in (np.zeros((8 * n, 64, 64, 3), np.float32), np.zeros(8 * n, np.int32))]
-program = explained_blocks.lower(mesh, plan, adapted(model), *inputs, np.uint32(0)).compile()
+lowered = jax.jit(explained_blocks, static_argnums=(0, 1)).lower(mesh, plan, adapted(model), *inputs, np.uint32(0))
+program = lowered.compile()
 text = program.as_text()
 moved = sum(text.count(f" {name}(") for name in ("all-gather", "all-reduce", "all-to-all", "collective-permute"))
 steps = -(-1000 // (8 * n))

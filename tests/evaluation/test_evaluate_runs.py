@@ -467,3 +467,40 @@ print(json.dumps(seen))
     assert len(resident) == 9
     # The pictures alone would be 235 MiB, their heatmaps as much again.
     assert resident[-1] - resident[1] < 12, resident
+
+
+@pytest.mark.slow
+def test_a_score_and_a_grid_are_those_of_now_and_a_results_file_tells_them_apart(tmp_path):
+    random = np.random.default_rng(0)
+    kernel, weights = random.normal(size=(3, 5)).astype(np.float32), random.normal(size=(5, 4)).astype(np.float32)
+    settings = {"other": 2, "flip": 1}
+
+    def score(logits, class_idx):
+        return logits[class_idx] - 2 * logits[settings["other"]]
+
+    def grid(tokens):
+        return tokens.reshape(-1, 8, 8, 5)[:, :: settings["flip"]]
+
+    def network(x):
+        return jax.nn.relu(x @ kernel).reshape(-1, 64, 5).mean(1) @ weights
+
+    preprocessing = jaxcam.images.Preprocessing(resize=8, crop=8, mean=(0, 0, 0), std=(1, 1, 1))
+    net = jaxcam.adapt(network, grid=grid, preprocessing=preprocessing)
+    pictures = list(random.random((3, 8, 8, 3)).astype(np.float32))
+    methods = {"here": {"method": "hires_cam", "score": score}}
+    run = lambda results=None: evaluate(net, pictures, methods=methods, results=results)
+    values = lambda: [row["here/o"] for row in run().rows()]
+    run(tmp_path / "rows.jsonl")
+    for name, value in (("other", 3), ("flip", -1)):
+        before = values()
+        settings[name] = value
+        images = np.stack(pictures)
+        found = jaxcam.explain(net, images, method="hires_cam", score=lambda *args: score(*args))
+        masked = jax.nn.softmax(network(images * np.asarray(found.heatmap)[..., None]))
+        expected = np.asarray(masked)[np.arange(3), np.asarray(found.class_idx)]
+        after = values()
+        np.testing.assert_allclose(after, np.where(np.asarray(found.status) == 0, expected, np.nan), rtol=1e-5)
+        assert not np.allclose(after, before, equal_nan=True)
+        with pytest.raises(ValueError, match="another evaluation"):
+            run(tmp_path / "rows.jsonl")
+        settings.update(other=2, flip=1)
