@@ -124,10 +124,10 @@ def _begun(job: Job, blocks: list[int | None], views: list[View | None]) -> _Ste
     for i, view in enumerate(checked):
         if view is not None and view.image is not None:
             pictures[i], labels[i] = view.image, view.label
-    inputs = [hosts.sharded(job.mesh, array) for array in (pictures, labels)]
-    block = explained_blocks(job.mesh, job.plan, job.model, *inputs, np.uint32(job.seed))
+    inputs, own_labels = hosts.sharded(job.mesh, pictures), hosts.sharded(job.mesh, labels)
+    block = explained_blocks(job.mesh, job.plan, job.model, inputs, own_labels, np.uint32(job.seed))
     if "curves" in job.plan.groups:
-        rest = (job.model, inputs[0], block.heatmaps, block.class_idx)
+        rest = (job.model, inputs, block.heatmaps, block.class_idx)
         block = block._replace(values=block.values | curves_of(job.mesh, job.plan, *rest))
     return _Step(blocks, checked, block)
 

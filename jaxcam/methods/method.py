@@ -216,7 +216,8 @@ def _resolved(method: Any) -> tuple[str, Method, dict[str, Any]]:
             f"method must be a function (head, activations, class_idx, *, ...) -> map, but {name} has "
             f"{required} positional parameters"
         )
-    return name, Method(name, "", method), {}
+    own: Any = method  # which is no function of a known type yet
+    return name, Method(name, "", own), {}
 
 
 def _is_positional(parameter: inspect.Parameter) -> bool:

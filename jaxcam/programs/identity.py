@@ -18,8 +18,8 @@ import numpy as np
 
 __all__ = ["Weak", "captured_by", "identity", "read_by", "reads_nothing", "weak_parts"]
 
-_VALUES = (type(None), bool, int, float, complex, str, bytes, enum.Enum, type, np.dtype, types.CodeType)
-_VALUES += (types.BuiltinFunctionType, types.ModuleType, type(Ellipsis), type(jax.tree.structure(0)))
+_PLAIN = (type(None), bool, int, float, complex, str, bytes, enum.Enum, type, np.dtype, types.CodeType)
+_VALUES = (*_PLAIN, types.BuiltinFunctionType, types.ModuleType, type(Ellipsis), type(jax.tree.structure(0)))
 
 
 class Weak:
@@ -78,6 +78,8 @@ def identity(value: Any, around: tuple[Any, ...] = ()) -> Hashable:
             return value.__code__, inside((captured_by(value), read_by(value)))
         case jax.Array() | np.ndarray():
             return Weak(value)
+        case _:
+            pass
     leaves, structure = jax.tree.flatten(value)
     if len(leaves) != 1 or leaves[0] is not value:
         return structure, tuple(map(inside, leaves))

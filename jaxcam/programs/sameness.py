@@ -141,7 +141,7 @@ def _constant(value: Any) -> Hashable:
     if not isinstance(value, jax.Array | np.ndarray | np.generic):
         return identity(value)
     if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
-        return str(value.dtype), _constant(jax.random.key_data(value))
+        return str(value.dtype), _constant(jax.random.key_data(jnp.asarray(value)))
     plain = np.asarray(value)
     digest = hashlib.sha256(np.ascontiguousarray(plain).tobytes()).digest()
     return str(plain.dtype), plain.shape, digest
