@@ -148,7 +148,7 @@ def _key(value: Any, functions: list[Watched]) -> Hashable:
     if isinstance(value, Hoisted):
         return value.key
     if isinstance(value, tuple):
-        if value and all(isinstance(each, str) for each in value):
+        if all(isinstance(each, str | type) for each in value):  # names of classes, leaves of a model: there are many
             return value
         return type(value), *(_key(each, functions) for each in value)
     if dataclasses.is_dataclass(value) and type(value).__module__.startswith("jaxcam."):
