@@ -8,7 +8,7 @@ from pathlib import Path
 from jaxcam.commands.networks import MODELS_HELP, WEIGHTS_HELP, network
 from jaxcam.commands.parser import Parser, UsageError, one_line, printable, report
 from jaxcam.commands.report import explained, panel_of, table_of
-from jaxcam.images.reading import read_image
+from jaxcam.images.reading import read_picture
 from jaxcam.methods.method import METHODS
 from jaxcam.models import EMBEDDED_MODELS, MODELS, Network
 from jaxcam.pictures import save
@@ -51,7 +51,7 @@ def run(arguments: list[str]) -> int:
     for source, place in told:
         try:
             report_ = explained(
-                model, read_image(source), class_idx=class_idx, methods=methods, top=options.top, size=options.size
+                model, read_picture(source), class_idx=class_idx, methods=methods, top=options.top, size=options.size
             )
         except (ValueError, OSError) as error:
             report(one_line(error))
@@ -169,6 +169,7 @@ def _named(images: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Each image with its stem, numbered where it occurs again."""
     seen: dict[str, int] = {}
     for image in images:
-        stem = printable(Path(image).stem)
+        # The name of a file has 255 bytes at most, and this one stands behind that of --out.
+        stem = printable(Path(image).stem).encode()[:150].decode(errors="ignore")
         seen[stem] = seen.get(stem, 0) + 1
         yield image, stem if seen[stem] == 1 else f"{stem}-{seen[stem]}"

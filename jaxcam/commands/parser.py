@@ -1,6 +1,7 @@
 """What the commands share: a parser whose errors are one line, and how an error ends a command."""
 
 import argparse
+import contextlib
 import sys
 from typing import NoReturn
 
@@ -26,4 +27,5 @@ def one_line(error: BaseException) -> str:
 
 def report(message: str) -> None:
     """One line on standard error."""
-    print(f"jaxcam: {message}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # of a full or closed standard error, where nobody could be told
+        print(f"jaxcam: {message}", file=sys.stderr, flush=True)

@@ -14,9 +14,11 @@ from PIL import Image
 from jaxcam import maps, tables
 from jaxcam.explanation.explain import explain
 from jaxcam.explanation.explanation import Status
+from jaxcam.images.preprocessing import view_of_picture
 from jaxcam.methods.method import METHODS, bind
 from jaxcam.models import Network
 from jaxcam.pictures import Cell, Row, gradient_picture, overlay, panel
+from jaxcam.tables import printable
 
 _SHOWN_E = ("grad_cam_pp", "grad_cam", "cam")
 
@@ -52,7 +54,7 @@ class Report(NamedTuple):
 
 def explained(
     model: Network,
-    picture: Float[np.ndarray, "H W 3"],
+    picture: Image.Image,
     *,
     class_idx: int | None,
     methods: tuple[str, ...],
@@ -64,7 +66,7 @@ def explained(
     The confidence on E is that of the network on what is seen in the picture of E: the mask lies on the pixels, before
     they are normalised, so that what is masked is black.
     """
-    seen = model.preprocessing.view(picture)
+    seen = view_of_picture(picture, model.preprocessing)
     probabilities = np.asarray(_probabilities(model, seen[None]))[0]
     ranking = np.argsort(-probabilities, stable=True)
     images = model.preprocessing.normalise(seen[None])
@@ -100,7 +102,7 @@ def panel_of(report: Report, *, title: str) -> Image.Image:
     masking = _masking(report)
     rows = [
         Row(
-            f"{entry.name}\n{_percent(entry.confidence)}",
+            f"{printable(entry.name)}\n{_percent(entry.confidence)}",
             [
                 *(_overlay_cell(report, entry, method) for method in report.methods),
                 *([_e_cell(report, entry.maps[masking])] if masking else []),
@@ -108,7 +110,7 @@ def panel_of(report: Report, *, title: str) -> Image.Image:
         )
         for entry in report.classes
     ]
-    lead = Cell(report.view, "\n".join(f"{name}\t{_percent(p)}" for name, p in report.predictions))
+    lead = Cell(report.view, "\n".join(f"{printable(name)}\t{_percent(p)}" for name, p in report.predictions))
     headings = [METHODS[m].title.replace("Guided ", "Guided\n") for m in report.methods]
     headings += [f"E, dimmed by\n{METHODS[masking].title}"] if masking else []
     size = report.view.shape[0]
@@ -155,12 +157,13 @@ def _e_cell(report: Report, found: Map) -> Cell:
     return Cell(picture, f"confidence: {_percent(found.confidence_on_e)}")
 
 
-def _view(model: Network, picture: Float[np.ndarray, "H W 3"], size: int) -> Float[np.ndarray, "s s 3"]:
+def _view(model: Network, picture: Image.Image, size: int) -> Float[np.ndarray, "s s 3"]:
     # The embedded networks see 64 pixels; a person would rather see the picture.
     own = model.preprocessing
     if own.crop is None or own.resize is None:
         raise ValueError(f"{type(model).__name__} has no fixed input size")
-    return dataclasses.replace(own, resize=max(size, round(own.resize * size / own.crop)), crop=size).view(picture)
+    larger = dataclasses.replace(own, resize=max(size, round(own.resize * size / own.crop)), crop=size)
+    return view_of_picture(picture, larger)
 
 
 @jax.jit

@@ -6,8 +6,8 @@ as they are image files, so that at most so many pictures are held at once; a pi
 is its turn. Closing the generator, an exception of its consumer and Ctrl-C drop what has not begun, and wait for the
 one picture that each thread is working on.
 
-Not survived, as it would take a process for each picture: a decoder that crashes ends Python, one that never comes to
-an end is waited for, and so does and is what the system does to a process that takes more memory than there is.
+A file that asks for too much time or memory is a bad picture, by the limits of `images.limits`: each thread may need
+1.5 GiB. Not survived, as it would take a process for each picture: a decoder that crashes ends Python.
 """
 
 import os

@@ -5,6 +5,8 @@ as stored in files (no linear light). Values may leave [0, 1] by `SLACK`, the ro
 are clipped.
 """
 
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from jax.core import Tracer
 from jaxtyping import Float
 from PIL import Image
 
+_STRIP = 2**17
 SLACK = 1e-3
 """How far outside [0, 1] a value still counts as rounding: half precision resolves 1e-3 just above 1."""
 
@@ -75,8 +78,64 @@ def from_pillow(picture: Image.Image) -> Float[np.ndarray, "H W 3"]:
 def over_white(picture: Image.Image) -> Float[np.ndarray, "H W 3"]:
     """A Pillow image with transparency, in [0, 1]: a·c + (1 - a) for colours c with opacity a."""
     rgba = np.divide(np.asarray(picture.convert("RGBA")), np.float32(255), dtype=np.float32)
-    colours, opacity = rgba[..., :3], rgba[..., 3:]
-    return opacity * colours + (1 - opacity)
+    colours, opacity = np.ascontiguousarray(rgba[..., :3]), rgba[..., 3:]
+    if opacity.min(initial=1) < 1:
+        colours *= opacity
+        colours += 1 - opacity
+    return colours
+
+
+def floats(picture: Image.Image) -> Float[np.ndarray, "H W 3"]:
+    """What a file had, in [0, 1]: grey in up to 16 bits, transparency over white, everything else in 8 bits."""
+    if picture.mode.startswith("I"):
+        return _from_16_bit_grey(picture)
+    return over_white(picture) if picture.has_transparency_data else from_pillow(picture.convert("RGB"))
+
+
+def opaque(picture: Image.Image) -> Image.Image:
+    """The same in 8 bits, mode RGB: `to_pillow(floats(picture))`, in the memory of 8 bits."""
+    if not picture.mode.startswith("I") and not picture.has_transparency_data:
+        return picture.convert("RGB")
+    found = Image.new("RGB", picture.size)
+    top = 0
+    for strip in strips(picture):
+        found.paste(to_pillow(floats(strip)), (0, top))
+        top += strip.height
+    return found
+
+
+def strips(picture: Image.Image) -> Iterator[Image.Image]:
+    """The picture cut into rows of about `_STRIP` pixels, which fit into a processor's cache."""
+    step = max(1, _STRIP // picture.width)
+    edges = [*range(0, picture.height, step), picture.height]
+    return (picture.crop((0, a, picture.width, b)) for a, b in itertools.pairwise(edges))
+
+
+def floats_of(picture: Image.Image) -> Float[np.ndarray, "H W 3"]:
+    """`floats` of a picture that is closed then, in the memory of these alone.
+
+    It is cut into strips, and each is let go when it has become floats.
+    """
+    parts = [*strips(picture)]
+    found = np.empty((picture.height, picture.width, 3), np.float32)
+    picture.close()
+    del picture
+    bottom = len(found)
+    while parts:
+        part = parts.pop()
+        found[bottom - part.height : bottom] = floats(part)
+        bottom -= part.height
+    return found
+
+
+def _from_16_bit_grey(image: Image.Image) -> Float[np.ndarray, "H W 3"]:
+    # Pillow's convert("RGB") would clip these at 255: nearly all of them to white.
+    stored = np.asarray(image)
+    grey = np.divide(stored, np.float32(65535), dtype=np.float32)
+    transparent = image.info.get("transparency")  # PNG: one grey value that stands for "nothing here"
+    if transparent is not None:
+        grey[stored == transparent] = 1
+    return np.repeat(grey[:, :, np.newaxis], 3, axis=-1)
 
 
 def interpolation_filter(interpolation: str) -> Image.Resampling:

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from jaxcam.checks import check_integer
-from jaxcam.images.picture import checked_picture, from_pillow, interpolation_filter, to_pillow
+from jaxcam.images.picture import checked_picture, floats_of, from_pillow, interpolation_filter, opaque, to_pillow
 from jaxcam.images.reading import read_picture
 
 AnyArray = TypeVar("AnyArray", np.ndarray, Array)
@@ -60,14 +60,19 @@ def resize_and_crop(
 def read_view(path: str | os.PathLike[str], preprocessing: "Preprocessing") -> tuple[np.ndarray, tuple[int, int]]:
     """`preprocessing.view(read_image(path))` to the last bit, and the height and width of the whole picture.
 
-    A picture of 8 bits stays so until it has its size, which takes less than half the time.
+    It stays in 8 bits until it has its size, which takes less than half the time.
 
     Raises:
         Exception: what `read_image` and `resize_and_crop` raise.
     """
     picture = read_picture(path)
+    return view_of_picture(picture, preprocessing), (picture.height, picture.width)
+
+
+def view_of_picture(picture: Image.Image, preprocessing: "Preprocessing") -> Float[np.ndarray, "h w 3"]:
+    """The view of a picture that `read_picture` has read."""
     method = interpolation_filter(preprocessing.interpolation)
-    return _seen_part(picture, preprocessing.resize, preprocessing.crop, method), _height_and_width(picture)
+    return _seen_part(picture, preprocessing.resize, preprocessing.crop, method)
 
 
 class Frame(NamedTuple):
@@ -188,11 +193,12 @@ def _seen_part(
     picture: np.ndarray | Image.Image, resize: int | None, crop: int | None, method: Image.Resampling
 ) -> Float[np.ndarray, "h w 3"]:
     frame = frame_of(*_height_and_width(picture), resize, crop)
+    corners = (frame.left, frame.top, frame.right, frame.bottom)
     if resize is not None:
-        whole = picture if isinstance(picture, Image.Image) else to_pillow(picture)
-        picture = whole.resize((frame.new_width, frame.new_height), method)
+        whole = opaque(picture) if isinstance(picture, Image.Image) else to_pillow(picture)
+        return from_pillow(whole.resize((frame.new_width, frame.new_height), method).crop(corners))
     if isinstance(picture, Image.Image):
-        return from_pillow(picture.crop((frame.left, frame.top, frame.right, frame.bottom)))
+        return floats_of(picture.crop(corners))
     return picture if crop is None else picture[frame.top : frame.bottom, frame.left : frame.right].copy()
 
 

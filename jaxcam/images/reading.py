@@ -6,6 +6,9 @@ wrong with an argument or with a file's contents is a ValueError (TypeError for 
 what the operating system refuses is a FileNotFoundError or PermissionError. Every message is one line that
 names the file. No warning leaves this module. Several threads may read at once.
 
+Whatever the file, the process takes at most 1.5 GiB and about 5 seconds of the processor's time, or there is a
+ValueError that says so: a picture of the most pixels allowed is 1 GiB of floats, and stays in 8 bits as long as it can.
+
 Not checked: flipped bits inside a file of full length, which most decoders show as wrong pixels without
 an error.
 """
@@ -21,9 +24,11 @@ from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import Float
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-from jaxcam.images.picture import from_pillow, over_white
+from jaxcam.images.exif import orientation
+from jaxcam.images.limits import STEP, LimitError, Timed, check_metadata, check_size, check_webp
+from jaxcam.images.picture import floats_of
 
 # Only these decoders are tried: Pillow knows dozens more, among them some that start other programs.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
@@ -75,15 +80,18 @@ def read_image(path: str | os.PathLike[str]) -> Float[np.ndarray, "H W 3"]:
         TypeError: path is not a path.
         FileNotFoundError: there is no such file.
         PermissionError: the file may not be read.
-        ValueError: path is a folder or a device; the file is empty, truncated, damaged, of another format, or
-            has more than `PIL.Image.MAX_IMAGE_PIXELS` pixels (found out before any pixel is decoded).
+        ValueError: path is a folder or a device; the file is empty, truncated, damaged, of another format, has
+            more than `PIL.Image.MAX_IMAGE_PIXELS` pixels (found out before any pixel is decoded), or takes more
+            than 5 seconds to decode.
     """
-    picture = read_picture(path)
-    return from_pillow(picture) if isinstance(picture, Image.Image) else picture
+    return floats_of(read_picture(path))
 
 
-def read_picture(path: str | os.PathLike[str]) -> Image.Image | Float[np.ndarray, "H W 3"]:
-    """The same, as a Pillow image of mode RGB where these 8 bits are all that the file has; Raises as `read_image`."""
+def read_picture(path: str | os.PathLike[str]) -> Image.Image:
+    """The picture upright, as Pillow holds it: `picture.floats` and `picture.opaque` know all that this can be.
+
+    Raises as `read_image`.
+    """
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"path must be a str or a pathlib.Path, got {type(path).__name__}")
     name = f"image file {os.fspath(path)!r}"
@@ -97,6 +105,8 @@ def read_picture(path: str | os.PathLike[str]) -> Image.Image | Float[np.ndarray
                 f"{name} has too many pixels to be decoded safely (limit {Image.MAX_IMAGE_PIXELS:,}); "
                 "shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it"
             ) from error
+        except LimitError as error:
+            raise ValueError(f"{name} {error} and is not read: save it anew, as PNG or JPEG") from error
         except UnidentifiedImageError as error:
             raise ValueError(
                 f"{name} is not a {_FORMAT_NAMES} file, or its first bytes are damaged; "
@@ -131,40 +141,31 @@ def _check_regular(status: os.stat_result, name: str) -> None:
         raise ValueError(f"{name} is empty (0 bytes); get a new copy of it")
 
 
-def _decoded(stream: BinaryIO) -> Image.Image | Float[np.ndarray, "H W 3"]:
+def _decoded(stream: BinaryIO) -> Image.Image:
+    check_size(os.fstat(stream.fileno()).st_size)
+    timed = Timed(stream)
+    check_metadata(timed)
     with _no_warnings():
-        image = Image.open(stream, formats=_FORMATS)
+        image = Image.open(timed, formats=_FORMATS)  # type: ignore[arg-type]
     # Pillow only warns between its limit and twice its limit, and refuses above; here the limit is the limit.
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and image.width * image.height > limit:
         raise Image.DecompressionBombError
+    if image.format == "JPEG":
+        image.decodermaxblock = STEP
+    if image.format == "WEBP":
+        check_webp(image.width * image.height)
     image.load()
-    turn = _UPRIGHT.get(_orientation(image))
-    upright = image if turn is None else image.transpose(turn)
-    if upright.mode.startswith("I"):
-        return _from_16_bit_grey(upright)
-    if upright.has_transparency_data:
-        return over_white(upright)
-    return upright.convert("RGB")
-
-
-def _from_16_bit_grey(image: Image.Image) -> Float[np.ndarray, "H W 3"]:
-    # Pillow's convert("RGB") would clip these at 255: nearly all of them to white.
-    stored = np.asarray(image)
-    grey = np.divide(stored, np.float32(65535), dtype=np.float32)
-    transparent = image.info.get("transparency")  # PNG: one grey value that stands for "nothing here"
-    if transparent is not None:
-        grey[stored == transparent] = 1
-    return np.repeat(grey[:, :, np.newaxis], 3, axis=-1)
-
-
-def _orientation(image: Image.Image) -> int:
-    # A picture with an unreadable EXIF block is shown as stored, as picture viewers do.
-    try:
-        with _no_warnings():
-            return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:
-        return 1
+    # What Pillow keeps beside the pixels, of WebP 12 bytes for each of them.
+    for name in ("fp", "_decoder"):
+        if hasattr(image, name):
+            setattr(image, name, None)
+    turn = _UPRIGHT.get(orientation(image.info))
+    if turn is None:
+        return image
+    upright = image.transpose(turn)
+    image.close()
+    return upright
 
 
 @contextmanager

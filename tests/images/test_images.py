@@ -5,7 +5,10 @@ import inspect
 import io
 import os
 import struct
+import subprocess
+import sys
 import threading
+import time
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +22,8 @@ from hypothesis import strategies as st
 from jax import numpy as jnp
 from PIL import Image
 
-from jaxcam.images import IMAGENET, Preprocessing, normalise, preprocess, read_image, resize_and_crop
+from jaxcam.images import IMAGENET, Preprocessing, limits, normalise, picture, preprocess, read_image, resize_and_crop
+from jaxcam.images.preprocessing import read_view
 
 RNG = np.random.default_rng(0)
 STEPS = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20  # 0, 20 .. 220
@@ -339,9 +343,6 @@ def test_a_decompression_bomb(tmp_path, monkeypatch, side):
 def test_a_bomb_is_found_before_a_pixel_is_decoded(tmp_path, side):
     """The pixel data are damaged: decoding them first would be another error."""
 
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     path = tmp_path / "bomb.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"no data") + chunk(b"IEND", b""))
@@ -366,10 +367,146 @@ def test_files_are_closed_after_success_and_failure(tmp_path, monkeypatch):
     assert all(stream.closed for stream in opened)
 
 
+# --- files that ask for too much ---
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def with_segments(picture: bytes, *segments: bytes) -> bytes:
+    """A JPEG with APP1 segments behind its first marker."""
+    return picture[:2] + b"".join(b"\xff\xe1" + struct.pack(">H", len(s) + 2) + s for s in segments) + picture[2:]
+
+
+def exif_of_many_bytes() -> bytes:
+    """A few kilobytes of EXIF, each of whose fields claims to be all of it."""
+    fields = [struct.pack(">HHII", i, 7, 0x10000, 8) for i in range(1000)]
+    return b"Exif\0\0MM\0*\0\0\0\x08" + struct.pack(">H", len(fields)) + b"".join(fields)
+
+
+@pytest.fixture
+def jpeg() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (300, 300)).save(buffer, "JPEG", progressive=True)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["scans", "fill bytes", "runs"])
+def test_a_file_that_takes_long_is_given_up(tmp_path, monkeypatch, jpeg, kind):
+    if kind == "scans":
+        last = jpeg.rfind(b"\xff\xda")
+        data = jpeg[:-2] + jpeg[last:-2] * 20_000 + jpeg[-2:]
+    elif kind == "fill bytes":
+        data = jpeg[:2] + b"\xff" * 3_000_000 + jpeg[2:]
+    else:  # BMP, one pixel a run, which Pillow reads in Python
+        rows = (b"\1\0" * 1000 + b"\0\0") * 1000 + b"\0\1"
+        sizes = struct.pack("<IiiHHIIiiII", 40, 1000, 1000, 1, 8, 1, len(rows), 0, 0, 256, 256)
+        data = b"BM" + struct.pack("<IHHI", 1078 + len(rows), 0, 0, 1078) + sizes + bytes(1024) + rows
+    path = tmp_path / "slow"
+    path.write_bytes(data)
+    monkeypatch.setattr(limits, "SECONDS", 0.05)
+    began = time.thread_time()
+    assert "takes more than 0.05 seconds to decode and is not read" in error_of(path)
+    assert time.thread_time() - began < 2
+
+
+def test_metadata_without_end_is_refused(tmp_path, jpeg):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(with_segments(jpeg, *[b"Exif\0\0" + bytes(65527)] * 300))
+    assert "has more than 16,777,216 bytes of metadata" in error_of(path)
+    path.write_bytes(with_segments(jpeg, exif_of_many_bytes()))
+    assert "has an EXIF block of more bytes than it has" in error_of(path)
+    path.write_bytes(with_segments(jpeg, *[b"ICC_PROFILE\0" + bytes(65000)] * 20, b"http://ns.adobe.com/xap/1.0/\0x"))
+    assert read_image(path).shape == (300, 300, 3)
+
+
+def test_fields_of_exif_take_no_memory(tmp_path):
+    """Of a block of which Pillow would make 64 MiB; the orientation among them is found all the same."""
+    path = written(tmp_path, Image.fromarray(COLOURS), format="PNG")
+    data, block = path.read_bytes(), exif_of_many_bytes()[6:]
+    turned = struct.pack(">HHIHH", 0x0112, 3, 1, 3, 0)
+    path.write_bytes(data[:33] + chunk(b"eXIf", block[:-12] + turned) + data[33:])
+    np.testing.assert_allclose(read_image(path), COLOURS[::-1, ::-1] / 255, atol=1e-7)
+
+
+def test_an_orientation_may_stand_elsewhere(tmp_path):
+    path = written(tmp_path, Image.fromarray(COLOURS), format="PNG")
+    data = path.read_bytes()
+    exif = b"Exif\0\0II*\0\x08\0\0\0\1\0" + struct.pack("<HHIHH", 0x0112, 3, 1, 3, 0)
+    for kind, text in (
+        (b"tEXt", b"Raw profile type exif\0\nexif\n" + b"%8d\n" % len(exif) + exif.hex().encode() + b"\n"),
+        (b"iTXt", b'XML:com.adobe.xmp\0\0\0\0\0<rdf:Description tiff:Orientation="3"/>'),
+    ):
+        path.write_bytes(data[:33] + chunk(kind, text) + data[33:])
+        np.testing.assert_allclose(read_image(path), COLOURS[::-1, ::-1] / 255, atol=1e-7)
+
+
+def test_a_file_of_more_bytes_than_pixels_is_refused(tmp_path, monkeypatch):
+    path = written(tmp_path, Image.fromarray(COLOURS), format="PNG")
+    with path.open("r+b") as stream:
+        stream.truncate(2**20 + 601)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert "has 1,049,177 bytes, more than a picture of 100 pixels needs, and is not read" in error_of(path)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P", "I;16", "CMYK", "1"])
+def test_strips_are_the_whole(tmp_path, monkeypatch, mode):
+    """Whatever the number of rows converted at a time."""
+    if mode == "I;16":
+        stored = Image.fromarray(RNG.integers(0, 65536, (37, 11)).astype(np.uint16))
+    else:
+        stored = Image.fromarray(RNG.integers(0, 256, (37, 11, 4)).astype(np.uint8), "RGBA")
+        stored = stored.convert("RGB").convert(mode) if mode in ("CMYK", "P", "1") else stored.convert(mode)
+    path = written(tmp_path, stored, format="JPEG" if mode == "CMYK" else "PNG")
+    seen = Preprocessing(resize=9, crop=8), Preprocessing(crop=8), Preprocessing()
+    whole = read_image(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(picture, "_STRIP", 30)
+        np.testing.assert_array_equal(read_image(path), whole)
+        for preprocessing in seen:
+            np.testing.assert_array_equal(read_view(path, preprocessing)[0], preprocessing.view(whole))
+
+
+_PEAK = """
+import resource, sys, time
+import jaxcam
+from jaxcam.images.preprocessing import IMAGENET, read_view
+began = time.process_time()
+try:
+    read_view(sys.argv[1], IMAGENET) if sys.argv[2] == "view" else jaxcam.read_image(sys.argv[1])
+except ValueError as error:
+    assert "is not read" in str(error)
+print(time.process_time() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reader", ["image", "view"])
+@pytest.mark.parametrize("kind", ["RGBA", "16 bit", "WebP", "scans"])
+def test_the_largest_pictures_take_little_memory_and_time(tmp_path, kind, reader):
+    side, path = 9400, tmp_path / "large"
+    if kind in ("RGBA", "16 bit"):
+        row = b"\1" + (b"\7\3\5\1" if kind == "RGBA" else b"\7\3") * side
+        header = struct.pack(">IIBBBBB", side, side, *((8, 6) if kind == "RGBA" else (16, 0)), 0, 0, 0)
+        pixels = zlib.compress(row * side, 1)
+        path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b""))
+    elif kind == "WebP":
+        Image.new("RGBA", (side, side), (1, 2, 3, 4)).save(path, "WEBP", lossless=True, method=0, quality=0)
+    else:
+        Image.new("RGB", (side, side)).save(path, "JPEG", progressive=True, subsampling=0)
+        data = path.read_bytes()
+        path.write_bytes(data[:-2] + data[data.rfind(b"\xff\xda") : -2] * 1000 + data[-2:])
+    run = [sys.executable, "-c", _PEAK, str(path), reader]
+    seconds, peak = map(float, subprocess.run(run, check=True, capture_output=True, text=True).stdout.split())
+    assert peak < 1.5
+    assert seconds < 10  # about 5, on a machine that may have other work
+
+
 @pytest.fixture
 def noisy(tmp_path, monkeypatch):
     """A file about whose EXIF block Pillow warns, and two events: a thread has begun to read it, and may go on."""
-    path = written(tmp_path, Image.fromarray(COLOURS), format="PNG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x40")
+    path = written(tmp_path, Image.fromarray(COLOURS), format="JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x40")
     begun, may_go_on, original = threading.Event(), threading.Event(), Image.open
 
     def slow(*args: object, **kwargs: object) -> Image.Image:
@@ -378,14 +515,14 @@ def noisy(tmp_path, monkeypatch):
         return original(*args, **kwargs)
 
     with pytest.warns(UserWarning, match="EXIF"), Image.open(path) as image:
-        image.getexif()
+        expected = np.asarray(image) / 255
     monkeypatch.setattr(Image, "open", slow)
-    return path, begun, may_go_on
+    return path, expected, begun, may_go_on
 
 
 def test_threads_may_read_while_others_change_the_warning_filters(noisy):
     """The filters are global: whoever saved them last, puts back what a thread had changed in between."""
-    path, begun, may_go_on = noisy
+    path, expected, begun, may_go_on = noisy
     with ThreadPoolExecutor(4) as pool, warnings.catch_warnings(record=True) as leaked:
         warnings.simplefilter("always")
         images = [pool.submit(read_image, path) for _ in range(8)]
@@ -395,14 +532,14 @@ def test_threads_may_read_while_others_change_the_warning_filters(noisy):
             warnings.warn("of this thread", UserWarning, stacklevel=1)
             may_go_on.set()
             for image in images:
-                np.testing.assert_allclose(image.result(), COLOURS / 255, atol=1e-7)
+                np.testing.assert_allclose(image.result(), expected, atol=1e-7)
         warnings.warn("afterwards", UserWarning, stacklevel=1)
     assert [str(warning.message) for warning in ours] == ["of this thread"]
     assert [str(warning.message) for warning in leaked] == ["afterwards"]
 
 
 def test_reading_leaves_no_warning_filter_behind_that_hides_others(noisy):
-    path, begun, may_go_on = noisy
+    path, _, begun, may_go_on = noisy
     with ThreadPoolExecutor(1) as pool, warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         image = pool.submit(read_image, path)
