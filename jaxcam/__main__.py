@@ -1,30 +1,50 @@
 """`python -m jaxcam`: explain pictures; `python -m jaxcam train`: train the embedded networks."""
 
+import contextlib
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
+from jaxcam.commands.parser import one_line, report
+
 _COMMANDS = {name: f"jaxcam.commands.{name}" for name in ("evaluate", "train", "verify")}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; returns its exit code: 0, 1 if a picture among several failed, 2 for a wrong call."""
+    """Runs a command; returns its exit code: 0, 1 if a picture among several failed, 2 for what cannot be done."""
+    if getattr(sys, "stderr", None) is None:  # closed, and Python would print to standard output instead
+        sys.stderr = io.StringIO()
+    if getattr(sys, "stdout", None) is None:
+        report("standard output is closed: give it somewhere to go, as > /dev/null")
+        return 2
     arguments = list(sys.argv[1:] if argv is None else argv)
     module = "jaxcam.commands.explain"
     if arguments and arguments[0] in _COMMANDS:
         module = _COMMANDS[arguments.pop(0)]
-    run: Callable[[list[str]], int] = import_module(module).run
     try:
-        code = run(arguments)
-        sys.stdout.flush()
+        run: Callable[[list[str]], int] = import_module(module).run
+        try:
+            return run(arguments)
+        finally:  # after --help too
+            sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # Whoever read the table has gone, as `head` does. Python would complain once more when it closes the stream.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # whoever read the table has gone, as `head` does
+        _leave_output()
         return 1
-    return code
+    except OSError as error:
+        # Files are named in their errors; what has no name is a stream.
+        report(one_line(error) if error.filename is not None else f"standard output: {error.strerror or error}")
+        _leave_output()
+        return 2
+
+
+def _leave_output() -> None:
+    """What could not be written is dropped: Python would complain once more when it closes the stream."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

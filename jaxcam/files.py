@@ -32,6 +32,23 @@ def replace_file(target: Path, data: bytes) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def read_regular(path: Path) -> bytes:
+    """What a file holds; a device may have no end, and a pipe keeps one waiting.
+
+    Raises:
+        ValueError: it is no regular file.
+        OSError: it cannot be read.
+    """
+    with open(path, "rb", opener=_without_waiting) as stream:
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            raise ValueError(f"{os.fspath(path)!r} is a pipe or a device, where a regular file is needed")
+        return stream.read()
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
 @contextlib.contextmanager
 def naming(path: str | os.PathLike[str]) -> Generator[None]:
     """Errors of the operating system with the name of this file: of a full disk they have none."""

@@ -18,7 +18,7 @@ from jaxcam.evaluation.evaluate import DEFAULT_METHODS, DEFAULT_METRICS, evaluat
 from jaxcam.evaluation.plan import GROUPS
 from jaxcam.evaluation.protocol import Protocol
 from jaxcam.evaluation.result import Evaluation
-from jaxcam.files import replace_file
+from jaxcam.files import read_regular, replace_file
 from jaxcam.models import EMBEDDED_MODELS, MODELS
 
 _FORMATS: Mapping[str, Callable[[Evaluation], str]] = {
@@ -216,10 +216,10 @@ def _classes(file: str | None) -> dict[str, int | str] | None:
     if file is None:
         return None
     try:
-        found = json.loads(Path(file).read_text(encoding="utf-8"))
+        found = json.loads(read_regular(Path(file)))
     except OSError as error:
         raise UsageError(f"--classes: {file!r} cannot be read ({error.strerror})") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"--classes: {file!r} is not JSON ({one_line(error)})") from None
     if not isinstance(found, dict):
         raise UsageError(f'--classes: {file!r} must hold an object, as {{"dog": 207}}')

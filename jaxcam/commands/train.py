@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from jaxcam.commands.parser import Parser, report
+from jaxcam.files import replace_file
 from jaxcam.models import weights
 from jaxcam.models.train import RECIPES, UNSEEN_SEED, accuracy, train
 
@@ -57,5 +58,5 @@ def run(arguments: list[str]) -> int:
             "versions": {package: version(package) for package in ("jax", "flax", "optax")},
         }
         print(f"{name}: top-1 {100 * top_1:.2f} % on 2,000 unseen scenes, trained in {seconds:.0f} s")
-    (folder / "training.json").write_text(json.dumps(records, indent=2) + "\n", encoding="utf-8")
+    replace_file(folder / "training.json", (json.dumps(records, indent=2) + "\n").encode())
     return 0

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from jaxcam import scenes, scores
 from jaxcam.commands.parser import Parser, UsageError, one_line, report
+from jaxcam.files import replace_file
 from jaxcam.models import EMBEDDED_MODELS, MODELS
 from jaxcam.verification.report import Verification
 from jaxcam.verification.verdict import figure, percent
@@ -58,7 +59,7 @@ def run(arguments: list[str]) -> int:
     if target is not None:
         entries = [{"head": case.description, **verification.to_dict()} for case, verification in found]
         try:
-            target.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
+            replace_file(target, (json.dumps(entries, indent=2) + "\n").encode())
         except OSError as error:
             report(f"--json: {one_line(error)}")
             return 2

@@ -8,6 +8,7 @@ from jaxcam.datasets.class_index import ClassIndex
 from jaxcam.datasets.examples import printable
 from jaxcam.datasets.image_files import ImageFile, matched
 from jaxcam.datasets.items import Item
+from jaxcam.tables import shown
 
 
 def annotated_items(
@@ -29,7 +30,7 @@ def annotated_items(
     if not any(meant):
         raise ValueError(
             f"none of the files that {annotations.source!r} names is in the data set: "
-            f"{', '.join(repr(entry.file) for entry in annotations.entries[:3])} ..; is it the right folder?"
+            f"{', '.join(shown(repr(entry.file)) for entry in annotations.entries[:3])} ..; is it the right folder?"
         )
     items: list[Item] = []
     times: dict[str, int] = {}
@@ -40,7 +41,8 @@ def annotated_items(
         times[name] = times.get(name, 0) + 1
         name = name if times[name] == 1 else f"{name} #{times[name]}"
         if file is None:
-            error = f"{entry.file!r} is annotated ({entry.where}), but there is no such image file in the data set"
+            annotated = f"{shown(repr(entry.file))} is annotated ({entry.where})"
+            error = f"{annotated}, but there is no such image file in the data set"
             items.append(Item(len(items), name, None, truth, error))
         else:
             items.append(Item(len(items), name, file.path, truth))
@@ -52,6 +54,6 @@ def annotated_items(
         "num_annotations_without_content": annotations.num_empty,
         "num_files_missing": sum(file is None for file in meant) if is_folder else 0,
         "num_images_with_boxes_but_no_masks": annotations.num_without_masks,
-        "unknown_class_names": dict(classes.unknown.most_common(20)),
+        "unknown_class_names": {shown(name): number for name, number in classes.unknown.most_common(20)},
         "num_unknown_class_names": len(classes.unknown),
     }

@@ -19,6 +19,8 @@ from jaxcam.datasets.entries import Entry
 from jaxcam.datasets.examples import UNKNOWN, Truth
 from jaxcam.datasets.own_format import own_entries
 from jaxcam.datasets.voc import voc_entries
+from jaxcam.files import read_regular
+from jaxcam.tables import shown
 
 
 class Annotations(NamedTuple):
@@ -50,6 +52,8 @@ def read_annotations(path: str | os.PathLike[str]) -> Annotations:
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"annotations must be a path, got {type(path).__name__}")
     place, source = Path(path), os.fspath(path)
+    if not source:
+        raise ValueError("annotations is an empty path: give the name of a file or a folder, or leave it out")
     if not place.exists():
         raise FileNotFoundError(f"annotations {source!r} do not exist; check the path")
     if place.is_dir():
@@ -103,7 +107,7 @@ def _truth(entry: Entry, classes: ClassIndex) -> Truth:
 
 def _json(path: Path, source: str) -> Any:
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(read_regular(path))
     except (ValueError, RecursionError) as error:
         hint = "; for PASCAL VOC name the folder of the XML files" if path.suffix.lower() == ".xml" else ""
-        raise ValueError(f"annotations {source!r} are not valid JSON ({' '.join(str(error).split())}){hint}") from error
+        raise ValueError(f"annotations {source!r} are not valid JSON ({shown(str(error), 200)}){hint}") from error

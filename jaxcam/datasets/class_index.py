@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from jaxcam.datasets.examples import UNKNOWN, checked_label
+from jaxcam.tables import shown
 
 _IMAGENET_CLASSES = 1000
 
@@ -85,11 +86,11 @@ class ClassIndex:
         """
         if not self.unknown or self.num_known:
             return
-        shown = ", ".join(repr(name) for name, _ in self.unknown.most_common(5))
+        names = ", ".join(shown(repr(name)) for name, _ in self.unknown.most_common(5))
         more = f" and {len(self.unknown) - 5} more" if len(self.unknown) > 5 else ""
         raise ValueError(
-            f"none of the class names in {source} is a class of the model: {shown}{more}; say which class each one is "
-            f"with classes={{{next(iter(self.unknown))!r}: class index or name of the model, ..}}"
+            f"none of the class names in {source} is a class of the model: {names}{more}; say which class each one is "
+            f"with classes={{{shown(repr(next(iter(self.unknown))))}: class index or name of the model, ..}}"
         )
 
     def _of_model(self, name: str) -> int:

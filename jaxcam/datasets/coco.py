@@ -14,6 +14,7 @@ import numpy as np
 from jaxcam.checks import is_integer
 from jaxcam.datasets.entries import Entry, entry_boxes, entry_file, entry_size, is_number, malformed
 from jaxcam.datasets.regions import Polygons, Region, Runs
+from jaxcam.tables import shown
 
 _LIMITS = (-1e15, 1e15)  # of coordinates
 
@@ -33,9 +34,9 @@ def coco_entries(content: dict[str, Any], source: str) -> list[Entry]:
         for key in ("image_id", "category_id"):
             _require_id(annotation.get(key), f"{where}: {key}")
         if annotation.get("image_id") not in images:
-            raise malformed(f"{where}: there is no image with the id {annotation.get('image_id')!r}")
+            raise malformed(f"{where}: there is no image with the id {annotation.get('image_id')!r:.60}")
         if annotation.get("category_id") not in categories:
-            raise malformed(f"{where}: there is no category with the id {annotation.get('category_id')!r}")
+            raise malformed(f"{where}: there is no category with the id {annotation.get('category_id')!r:.60}")
         if not annotation.get("iscrowd"):
             of_image[annotation["image_id"]].append((where, annotation))
     names = {key: _category_name(*category) for key, category in categories.items()}
@@ -52,7 +53,7 @@ def _entry(
     drawable = tuple(region for region in regions if region is not None)
     return Entry(
         file,
-        f"{where} ({file!r})",
+        f"{where} ({shown(repr(file))})",
         size,
         label=None,
         imagenet_index=None,
@@ -88,7 +89,7 @@ def _runs(counts: Any, shape: Any, size: tuple[int, int] | None, where: str) -> 
     if not isinstance(shape, list) or len(shape) != 2:
         raise malformed(f"{where}: the size of the segmentation must be height, width; got {shape!r:.60}")
     if size is None or tuple(shape) != size:
-        raise malformed(f"{where}: the segmentation is of the size {shape}, the image of {list(size or ())}")
+        raise malformed(f"{where}: the segmentation is of the size {shape!r:.60}, the image of {list(size or ())}")
     if sum(counts) != size[0] * size[1]:
         raise malformed(f"{where}: the runs of the segmentation make {sum(counts)} pixels, not {size[0] * size[1]}")
     return Runs(np.array(counts, np.int64))
@@ -106,7 +107,7 @@ def _outline(outline: Any, where: str) -> np.ndarray:
 def _category_name(where: str, category: dict[str, Any]) -> str:
     name = category.get("name")
     if not isinstance(name, str):
-        raise malformed(f"{where}: the category's name is missing, got {name!r}")
+        raise malformed(f"{where}: the category's name is missing, got {name!r:.60}")
     return name
 
 
@@ -116,7 +117,7 @@ def _by_id(content: dict[str, Any], kind: str, source: str) -> dict[Any, tuple[s
         key = item.get("id")
         _require_id(key, f"{where}: id")
         if key in found:
-            raise malformed(f"{where}: the id {key!r} occurs twice")
+            raise malformed(f"{where}: the id {key!r:.60} occurs twice")
         found[key] = (where, item)
     return found
 

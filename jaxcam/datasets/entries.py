@@ -78,5 +78,7 @@ def is_number(value: Any, low: int | float, high: int | float) -> bool:
 def entry_file(file: Any, where: str) -> str:
     """The path, with forward slashes; ValueError if there is none."""
     if not isinstance(file, str) or not file.strip():
-        raise ValueError(f"{where}: the name of the image file is missing, got {file!r}")
+        raise ValueError(f"{where}: the name of the image file is missing, got {file!r:.60}")
+    if len(file) > 4096:
+        raise ValueError(f"{where}: the name of the image file must have at most 4,096 letters, got {len(file):,}")
     return file.strip().replace("\\", "/")

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxcam import tables
 from jaxcam.checks import is_integer
 from jaxcam.datasets.regions import Region
 
@@ -88,7 +89,7 @@ NO_TRUTH = Truth(UNKNOWN, np.zeros((0, 4)), np.zeros(0, np.int32))
 
 def one_line(error: BaseException) -> str:
     """What an exception says, on one line; its kind as well if it is not one that was raised for the user to read."""
-    text = " ".join(str(error).split())
+    text = tables.printable(str(error))
     kind = type(error).__name__
     if isinstance(error, MemoryError):
         return f"not enough memory ({text or kind})"

@@ -102,6 +102,8 @@ def _only(path: str, candidates: list[ImageFile]) -> ImageFile | None:
         exact = [file for file in candidates if file.name == path]
         if len(exact) != 1:
             shown = ", ".join(repr(file.name) for file in candidates[:3])
-            raise ValueError(f"the annotated file {path!r} may be any of {shown}; give its path relative to the folder")
+            raise ValueError(
+                f"the annotated file {path!r:.80} may be any of {shown}; give its path relative to the folder"
+            )
         return exact[0]
     return candidates[0] if candidates else None

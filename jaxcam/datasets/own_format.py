@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxcam.checks import is_integer
 from jaxcam.datasets.entries import Entry, entry_boxes, entry_file, entry_size, malformed
+from jaxcam.tables import shown
 
 _SLIPS = {
     "box": "boxes", "bbox": "boxes", "bboxes": "boxes", "bounding_boxes": "boxes", "class": "label", "lable": "label",
@@ -43,7 +44,7 @@ def _entry(item: Any, where: str) -> Entry:
         if slip in item and meant not in item:
             raise malformed(f"{where} has the key {slip!r}: call it {meant!r}")
     file = entry_file(item.get("file"), where)
-    where = f"{where} ({file!r})"
+    where = f"{where} ({shown(repr(file))})"
     indices = item.get("imagenet_indices")
     if indices is not None and not isinstance(indices, list):
         raise malformed(f"{where}: imagenet_indices must be a list of indices, got {indices!r:.60}")

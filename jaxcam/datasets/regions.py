@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+_MOST_CROSSINGS = 2**22
+"""Edges times rows that are looked at together."""
+
 
 class Polygons(NamedTuple):
     """Outlines: each an array `[n, 2]` of x, y in pixels, the upper left corner of the picture being (0, 0)."""
@@ -36,7 +39,17 @@ def drawn(region: Region, height: int, width: int) -> np.ndarray:
 
 
 def _polygon(outline: np.ndarray, height: int, width: int) -> np.ndarray:
-    start, end = outline, np.roll(outline, -1, axis=0)
+    ends = np.roll(outline, -1, axis=0)
+    changes = np.zeros((height, width + 1), np.uint8)  # their number, of which 256 mean nothing: it is even
+    step = max(1, _MOST_CROSSINGS // height)
+    for i in range(0, len(outline), step):
+        _count_changes(changes, outline[i : i + step], ends[i : i + step])
+    return np.bitwise_xor.accumulate(changes[:, :width] & 1, axis=1) == 1
+
+
+def _count_changes(changes: np.ndarray, start: np.ndarray, end: np.ndarray) -> None:
+    """Adds where these edges change inside into outside, in every row."""
+    height, width = changes.shape[0], changes.shape[1] - 1
     middle = np.arange(height) + 0.5
     # Half-open in y, so that a corner at the height of a row of centres is crossed once, not twice.
     crossed = (start[:, 1, None] <= middle) != (end[:, 1, None] <= middle)
@@ -45,6 +58,4 @@ def _polygon(outline: np.ndarray, height: int, width: int) -> np.ndarray:
     x = start[edge, 0] + slope * (middle[row] - start[edge, 1])
     # Right of a crossing the inside and the outside change places, from the first centre x + 0.5 on that is not left.
     column = np.clip(np.ceil(x - 0.5), 0, width).astype(np.int64)
-    changes = np.zeros((height, width + 1), np.int64)
     np.add.at(changes, (row, column), 1)
-    return np.cumsum(changes[:, :width], axis=1) % 2 == 1

@@ -40,7 +40,9 @@ def _view(item: Item, preprocessing: Preprocessing) -> View:
     masks = None
     if truth.masks is not None:
         left = [mask for mask, keep in zip(truth.masks, kept, strict=True) if keep]
-        masks = moved_masks([m if isinstance(m, np.ndarray) else drawn(m, height, width) for m in left], frame)
+        # One at a time: thousands of instances of a large picture would fill any memory.
+        whole = (m if isinstance(m, np.ndarray) else drawn(m, height, width) for m in left)
+        masks = np.concatenate([moved_masks([], frame), *(moved_masks([mask], frame) for mask in whole)])
     return View(item.index, item.name, image, truth.label, boxes, truth.box_classes[kept], masks, int(np.sum(~kept)))
 
 

@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from jaxcam.datasets.entries import Entry, entry_boxes, entry_file, entry_size
+from jaxcam.tables import shown
 
 
 def voc_entries(folder: Path, source: str) -> list[Entry]:
@@ -30,10 +31,10 @@ def voc_entries(folder: Path, source: str) -> list[Entry]:
 def _entry(path: Path, where: str) -> Entry:
     root = _parsed(path.read_bytes(), where)
     if root.tag != "annotation":
-        raise ValueError(f"{where}: the outermost element must be <annotation>, got <{root.tag}>")
+        raise ValueError(f"{where}: the outermost element must be <annotation>, got <{shown(root.tag)}>")
     objects = root.findall("object")
     names = [_text(element, "name", f"{where}, object {i}") for i, element in enumerate(objects)]
-    boxes = [_box(element, f"{where}, object {i} ({names[i]})") for i, element in enumerate(objects)]
+    boxes = [_box(element, f"{where}, object {i} ({shown(names[i])})") for i, element in enumerate(objects)]
     has_size = root.find("size") is not None
     height, width = (_number(root, f"size/{name}", where) if has_size else None for name in ("height", "width"))
     return Entry(
@@ -57,7 +58,7 @@ def _parsed(data: bytes, where: str) -> ElementTree.Element:
     try:
         return ElementTree.fromstring(data)
     except (ElementTree.ParseError, LookupError, ValueError) as error:
-        raise ValueError(f"{where} is not valid XML ({error})") from error
+        raise ValueError(f"{where} is not valid XML ({shown(str(error), 200)})") from error
 
 
 def _box(element: ElementTree.Element, where: str) -> np.ndarray:

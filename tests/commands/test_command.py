@@ -180,6 +180,82 @@ def test_reader_of_the_table_may_go_away(picture, tmp_path):
     assert "Traceback" not in done.stderr
 
 
+class Full(io.StringIO):
+    """As /dev/full: the disk has no room left when the buffer is written to it."""
+
+    def flush(self):
+        raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("verify", "--help"), ("evaluate", "--help")])
+def test_standard_output_that_is_full_or_closed_is_one_line_and_exit_code_2(arguments, monkeypatch):
+    err = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", err)
+    monkeypatch.setattr(sys, "stdout", Full())
+    assert command.main(arguments) == 2
+    assert err.getvalue() == "jaxcam: standard output: No space left on device\n"
+    monkeypatch.setattr(sys, "stdout", None)
+    assert command.main(arguments) == 2
+    assert err.getvalue().splitlines()[1:] == [
+        "jaxcam: standard output is closed: give it somewhere to go, as > /dev/null"
+    ]
+    monkeypatch.setattr(sys, "stderr", None)
+    assert command.main(arguments) == 2
+
+
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--out", f"{LONG}/o.png"),
+        ("--out", f"{LONG}.png", "--method", "grad_cam", "--top", "1"),
+        ("--weights", LONG),
+        ("train", "--out", LONG),
+        ("verify", "--json", f"{LONG}/o.json"),
+        ("evaluate", LONG),
+        ("evaluate", "scenes", "--out", f"{LONG}.md"),
+        ("evaluate", "scenes", "--results", f"{LONG}.jsonl", "--num", "1"),
+        ("evaluate", "scenes", "--results", "/dev/full", "--num", "1"),
+        ("evaluate", ".", "--annotations", LONG),
+        ("evaluate", ".", "--annotations", ""),
+        ("evaluate", ".", "--classes", LONG),
+        ("evaluate", ".", "--classes", "deep.json"),
+        ("evaluate", ".", "--classes", "/dev/zero"),
+        ("evaluate", ".", "--annotations", "/dev/zero"),
+    ],
+)
+def test_names_that_the_system_refuses_are_one_line_and_exit_code_2(arguments, picture, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.png").write_bytes(picture.read_bytes())
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("jaxcam: ")
+    assert err.count("\n") == 1
+
+
+def test_pictures_with_long_names_have_panels(picture, tmp_path):
+    for name in ("é" * 120 + ".png", "é" * 120 + "2.png"):
+        (tmp_path / name).write_bytes(picture.read_bytes())
+    code, _, _ = run(*sorted(tmp_path.iterdir()), "--out", tmp_path / "o.png", "--top", 1, *ONE_METHOD)
+    assert code == 0
+    assert {p.name for p in tmp_path.glob("o-*")} == {f"o-{'é' * 75}.png", f"o-{'é' * 75}-2.png"}
+
+
+@pytest.mark.slow
+def test_the_shells_closed_and_full_outputs(tmp_path):
+    for redirected in ("> /dev/full", ">&-"):
+        done = subprocess.run(
+            ["bash", "-c", f"{sys.executable} -m jaxcam --help {redirected}"],
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 2
+        assert done.stderr.startswith("jaxcam: standard output")
+        assert done.stderr.count("\n") == 1
+
+
 def test_help_fits_a_screen(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     for arguments in (["--help"], ["train", "--help"], ["verify", "--help"]):
