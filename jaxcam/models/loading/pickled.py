@@ -12,6 +12,7 @@ dictionaries are plain values: to hash tuples of tuples can take longer than any
 
 import io
 import pickletools
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,8 +52,10 @@ def unpickled(data: bytes, names: Mapping[str, Any], *, persistent: Callable[[An
     stream = io.BytesIO(data)
     machine = _Machine(names, persistent)
     try:
-        for opcode, argument, _ in pickletools.genops(stream):
-            machine.do(opcode.name, argument)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about text with escapes that mean nothing
+            for opcode, argument, _ in pickletools.genops(stream):
+                machine.do(opcode.name, argument)
         value = machine.pop()
     except ForeignError:
         raise
