@@ -87,7 +87,7 @@ def _of_rule(eqn: JaxprEqn, depth: int) -> Hashable:
         closed = jax.make_jaxpr(backwards)([var.aval for var in operands], [var.aval for var in outputs])
     except Exception:  # whatever a user's rule raises; one has no transpose, another none of its derivatives
         try:
-            closed = rule(eqn, places)
+            closed = rule(eqn, places).tangents
         except Exception:
             return tuple(map(identity, _functions(_rules_of(eqn), set())))
     return of_program(closed.jaxpr, depth + 1), tuple(map(_constant, closed.consts))

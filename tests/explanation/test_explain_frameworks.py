@@ -26,9 +26,10 @@ def images():
 @pytest.fixture(scope="module")
 def expected(parameters, images):
     """Grad-CAM after the second block, from zeros added to its output."""
-    last = foreign.by_hand(parameters, images)["second"]
-    logit = lambda moved: foreign.by_hand(parameters, images, {"second": moved})["logits"][:, CLASS_IDX].sum()
-    weights = jax.grad(logit)(jnp.zeros_like(last)).mean((1, 2))
+    values = jax.jit(lambda moved: foreign.by_hand(parameters, images, moved))
+    last = np.asarray(values({})["second"])
+    logit = lambda moved: values({"second": moved})["logits"][:, CLASS_IDX].sum()
+    weights = np.asarray(jax.grad(logit)(np.zeros_like(last))).mean((1, 2))
     found = np.maximum(np.einsum("nijk,nk->nij", last, weights), 0)
     assert found.max() > 0
     return found
@@ -66,6 +67,6 @@ def test_the_same_map(framework, parameters, images, expected, monkeypatch):
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         found = explained(framework, parameters, images)
     np.testing.assert_allclose(found.cam_map, expected, atol=1e-5 * expected.max())
-    logits = foreign.by_hand(parameters, images)["logits"]
+    logits = jax.jit(lambda x: foreign.by_hand(parameters, x)["logits"])(images)
     np.testing.assert_allclose(found.confidence, jax.nn.softmax(logits)[:, CLASS_IDX], rtol=1e-5)
     np.testing.assert_array_equal(found.status, 0)

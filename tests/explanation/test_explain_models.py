@@ -44,19 +44,27 @@ def images():
 def variables(images):
     shapes = jax.eval_shape(Net().init, jax.random.key(0), images.astype(np.float32))
     leaves, structure = jax.tree.flatten(shapes)
-    return jax.tree.unflatten(structure, [jnp.abs(normal(i, *leaf.shape)) * 0.2 for i, leaf in enumerate(leaves)])
+    values = [np.abs(np.random.default_rng(i).normal(size=leaf.shape)) * 0.2 for i, leaf in enumerate(leaves)]
+    return jax.tree.unflatten(structure, [jnp.asarray(value) for value in values])
 
 
 @pytest.fixture(scope="module")
 def model(variables):
     # The kernels need both signs, the variances must be positive.
-    signed = jax.tree.map(lambda x: x * jnp.sign(normal(x.size, *x.shape)), variables["params"])
+    sign = lambda x: np.sign(np.random.default_rng(x.size).normal(size=x.shape))
+    signed = jax.tree.map(lambda x: jnp.asarray(np.asarray(x) * sign(x)), variables["params"])
     return jax.tree_util.Partial(Net().apply, {**variables, "params": signed})
 
 
 def by_hand(model, image, class_idx, sign=1):
     """Grad-CAM after the second block: what Linen itself captures there, and the dense layers written out."""
-    variables = model.args[0]
+    a, gradient = (np.asarray(value) for value in captured(model.args[0], image, class_idx))
+    return np.maximum(sign * (a @ gradient.mean((0, 1))), 0)
+
+
+@jax.jit
+def captured(variables, image, class_idx):
+    """The second block's value, and the gradient of a logit by it."""
     _, state = Net().apply(variables, image[None], capture_intermediates=True, mutable=["intermediates"])
     a = state["intermediates"]["second"]["__call__"][0][0]
     first, last = (variables["params"][name] for name in ("Dense_0", "Dense_1"))
@@ -65,7 +73,15 @@ def by_hand(model, image, class_idx, sign=1):
         hidden = jax.nn.relu(a.reshape(-1) @ first["kernel"] + first["bias"])
         return hidden @ last["kernel"][:, class_idx] + last["bias"][class_idx]
 
-    return np.maximum(sign * np.asarray(a @ jax.grad(logit)(a).mean((0, 1))), 0)
+    return a, jax.grad(logit)(a)
+
+
+forward = jax.jit(lambda model, images: model(images))
+
+
+def softmax(logits):
+    e = np.exp(np.asarray(logits))
+    return e / e.sum(-1, keepdims=True)
 
 
 def test_a_linen_model_is_cut_by_its_program(model, images):
@@ -73,7 +89,7 @@ def test_a_linen_model_is_cut_by_its_program(model, images):
     expected = np.stack([by_hand(model, image, 2) for image in images])
     assert expected.max() > 0
     np.testing.assert_allclose(found.cam_map, expected, rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(found.confidence, jax.nn.softmax(model(images))[:, 2], rtol=1e-9)
+    np.testing.assert_allclose(found.confidence, softmax(forward(model, images))[:, 2], rtol=1e-9)
     default = jaxcam.explain(model, images, method="grad_cam", class_idx=2)
     np.testing.assert_array_equal(default.cam_map, found.cam_map)
 
@@ -99,7 +115,7 @@ def test_what_a_function_captures_is_never_stale(images):
     kernel["now"] = normal(2, 3, 4)
     second = jaxcam.explain(function, images, class_idx=1, method="guided_backprop").confidence
     assert _compiled._cache_size() == before
-    expected = jax.nn.softmax(jax.nn.relu(images).mean((1, 2)) @ kernel["now"])[:, 1]
+    expected = softmax(np.maximum(images, 0).mean((1, 2)) @ np.asarray(kernel["now"]))[:, 1]
     np.testing.assert_allclose(second, expected, rtol=1e-12)
     assert np.abs(first - second).max() > 1e-3
 
@@ -175,9 +191,10 @@ class TestTransformer:
         def after(t):
             return ((t + jnp.tanh(weights["mix"] @ t))[0] @ weights["out"])[1]
 
-        for image, cam_map in zip(images, found.cam_map, strict=True):
-            t = jnp.concatenate([weights["cls"][None], image.reshape(-1, 3) @ weights["embed"]])
-            g = np.asarray(jax.grad(after)(t))[1:].reshape(2, 3, 4)
+        w, gradient = jax.tree.map(np.asarray, weights), jax.jit(jax.grad(after))
+        for image, cam_map in zip(np.asarray(images), found.cam_map, strict=True):
+            t = np.concatenate([w["cls"][None], image.reshape(-1, 3) @ w["embed"]])
+            g = np.asarray(gradient(t))[1:].reshape(2, 3, 4)
             a = np.asarray(t)[1:].reshape(2, 3, 4)
             expected = np.maximum(a @ g.mean((0, 1)), 0)
             np.testing.assert_allclose(cam_map, expected, rtol=1e-9, atol=1e-12)
@@ -203,7 +220,7 @@ class TestTransformer:
 def test_all_classes_and_the_likeliest(model, images, method):
     alone = [jaxcam.explain(model, images, method=method, class_idx=c) for c in range(5)]
     together = jaxcam.explain(model, images, method=method, class_idx="all")
-    order = np.argsort(-np.asarray(model(images)), 1)[:, :2]
+    order = np.argsort(-np.asarray(forward(model, images)), 1)[:, :2]
     top = jaxcam.explain(model, images, method=method, top=2)
     np.testing.assert_array_equal(top.class_idx, order)
     for field in ("heatmap", "cam_map", "confidence", "status", "gradient"):
@@ -285,7 +302,7 @@ def test_submodules_called_features_and_head_are_no_halves():
     model, x = Torchlike(nnx.Rngs(0)), normal(0, 2, 6, 6, 3, dtype=np.float32)
     found = jaxcam.explain(model, x, class_idx=1, method="grad_cam")
     kernel = model.head.kernel[...][:, 1] / 36
-    expected = np.maximum(np.asarray(nnx.relu(model.features(x)) @ kernel), 0)
+    expected = np.maximum(jax.jit(lambda m, x: nnx.relu(m.features(x)))(model, x) @ np.asarray(kernel), 0)
     np.testing.assert_allclose(found.cam_map, expected, rtol=1e-4, atol=1e-6)
 
 
@@ -297,7 +314,7 @@ def test_channels_first_inside_of_a_channels_last_model(model, images):
         return a.mean((2, 3)) @ last
 
     found = jaxcam.explain(jaxcam.adapt(kernel, apply=network), images, class_idx=2, method="grad_cam")
-    a = jax.nn.relu(jax.lax.conv(images.transpose(0, 3, 1, 2), kernel, (1, 1), "SAME"))
+    a = jax.jit(lambda x: jax.nn.relu(jax.lax.conv(x.transpose(0, 3, 1, 2), kernel, (1, 1), "SAME")))(images)
     expected = np.maximum(np.einsum("nkij,k->nij", a, last[:, 2]) / 120, 0)
     assert expected.max() > 0
     np.testing.assert_allclose(found.cam_map, expected, rtol=1e-9, atol=1e-12)
@@ -306,7 +323,7 @@ def test_channels_first_inside_of_a_channels_last_model(model, images):
 def test_the_logarithm_of_probabilities_is_explained_with_their_confidence(model, images):
     logs = lambda m, x: jnp.log(jax.nn.softmax(m(x)))
     found = jaxcam.explain(jaxcam.adapt(model, apply=logs), images, class_idx=2, method="guided_backprop")
-    np.testing.assert_allclose(found.confidence, jax.nn.softmax(model(images))[:, 2], rtol=1e-9)
+    np.testing.assert_allclose(found.confidence, softmax(forward(model, images))[:, 2], rtol=1e-9)
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -333,23 +350,28 @@ def test_maps_are_differentiable_by_the_parameters_of_any_model(model, images):
         partial = jax.tree_util.Partial(Net().apply, moved)
         return jaxcam.explain(partial, images[:1], class_idx=2, method="grad_cam").cam_map.sum()
 
-    step = 1e-6
-    slope = (total(step) - total(-step)) / (2 * step)
+    step, value = 1e-6, jax.jit(total)
+    slope = (value(step) - value(-step)) / (2 * step)
     assert abs(slope) > 1e-3
-    np.testing.assert_allclose(jax.grad(total)(0.0), slope, rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(jax.grad(total))(0.0), slope, rtol=1e-5)
 
 
 def test_guided_methods_on_a_batch_equal_those_on_an_image(model, images):
     guided = jaxcam.explain(model, images, method="guided_backprop", class_idx=2)
     product = jaxcam.explain(model, images, method="guided_grad_cam", class_idx=2, layer="first")
     heat = jaxcam.explain(model, images, method="grad_cam", class_idx=2, layer="first").heatmap
-    for i, image in enumerate(images):
+
+    @jax.jit
+    def alone(model, image):
         one = jaxcam.guided_backprop(model, image, 2)
+        return one, jaxcam.guided_grad_cam(model, image, 2, layer="first"), maps.normalised(jnp.abs(one).max(-1))
+
+    for i, image in enumerate(images):
+        one, both, normalised = (np.asarray(value) for value in alone(model, image))
         np.testing.assert_allclose(guided.gradient[i], one, rtol=1e-9, atol=1e-12)
-        both = jaxcam.guided_grad_cam(model, image, 2, layer="first")
         np.testing.assert_allclose(product.gradient[i], both, rtol=1e-9, atol=1e-12)
-        np.testing.assert_allclose(both, one * heat[i][..., None], rtol=1e-9, atol=1e-12)
-        np.testing.assert_allclose(guided.heatmap[i], maps.normalised(jnp.abs(one).max(-1)), rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(both, one * np.asarray(heat[i])[..., None], rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(guided.heatmap[i], normalised, rtol=1e-9, atol=1e-12)
     np.testing.assert_array_equal(guided.cam_map, np.abs(guided.gradient).max(-1))
 
 
