@@ -13,7 +13,13 @@ loss of digits, happens. **Source**: Chattopadhay et al. 2018 (Grad-CAM++), Eq. 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxcam.derivatives.closed_forms import exp_derivatives, log_softmax_derivatives, softmax_derivatives, widened
+from jaxcam.derivatives.closed_forms import (
+    exp_derivatives,
+    linear_lead_and_odds,
+    log_softmax_derivatives,
+    softmax_derivatives,
+)
+from jaxcam.precision import widened
 from jaxcam.scores import ClassIdx
 
 __all__ = ["exact_alphas", "exp_alphas", "ill_conditioned", "log_softmax_alphas", "softmax_alphas"]
@@ -36,6 +42,12 @@ def _fraction(numerator: Float[Array, "..."], denominator: Float[Array, "..."]) 
     # picks the value. With one where alone, the untaken branch would send inf * 0 = NaN back.
     safe = denominator != 0
     return jnp.where(safe, numerator / jnp.where(safe, denominator, 1), 0)
+
+
+def _log(probabilities: Float[Array, " c"]) -> Float[Array, " c"]:
+    """Their logarithms: minus infinity, and no derivative, where one is zero."""
+    (p,) = widened(probabilities)
+    return jnp.where(p > 0, jnp.log(jnp.where(p > 0, p, 1)), -jnp.inf)
 
 
 def _check_jacobian(
@@ -99,8 +111,9 @@ def exp_alphas(activations: Float[Array, "..."], logit_gradient: Float[Array, ".
     **Source**: Chattopadhay et al. 2018, Eq. 10; evaluated in the cancelled form, which needs no eps.
     """
     _check_shapes(activations, logit_gradient=logit_gradient)
-    _, d2, d3 = exp_derivatives(logit_gradient)
-    return exact_alphas(activations, d2, d3)
+    zero = jnp.zeros_like(logit_gradient)
+    found = exp_derivatives((logit_gradient, zero, zero))
+    return exact_alphas(activations, found.d2, found.d3)
 
 
 def softmax_alphas(
@@ -109,7 +122,7 @@ def softmax_alphas(
     probabilities: Float[Array, " c"],
     class_idx: ClassIdx,
 ) -> Float[Array, "..."]:
-    """The closed form for Y = softmax(S)_c with S locally linear: `exact_alphas` of `softmax_derivatives`.
+    """The closed form for Y = softmax(S)_c with S locally linear: `exact_alphas` of its derivatives.
 
     Args:
         activations: A, `[*spatial, k]`.
@@ -123,12 +136,13 @@ def softmax_alphas(
     Raises:
         ValueError: the shapes do not fit.
 
-    **Source**: the derivation stands in `softmax_derivatives`. Chattopadhay et al. 2018 give the softmax case only by
-    its first derivatives; putting powers of those into `exp_alphas` is a different, wrong number.
+    **Source**: the derivation stands in `derivatives.closed_forms`. Chattopadhay et al. 2018 give the softmax case
+    only by its first derivatives; putting powers of those into `exp_alphas` is a different, wrong number.
     """
     _check_jacobian(activations, logit_jacobian, probabilities)
-    _, d2, d3 = softmax_derivatives(logit_jacobian, probabilities, class_idx)
-    return exact_alphas(activations, d2, d3)
+    log_p = _log(probabilities)
+    found = softmax_derivatives(*linear_lead_and_odds(logit_jacobian, log_p, class_idx), log_p, class_idx)
+    return exact_alphas(activations, found.d2, found.d3)
 
 
 def log_softmax_alphas(
@@ -137,13 +151,14 @@ def log_softmax_alphas(
     probabilities: Float[Array, " c"],
     class_idx: ClassIdx,
 ) -> Float[Array, "..."]:
-    """The closed form for Y = log softmax(S)_c with S locally linear: `exact_alphas` of `log_softmax_derivatives`.
+    """The closed form for Y = log softmax(S)_c with S locally linear: `exact_alphas` of its derivatives.
 
     Arguments, returns and errors as in `softmax_alphas`. The class enters d1 only: alpha is the same for every class.
     """
     _check_jacobian(activations, logit_jacobian, probabilities)
-    _, d2, d3 = log_softmax_derivatives(logit_jacobian, probabilities, class_idx)
-    return exact_alphas(activations, d2, d3)
+    log_p = _log(probabilities)
+    found = log_softmax_derivatives(*linear_lead_and_odds(logit_jacobian, log_p, class_idx), log_p, class_idx)
+    return exact_alphas(activations, found.d2, found.d3)
 
 
 def ill_conditioned(

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxcam.precision import widened
+
 __all__ = ["explanation_map", "heatmap", "normalised", "resized", "weighted_map"]
 
 
@@ -19,8 +21,12 @@ def __dir__() -> list[str]:
 
 
 def weighted_map(weights: Float[Array, " k"], activations: Float[Array, "*spatial k"]) -> Float[Array, "*spatial"]:
-    """ReLU(sum_k w_k A_k): what speaks for the class. **Source**: Selvaraju et al. 2017, Eq. 2."""
-    return jax.nn.relu(jnp.tensordot(activations, weights, axes=1))
+    """ReLU(sum_k w_k A_k): what speaks for the class. **Source**: Selvaraju et al. 2017, Eq. 2.
+
+    Added up in float32 where the activations are narrower, and returned in their type.
+    """
+    weights, wide = widened(weights, activations)
+    return jax.nn.relu(jnp.tensordot(wide, weights.astype(wide.dtype), axes=1)).astype(activations.dtype)
 
 
 def normalised(cam_map: Float[Array, "*spatial"]) -> Float[Array, "*spatial"]:
@@ -39,9 +45,10 @@ def resized(cam_map: Float[Array, "*spatial"], size: Sequence[int]) -> Float[Arr
     """
     for axis, (length, wanted) in enumerate(zip(cam_map.shape, size, strict=True)):
         if length != wanted:
-            weights = jnp.asarray(_linear_weights(length, wanted), cam_map.dtype)
-            product = jnp.tensordot(weights, cam_map, axes=(1, axis), precision=jax.lax.Precision.HIGHEST)
-            cam_map = jnp.moveaxis(product, 0, axis)
+            (wide,) = widened(cam_map)
+            weights = jnp.asarray(_linear_weights(length, wanted), wide.dtype)
+            product = jnp.tensordot(weights, wide, axes=(1, axis), precision=jax.lax.Precision.HIGHEST)
+            cam_map = jnp.moveaxis(product, 0, axis).astype(cam_map.dtype)
     return cam_map
 
 

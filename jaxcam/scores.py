@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 __all__ = [
     "ClassIdx",
@@ -21,6 +21,9 @@ __all__ = [
     "Score",
     "check_class_idx",
     "exp",
+    "is_likeliest",
+    "lead_and_odds",
+    "log_odds",
     "log_softmax",
     "logit",
     "name_of",
@@ -57,14 +60,52 @@ def exp(logits: Float[Array, " c"], class_idx: ClassIdx) -> Float[Array, ""]:
 
 
 def log_softmax(logits: Float[Array, " c"], class_idx: ClassIdx) -> Float[Array, ""]:
-    """Y = log softmax(S)_c, computed as -softplus(log sum_{j != c} exp(S_j) - S_c).
+    """Y = log softmax(S)_c, computed as (S_c - S_w) - softplus(log sum_{j != w} exp(S_j - S_w)), w the likeliest class.
 
     S_c - log sum exp(S) has the accuracy of S, and so no digit left of a 1 - p that is smaller than that: the
-    derivatives of a confident class would be noise in float32.
+    derivatives of a confident class would be noise in float32. So would the second and third ones of an improbable
+    class in -softplus(log sum_{j != c} exp(S_j) - S_c): as those of log p_w, which they equal where S is linear, they
+    keep their digits.
     """
-    other = jnp.arange(logits.shape[0], dtype=jnp.int32) != jnp.asarray(class_idx).astype(jnp.int32)
-    others = jax.nn.logsumexp(jnp.where(other, logits, -jnp.inf)) if logits.shape[0] > 1 else -jnp.inf
-    return -jax.nn.softplus(others - logit(logits, class_idx))
+    lead, odds = lead_and_odds(logits, class_idx)
+    return lead - jax.nn.softplus(odds)
+
+
+def lead_and_odds(logits: Float[Array, " c"], class_idx: ClassIdx) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """S_c - S_w, and log((1 - p_w) / p_w) = log sum_{j != w} exp(S_j - S_w), with w the likeliest class.
+
+    Both in differences from S_w: in those, what is small is small by itself, and nothing cancels.
+    """
+    winner = jnp.argmax(logits)
+    behind = logits - logit(logits, winner)
+    # Of w itself the lead is 0 anyway, but on the way back 1 - 1 would be added to the gradient by S_w, and cover it.
+    lead = jnp.where(is_likeliest(logits, class_idx), 0, logit(behind, class_idx))
+    return lead, _log_sum_exp_of_others(behind, winner)
+
+
+def is_likeliest(logits: Float[Array, " c"], class_idx: ClassIdx) -> Bool[Array, ""]:
+    """Whether c is w; of several with the largest logit w is the first."""
+    return jnp.asarray(class_idx).astype(jnp.int32) == jnp.argmax(logits).astype(jnp.int32)
+
+
+def log_odds(logits: Float[Array, " c"], class_idx: ClassIdx) -> Float[Array, ""]:
+    """log(p_c / (1 - p_c)) = S_c - log sum_{j != c} exp(S_j), of which softmax and log-softmax are functions.
+
+    In differences from the largest of the others, as `lead_and_odds`. Infinite for a single class.
+    """
+    others = jnp.where(_others(logits, class_idx), logits, -jnp.inf)
+    ahead = logits - logit(logits, jnp.argmax(others))
+    return logit(ahead, class_idx) - _log_sum_exp_of_others(ahead, class_idx)
+
+
+def _others(logits: Float[Array, " c"], class_idx: ClassIdx) -> Bool[Array, " c"]:
+    return jnp.arange(logits.shape[0], dtype=jnp.int32) != jnp.asarray(class_idx).astype(jnp.int32)
+
+
+def _log_sum_exp_of_others(logits: Float[Array, " c"], class_idx: ClassIdx) -> Float[Array, ""]:
+    if logits.shape[0] == 1:
+        return jnp.full((), -jnp.inf, logits.dtype)
+    return jax.nn.logsumexp(jnp.where(_others(logits, class_idx), logits, -jnp.inf))
 
 
 def softmax(logits: Float[Array, " c"], class_idx: ClassIdx) -> Float[Array, ""]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 PACKAGE = Path(__file__).parents[1] / "jaxcam"
 FLOORS = (
-    {"version", "types", "checks", "tables", "files", "progress", "scores", "programs", "images"},
+    {"version", "types", "precision", "checks", "tables", "files", "progress", "scores", "programs", "images"},
     {"cuts", "derivatives", "metrics", "pictures", "datasets"},
     {"alphas", "maps", "scenes", "targets"},
     {"methods", "models", "verification"},

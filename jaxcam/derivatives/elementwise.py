@@ -37,6 +37,7 @@ from jaxtyping import Array, Float
 from jaxcam.checks import check_integer
 from jaxcam.derivatives.directions import Arrays, Slope, along_basis, along_columns, backward, forward, jacobian_columns
 from jaxcam.derivatives.stages import Factors, factors
+from jaxcam.precision import wide_type, widened, widened_function
 from jaxcam.programs.program import Program, Stage, num_bytes, runs, straight_line
 from jaxcam.programs.specs import varied
 
@@ -61,7 +62,7 @@ def elementwise_derivatives(
         f: any function that takes an array like `a` to a scalar. It may close over arrays and tracers. Pick what
             you want before you bend it: exp(logits[c]) needs one value of the head, exp(logits)[c] all of them.
         a: where the derivatives are taken, of any number of axes and any floating-point dtype; that dtype is
-            worked in.
+            worked in, and float32 for what follows f where it is narrower.
         order: how many derivatives.
         method: "auto" goes through the stages above where they are proven and cheaper: where the width m is
             below the number of elements that are left after the fold. "factored" does wherever they are
@@ -83,6 +84,13 @@ def elementwise_derivatives(
     _check(f, a, order, method, chunk_size)
     a = jnp.asarray(a)
     program = _program(f, a)
+    if wide_type(a.dtype) != a.dtype:
+        # f computes in its own type, and what is made of its derivatives is wide: the slope 1/196 of a pooling has no
+        # cube in float16.
+        wide = elementwise_derivatives(
+            widened_function(f, a), *widened(a), order=order, method=method, chunk_size=chunk_size
+        )
+        return tuple(derivative.astype(a.dtype) for derivative in wide)
     stages = factors(program)
     if stages is None:
         return (jnp.zeros_like(a),) * order

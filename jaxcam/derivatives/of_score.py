@@ -9,11 +9,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from jaxcam import scores
 from jaxcam.derivatives import closed_forms
+from jaxcam.derivatives.closed_forms import Derivatives, Scaled
 from jaxcam.derivatives.elementwise import elementwise_derivatives
+from jaxcam.precision import wide_type, widened, widened_function
 from jaxcam.programs.linearity import is_piecewise_linear
 from jaxcam.programs.notes import note
 from jaxcam.programs.specs import varied
@@ -21,11 +24,11 @@ from jaxcam.programs.traced import Traced, trace
 from jaxcam.types import Head
 
 __all__ = [
-    "derivatives_of_score",
     "gradient_of_score",
     "has_closed_form",
     "head_of",
     "is_one_backward_pass",
+    "representable_slope",
     "scaled_derivatives",
     "scaled_score",
 ]
@@ -69,11 +72,11 @@ def scaled_score(
     if name == "logit":
         return logit
     if name != "exp":
-        return lambda a: function(head(a), class_idx)
+        return lambda a: function(_wide_logits(head, a), class_idx)
     # Not a stop_gradient: the factor belongs to the value, so that gradients through the map (by the parameters) are
     # those of the scaled weights.
-    offset = logit(activations)
-    return lambda a: jnp.exp(logit(a) - offset)
+    (offset,) = widened(logit(activations))
+    return lambda a: jnp.exp(widened(logit(a))[0] - offset)
 
 
 def gradient_of_score(
@@ -81,12 +84,30 @@ def gradient_of_score(
 ) -> Float[Array, "*spatial k"]:
     """The gradient dY / dA, for score="exp" divided by exp(S_c); the arguments and errors of `methods.grad_cam`.
 
-    Notes "has_gradient": whether it is anywhere other than zero.
+    In float32 where the activations are narrower. That of "softmax" and "log_softmax" is multiplied by
+    `representable_slope`. Notes "has_gradient": whether it is anywhere other than zero.
     """
     head = head_of(head, activations, class_idx)
-    gradient = jax.grad(scaled_score(head, activations, class_idx, score=score))(activations)
+    name = scores.name_of(score)
+    if name in ("softmax", "log_softmax"):
+        # Both are functions of the log odds of c, whose slope by S_c is 1.
+        function, log_slope = _log_odds(head, class_idx), _log_slope(head(activations), class_idx, name=name)
+    else:
+        function, log_slope = scaled_score(head, activations, class_idx, score=score), None
+    (gradient,) = widened(jax.grad(function)(activations))
     note("has_gradient", lambda: (gradient != 0).any())
-    return gradient
+    if log_slope is None:
+        return gradient
+    return representable_slope(log_slope, activations.dtype).astype(gradient.dtype) * gradient
+
+
+def representable_slope(log_slope: Float[Array, ""], dtype: np.dtype) -> Float[Array, ""]:
+    """The slope dY / dS_c, but no less than the root of the smallest number of that type: 1e-19 in float32.
+
+    A factor of the whole map. Of a class with p_c = 1e-50 the map of softmax would be zero in float32, and that of
+    log-softmax for one with 1 - p_c = 1e-50: it keeps its digits, and is too large.
+    """
+    return jnp.exp(jnp.maximum(log_slope, 0.5 * float(np.log(jnp.finfo(dtype).tiny))))
 
 
 def is_one_backward_pass(head: Any, *, score: str | scores.Score, alphas: str) -> bool:
@@ -101,41 +122,26 @@ def scaled_derivatives(
     *,
     score: str | scores.Score,
     alphas: str,
-) -> closed_forms.Derivatives:
-    """d1, d2, d3 up to a positive factor (for "exp" exp(S_c), for "softmax" p_c); "exp" up to one for each element.
+) -> Scaled:
+    """d1, d2, d3, divided by what cancels from the alphas, in float32 where the activations are narrower.
 
-    That is all that alphas need; the arguments and errors are those of `methods.grad_cam_pp`.
-    """
-    if has_closed_form(head, class_idx, score=score, alphas=alphas):
-        return _closed_form(head, activations, class_idx, name=scores.name_of(score))
-    return _exact(head, activations, class_idx, score=score)
-
-
-def derivatives_of_score(
-    head: Traced,
-    activations: Float[Array, "*spatial k"],
-    class_idx: scores.ClassIdx,
-    *,
-    score: str | scores.Score,
-    alphas: str,
-) -> tuple[closed_forms.Derivatives, Float[Array, ""]]:
-    """d1, d2 and d3 divided by one positive number, and the logarithm of that number.
-
-    For "exp" it is S_c and for "softmax" log p_c: derivatives at several points can be compared by it, and nothing
-    overflows. The arguments and errors are those of `methods.grad_cam_pp`.
+    For "exp", "softmax" and "log_softmax" d1 is divided by dY / dS_c; other scores are left as they are. The arguments
+    and errors are those of `methods.grad_cam_pp`.
     """
     name = scores.name_of(score)
-    logits = head(activations)
-    log_scale = jnp.zeros((), logits.dtype)
+    linear = has_closed_form(head, class_idx, score=score, alphas=alphas)
     if name == "exp":
-        log_scale = scores.logit(logits, class_idx)
-    elif name == "softmax":
-        log_scale = scores.log_softmax(logits, class_idx)
-    if name == "exp" and has_closed_form(head, class_idx, score=score, alphas=alphas):
-        # Not exp_derivatives: its d2 and d3 have a factor for each element, and do not add up over points.
-        (g,) = closed_forms.widened(jax.grad(_one_logit(head, class_idx))(activations))
-        return (g, g**2, g**3), log_scale
-    return scaled_derivatives(head, activations, class_idx, score=score, alphas=alphas), log_scale
+        logit = _one_logit(head, class_idx)
+        found = closed_forms.exp_derivatives(_of_scalar(logit, activations, linear=linear))
+        (offset,) = widened(logit(activations))
+        return found._replace(log_slope=offset, log_curvature=found.log_curvature + offset.astype(found.d1.dtype))
+    if name in ("softmax", "log_softmax"):
+        lead, odds = (_linear_lead_and_odds if linear else _lead_and_odds)(head, activations, class_idx)
+        form = closed_forms.softmax_derivatives if name == "softmax" else closed_forms.log_softmax_derivatives
+        return form(lead, odds, head(activations), class_idx)
+    d1, d2, d3 = _of_scalar(scaled_score(head, activations, class_idx, score=score), activations, linear=False)
+    one = jnp.zeros((), d1.dtype)
+    return Scaled(d1, d2, d3, one, one)
 
 
 def has_closed_form(head: Traced, class_idx: scores.ClassIdx, *, score: str | scores.Score, alphas: str) -> bool:
@@ -178,30 +184,55 @@ def _one_logit(head: Head, class_idx: scores.ClassIdx) -> Callable[[Array], Arra
     return lambda a: scores.logit(head(a), class_idx)
 
 
-def _closed_form(
-    head: Traced, activations: Float[Array, "*spatial k"], class_idx: scores.ClassIdx, *, name: str | None
-) -> closed_forms.Derivatives:
-    if name == "exp":
-        gradient = jax.grad(_one_logit(head, class_idx))(activations)
-        return closed_forms.exp_derivatives(gradient)
+def _wide_logits(head: Head, a: Float[Array, "..."]) -> Float[Array, " c"]:
+    """What follows the head is computed, and differentiated, in float32 at least."""
+    return widened(head(a))[0]
+
+
+def _log_odds(head: Head, class_idx: scores.ClassIdx) -> Callable[[Array], Array]:
+    return lambda a: scores.log_odds(_wide_logits(head, a), class_idx)
+
+
+def _log_slope(logits: Float[Array, " c"], class_idx: scores.ClassIdx, *, name: str) -> Float[Array, ""]:
+    """log(1 - p_c) for "log_softmax", log(p_c (1 - p_c)) for "softmax"."""
+    log_odds = scores.log_odds(widened(logits)[0], class_idx)
+    log_rest = jax.nn.log_sigmoid(-log_odds)
+    return log_rest if name == "log_softmax" else log_rest + jax.nn.log_sigmoid(log_odds)
+
+
+def _of_scalar(f: Callable[[Array], Array], activations: Float[Array, "..."], *, linear: bool) -> Derivatives:
+    """The derivatives of a function of A; one that is known to be piecewise linear has a gradient only."""
+    if linear:
+        (gradient,) = widened(jax.grad(f)(activations))
+        return gradient, jnp.zeros_like(gradient), jnp.zeros_like(gradient)
+    d1, d2, d3 = elementwise_derivatives(widened_function(f, activations), *widened(activations))
+    return d1, d2, d3
+
+
+def _lead_and_odds(
+    head: Traced, activations: Float[Array, "*spatial k"], class_idx: scores.ClassIdx
+) -> tuple[Derivatives, Derivatives]:
+    """The derivatives of lead and odds for any head."""
+
+    def derivatives(share: Float[Array, " 2"]) -> Derivatives:
+        def either(a: Array) -> Array:
+            lead, odds = scores.lead_and_odds(_wide_logits(head, a), class_idx)
+            odds = jnp.where(jnp.isfinite(odds), odds, 0)  # of a single class: minus infinity, and constant
+            return lead * share[0].astype(lead.dtype) + odds * share[1].astype(odds.dtype)
+
+        return _of_scalar(either, activations, linear=False)
+
+    # Both in one pass: what goes forwards through the head does not depend on the share, and is done once.
+    shares, _ = varied((jnp.eye(2, dtype=wide_type(activations.dtype)), activations))
+    first, second, third = jax.vmap(derivatives)(shares)
+    return (first[0], second[0], third[0]), (first[1], second[1], third[1])
+
+
+def _linear_lead_and_odds(
+    head: Traced, activations: Float[Array, "*spatial k"], class_idx: scores.ClassIdx
+) -> tuple[Derivatives, Derivatives]:
+    """The same for a piecewise linear head, from the Jacobian of the logits."""
     logits, pullback = jax.vjp(head, activations)
     units, _ = varied((jnp.eye(logits.size, dtype=logits.dtype), logits))
     (jacobian,) = jax.vmap(pullback)(units)
-    probabilities = jax.nn.softmax(logits)
-    if name == "log_softmax":
-        return closed_forms.log_softmax_derivatives(jacobian, probabilities, class_idx)
-    return closed_forms.softmax_derivatives(jacobian, probabilities, class_idx)
-
-
-def _exact(
-    head: Traced, activations: Float[Array, "*spatial k"], class_idx: scores.ClassIdx, *, score: str | scores.Score
-) -> closed_forms.Derivatives:
-    if scores.name_of(score) != "softmax":
-        d1, d2, d3 = elementwise_derivatives(scaled_score(head, activations, class_idx, score=score), activations)
-        return d1, d2, d3
-    # p_c underflows for improbable classes, and alpha does not depend on it: p / p_c is differentiated, not p.
-    offset = scores.log_softmax(head(activations), class_idx)
-    d1, d2, d3 = elementwise_derivatives(
-        lambda a: jnp.exp(scores.log_softmax(head(a), class_idx) - offset), activations
-    )
-    return d1, d2, d3
+    return closed_forms.linear_lead_and_odds(jacobian, logits, class_idx)

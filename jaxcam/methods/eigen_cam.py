@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxcam.derivatives.closed_forms import widened
+from jaxcam.precision import widened
 
 __all__ = ["eigen_cam"]
 

@@ -6,6 +6,7 @@ from jaxtyping import Array, Float
 
 from jaxcam.derivatives.of_score import gradient_of_score
 from jaxcam.maps import weighted_map
+from jaxcam.precision import widened
 from jaxcam.scores import ClassIdx, Score, check_class_idx
 from jaxcam.types import Head
 
@@ -36,7 +37,8 @@ def cam(
         )
     check_class_idx(class_idx, head_kernel.shape[1])
     column = jax.lax.dynamic_index_in_dim(head_kernel, jnp.asarray(class_idx), axis=1, keepdims=False)
-    return jnp.tensordot(activations, column, axes=1)
+    wide, weights = widened(activations, column)
+    return jnp.tensordot(wide, weights, axes=1).astype(jnp.result_type(activations, column))
 
 
 def grad_cam_weights(
@@ -46,6 +48,13 @@ def grad_cam_weights(
 
     **Source**: Selvaraju et al. 2017, Eq. 1. (Eq. 21 of the report takes the sum: a positive factor.)
     """
+    return mean_gradient(head, activations, class_idx, score=score).astype(activations.dtype)
+
+
+def mean_gradient(
+    head: Head, activations: Float[Array, "*spatial k"], class_idx: ClassIdx, *, score: str | Score
+) -> Float[Array, " k"]:
+    """`grad_cam_weights` in float32 at least: a mean over many positions may be too small for half precision."""
     gradient = gradient_of_score(head, activations, class_idx, score=score)
     return gradient.mean(tuple(range(gradient.ndim - 1)))
 
@@ -62,7 +71,9 @@ def grad_cam(
         score: Y: "logit", "exp", "softmax", "log_softmax", or a callable (logits, class_idx) -> scalar.
 
     Returns:
-        The raw map `[*spatial]`, after the ReLU, not normalised; for score="exp" divided by exp(S_c).
+        The raw map `[*spatial]`, after the ReLU, not normalised; for score="exp" divided by exp(S_c). With "softmax"
+        and "log_softmax" it is a multiple of their slope dY / dS_c, p_c (1 - p_c) and 1 - p_c; one below 1e-19 (in
+        float32, 1e-154 in float64) is taken for that, so that no class's map underflows.
 
     Raises:
         ValueError: the head does not return `[c]`, class_idx is out of range, or the score's name is not known.
@@ -70,4 +81,4 @@ def grad_cam(
 
     **Source**: Selvaraju et al. 2017 (Grad-CAM), Eq. 1 and 2.
     """
-    return weighted_map(grad_cam_weights(head, activations, class_idx, score=score), activations)
+    return weighted_map(mean_gradient(head, activations, class_idx, score=score), activations)

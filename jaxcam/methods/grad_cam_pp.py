@@ -6,8 +6,9 @@ from jaxtyping import Array, Bool, Float
 
 from jaxcam import scores
 from jaxcam.alphas import exact_alphas, ill_conditioned
-from jaxcam.derivatives.of_score import head_of, scaled_derivatives
+from jaxcam.derivatives.of_score import head_of, representable_slope, scaled_derivatives
 from jaxcam.maps import weighted_map
+from jaxcam.precision import widened
 from jaxcam.programs.notes import note
 from jaxcam.scores import ClassIdx, Score
 from jaxcam.types import Head
@@ -33,19 +34,8 @@ def grad_cam_pp_weights(
 
     **Source**: Chattopadhay et al. 2018 (Grad-CAM++), Eq. 5.
     """
-    head = head_of(head, activations, class_idx)
-    d1, d2, d3 = scaled_derivatives(head, activations, class_idx, score=score, alphas=alphas)
-    if scores.name_of(score) == "softmax":  # all three came divided by p_c, which the alphas do not need
-        d1 = jnp.exp(scores.log_softmax(head(activations), class_idx)).astype(d1.dtype) * d1
-    alpha = exact_alphas(activations, d2, d3).astype(d1.dtype)
-    note("has_gradient", lambda: (d1 != 0).any())
-    note("ill_conditioned", lambda: _is_ill(alpha, d1, ill_conditioned(activations, d2, d3)))
-    positions = tuple(range(activations.ndim - 1))
-    if normalize_alphas:
-        # The sum runs over the positions with a positive gradient only, as in the authors' code.
-        total = jnp.where(d1 > 0, alpha, 0).sum(positions, keepdims=True)
-        alpha = jnp.where(total != 0, alpha / jnp.where(total != 0, total, 1), alpha)
-    return (alpha * jax.nn.relu(d1)).sum(positions).astype(activations.dtype)
+    weights = _weights(head, activations, class_idx, score, alphas, normalize_alphas=normalize_alphas)
+    return weights.astype(activations.dtype)
 
 
 def grad_cam_pp(
@@ -72,7 +62,8 @@ def grad_cam_pp(
 
     Returns:
         The raw map `[*spatial]`, after the ReLU, not normalised; for score="exp" divided by exp(S_c), which cancels
-        from the alphas and would overflow. (A callable `(logits, c) -> exp(logits[c])` is not divided.)
+        from the alphas and would overflow. (A callable `(logits, c) -> exp(logits[c])` is not divided.) The slope of
+        "softmax" and "log_softmax", which cancels as well, is as in `grad_cam`: no class's map underflows.
 
     Raises:
         ValueError: alphas="closed_form" with a head not proven piecewise linear or a score that has none; a score that
@@ -82,10 +73,34 @@ def grad_cam_pp(
 
     **Source**: Chattopadhay et al. 2018 (Grad-CAM++), Eq. 2, 5, 8 and 10.
     """
-    weights = grad_cam_pp_weights(
-        head, activations, class_idx, score=score, alphas=alphas, normalize_alphas=normalize_alphas
-    )
+    weights = _weights(head, activations, class_idx, score, alphas, normalize_alphas=normalize_alphas)
     return weighted_map(weights, activations)
+
+
+def _weights(
+    head: Head,
+    activations: Float[Array, "*spatial k"],
+    class_idx: ClassIdx,
+    score: str | Score,
+    alphas: str,
+    *,
+    normalize_alphas: bool,
+) -> Float[Array, " k"]:
+    """`grad_cam_pp_weights` in float32 at least."""
+    head, (wide,) = head_of(head, activations, class_idx), widened(activations)
+    found = scaled_derivatives(head, activations, class_idx, score=score, alphas=alphas)
+    d1, alpha = found.d1, exact_alphas(wide, found.d2, found.d3)
+    note("has_gradient", lambda: (d1 != 0).any())
+    note("ill_conditioned", lambda: _is_ill(alpha, d1, ill_conditioned(wide, found.d2, found.d3)))
+    positions = tuple(range(activations.ndim - 1))
+    if normalize_alphas:
+        # The sum runs over the positions with a positive gradient only, as in the authors' code.
+        total = jnp.where(d1 > 0, alpha, 0).sum(positions, keepdims=True)
+        alpha = jnp.where(total != 0, alpha / jnp.where(total != 0, total, 1), alpha)
+    weights = (alpha * jax.nn.relu(d1)).sum(positions)
+    if scores.name_of(score) in ("softmax", "log_softmax"):
+        weights = representable_slope(found.log_slope, activations.dtype).astype(weights.dtype) * weights
+    return weights
 
 
 def _is_ill(alpha: Float[Array, "..."], d1: Float[Array, "..."], ill: Bool[Array, "..."]) -> Bool[Array, ""]:

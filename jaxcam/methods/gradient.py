@@ -1,6 +1,7 @@
 """One gradient, weighed in other ways: HiResCAM, XGrad-CAM, LayerCAM, positive gradients, counterfactual maps.
 
-The arguments `head`, `activations`, `class_idx` and `score`, and the errors, are those of `grad_cam`.
+The arguments `head`, `activations`, `class_idx` and `score`, and the errors, are those of `grad_cam`. Products and sums
+of half precision are taken in float32.
 """
 
 import jax
@@ -9,7 +10,8 @@ from jaxtyping import Array, Float
 
 from jaxcam.derivatives.of_score import gradient_of_score
 from jaxcam.maps import weighted_map
-from jaxcam.methods.grad_cam import grad_cam_weights
+from jaxcam.methods.grad_cam import mean_gradient
+from jaxcam.precision import widened
 from jaxcam.scores import ClassIdx, Score
 from jaxcam.types import Head
 
@@ -27,7 +29,8 @@ def hires_cam(
 
     **Source**: Draelos and Carin 2020 (HiResCAM), section 3.2.
     """
-    return jax.nn.relu((gradient_of_score(head, activations, class_idx, score=score) * activations).sum(-1))
+    gradient, (wide,) = gradient_of_score(head, activations, class_idx, score=score), widened(activations)
+    return jax.nn.relu((gradient * wide).sum(-1)).astype(activations.dtype)
 
 
 def xgrad_cam(
@@ -42,8 +45,8 @@ def xgrad_cam(
     **Source**: Fu et al. 2020 (Axiom-based Grad-CAM), Eq. 8.
     """
     positions = tuple(range(activations.ndim - 1))
-    product = (gradient_of_score(head, activations, class_idx, score=score) * activations).sum(positions)
-    total = activations.sum(positions)
+    gradient, (wide,) = gradient_of_score(head, activations, class_idx, score=score), widened(activations)
+    product, total = (gradient * wide).sum(positions), wide.sum(positions)
     # The inner where keeps the gradient of the branch that is not taken finite.
     weights = jnp.where(total != 0, product / jnp.where(total != 0, total, 1), 0)
     return weighted_map(weights, activations)
@@ -59,8 +62,8 @@ def layer_cam(
 
     **Source**: Jiang et al. 2021 (LayerCAM), Eq. 6 to 8.
     """
-    gradient = gradient_of_score(head, activations, class_idx, score=score)
-    return jax.nn.relu((jax.nn.relu(gradient) * activations).sum(-1))
+    gradient, (wide,) = gradient_of_score(head, activations, class_idx, score=score), widened(activations)
+    return jax.nn.relu((jax.nn.relu(gradient) * wide).sum(-1)).astype(activations.dtype)
 
 
 def grad_cam_positive(
@@ -92,4 +95,4 @@ def counterfactual(
 
     **Source**: Selvaraju et al. 2017 (Grad-CAM), section 3.3.
     """
-    return weighted_map(-grad_cam_weights(head, activations, class_idx, score=score), activations)
+    return weighted_map(-mean_gradient(head, activations, class_idx, score=score), activations)

@@ -16,6 +16,7 @@ from jaxcam.cuts.cut import cut
 from jaxcam.cuts.layers import LayerName
 from jaxcam.derivatives.of_score import head_of, scaled_score
 from jaxcam.maps import resized, weighted_map
+from jaxcam.precision import widened
 from jaxcam.types import Head
 
 _CHUNK_SIZE = 32
@@ -49,7 +50,10 @@ def ablation_cam(
     """
     head = head_of(head, activations, class_idx)
     # For score="exp" divided by exp(S_c), which cancels: no logit, however large, overflows.
-    function, num_channels = scaled_score(head, activations, class_idx, score=score), activations.shape[-1]
+    of, num_channels = scaled_score(head, activations, class_idx, score=score), activations.shape[-1]
+
+    def function(a: Array) -> Array:
+        return widened(of(a))[0]
 
     def without(channel: Array) -> Array:
         kept = jnp.arange(num_channels, dtype=channel.dtype) != channel
@@ -58,7 +62,7 @@ def ablation_cam(
     whole = function(activations)
     size = jnp.where(whole != 0, jnp.abs(whole), 1)
     weights = (whole - _over_channels(without, num_channels, chunk_size)) / size
-    return weighted_map(weights.astype(activations.dtype), activations)
+    return weighted_map(weights, activations)
 
 
 def score_cam(
@@ -108,10 +112,11 @@ def score_cam(
         h = resized(h, halves.network.size(image))
         low, span = h.min(), h.max() - h.min()
         mask = jnp.where(span > 0, (h - low) / jnp.where(span > 0, span, 1), 0).astype(image.dtype)
-        return function(halves.network(image * jnp.expand_dims(mask, halves.network.channel_axis)), class_idx)
+        (logits,) = widened(halves.network(image * jnp.expand_dims(mask, halves.network.channel_axis)))
+        return function(logits, class_idx)
 
     weights = jax.nn.softmax(_over_channels(masked, activations.shape[-1], chunk_size))
-    return weighted_map(weights.astype(activations.dtype), activations)
+    return weighted_map(weights, activations)
 
 
 def _over_channels(function: Callable[[Array], Array], num_channels: int, chunk_size: int | None) -> Float[Array, " k"]:

@@ -10,8 +10,10 @@ from jaxcam.alphas import exact_alphas
 from jaxcam.checks import check_integer, check_key, check_number
 from jaxcam.cuts.cut import cut
 from jaxcam.cuts.layers import LayerName
-from jaxcam.derivatives.of_score import derivatives_of_score, head_of
+from jaxcam.derivatives.closed_forms import Scaled
+from jaxcam.derivatives.of_score import head_of, scaled_derivatives
 from jaxcam.maps import weighted_map
+from jaxcam.precision import widened
 from jaxcam.programs.notes import note
 
 
@@ -47,8 +49,8 @@ def smooth_grad_cam_pp(
         alphas: which way the derivatives are taken, as for `grad_cam_pp`.
 
     Returns:
-        The raw map `[*spatial]`, ReLU(sum_k w_k A_k), not normalised; for the scores "exp" and "softmax" divided by
-        the largest Y of the samples.
+        The raw map `[*spatial]`, ReLU(sum_k w_k A_k), not normalised; for the scores "exp", "softmax" and
+        "log_softmax" divided by the largest slope dY / dS_c of the samples.
 
     Raises:
         TypeError: the image is not floating point, num_samples no integer, noise no number, or key no random key.
@@ -64,17 +66,25 @@ def smooth_grad_cam_pp(
     image = jnp.asarray(image)
     spread = jnp.asarray(noise, image.dtype) * (image.max() - image.min())
 
-    def sample(key: Array) -> tuple[tuple[Array, Array, Array], Array]:
+    def sample(key: Array) -> Scaled:
         # Drawn in float32 whatever the image's type, which would draw other numbers.
         noisy = image + spread * jax.random.normal(key, image.shape, jnp.float32).astype(image.dtype)
         a, beside = halves.features(noisy)
         head = head_of(halves.head(beside), a, class_idx)
-        return derivatives_of_score(head, a, class_idx, score=score, alphas=alphas)
+        return scaled_derivatives(head, a, class_idx, score=score, alphas=alphas)
 
-    derivatives, log_scales = jax.lax.map(sample, jax.random.split(key, num_samples))
-    shares = jnp.exp(log_scales - log_scales.max())  # the common factor cancels from alpha and scales the map
-    d1, d2, d3 = (jnp.tensordot(shares.astype(d.dtype), d, axes=1) / num_samples for d in derivatives)
+    found = jax.lax.map(sample, jax.random.split(key, num_samples))
+    d1 = _mean(found.d1, found.log_slope)
+    d2, d3 = (_mean(d, found.log_curvature) for d in (found.d2, found.d3))
     note("has_gradient", lambda: (d1 != 0).any())
     activations, _ = halves.features(image)
-    weights = exact_alphas(activations, d2, d3).astype(d1.dtype) * jax.nn.relu(d1)
-    return weighted_map(weights.sum(tuple(range(weights.ndim - 1))).astype(activations.dtype), activations)
+    (wide,) = widened(activations)
+    weights = exact_alphas(wide, d2, d3) * jax.nn.relu(d1)
+    return weighted_map(weights.sum(tuple(range(weights.ndim - 1))), activations)
+
+
+def _mean(values: Float[Array, "n ..."], log_factors: Float[Array, "n ..."]) -> Float[Array, "..."]:
+    """The mean of exp(log_factors) values, divided by the largest factor: it cancels from alpha, and scales the map."""
+    top = log_factors.max(0, keepdims=True)
+    shares = jnp.exp(log_factors - jnp.where(jnp.isfinite(top), top, 0))
+    return (jnp.expand_dims(shares, tuple(range(shares.ndim, values.ndim))) * values).mean(0)

@@ -142,11 +142,11 @@ def _score(head: Partial, a: Array, class_idx: int, function: scores.Score, name
         s = logits[class_idx]
         return _Score(lambda x: jnp.expm1(scores.logit(head(x), class_idx) - s), 1.0, 1 + abs(s))
     if name in ("softmax", "log_softmax"):
-        function = _log_probability
+        function = scores.log_softmax
     y = np.asarray(jax.jit(lambda s, c: function(s, c), static_argnums=1)(logits, class_idx))  # as it is now
     if name == "softmax":
         size = abs(y) * (1 + np.abs(logits).max())
-        return _Score(lambda x: jnp.expm1(_log_probability(head(x), class_idx) - y), 1.0, size)
+        return _Score(lambda x: jnp.expm1(scores.log_softmax(head(x), class_idx) - y), 1.0, size)
     return _Score(lambda x: function(head(x), class_idx), y, abs(y))
 
 
@@ -158,17 +158,6 @@ def _value(f: Partial, a: Array) -> np.ndarray:
 @jax.jit
 def _applied(f: Partial, a: Float[Array, "..."]) -> Array:
     return f(a)
-
-
-def _log_probability(logits: Float[Array, " c"], class_idx: int) -> Float[Array, ""]:
-    """The log of softmax(S)_c = -softplus(log sum_{j != c} exp(S_j) - S_c), to all digits and with all derivatives.
-
-    S_c - log sum exp(S) has the accuracy of S, and so has none left for a class whose 1 - p is as small as that.
-    """
-    if logits.size == 1:
-        return jnp.zeros_like(logits[0])
-    others = jax.nn.logsumexp(jnp.delete(logits, class_idx, assume_unique_indices=True))
-    return -jax.nn.softplus(others - logits[class_idx])
 
 
 def sample(problem: Problem, num: int, seed: int) -> Int[np.ndarray, " n"]:

@@ -11,7 +11,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxcam import scores
-from jaxcam.derivatives import closed_forms as _closed_forms
+from jaxcam.derivatives import closed_forms
 from jaxcam.verification.differences import (
     Difference,
     MapComparison,
@@ -102,8 +102,13 @@ def _closed_form(head: Partial, a: Array, class_idx: int, *, name: str) -> Float
         return jnp.stack([g, g**2, g**3])
     logits, pullback = jax.vjp(head, a)
     (jacobian,) = jax.lax.map(pullback, jnp.eye(logits.size, dtype=logits.dtype))
-    form = {"softmax": _closed_forms.softmax_derivatives, "log_softmax": _closed_forms.log_softmax_derivatives}
-    return jnp.stack(form[name](jacobian, jax.nn.softmax(logits), class_idx)).reshape(3, -1)
+    lead_and_odds = closed_forms.linear_lead_and_odds(jacobian, logits, class_idx)
+    form = {"softmax": closed_forms.softmax_derivatives, "log_softmax": closed_forms.log_softmax_derivatives}[name]
+    found = form(*lead_and_odds, logits, class_idx)
+    # In the units of f: softmax is divided by its value.
+    log_unit = scores.log_softmax(logits, class_idx) if name == "softmax" else jnp.zeros((), a.dtype)
+    slope, curvature = (jnp.exp(factor - log_unit) for factor in (found.log_slope, found.log_curvature))
+    return jnp.stack([slope * found.d1, curvature * found.d2, curvature * found.d3]).reshape(3, -1)
 
 
 def tapes(problem: Problem, known: Exact) -> Float[np.ndarray, "3 n"]:
