@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jaxtyping import Array, Float
 
-from jaxcam.cuts.model import Adapted, Probability, program_of
+from jaxcam.cuts.model import Adapted, Probability, outputs_of, program_of
 from jaxcam.cuts.outputs import ending, without
+from jaxcam.cuts.refusals import check_returns_no_statistics
 from jaxcam.programs.specs import spec_of
 
 __all__ = ["Logits", "logits_of", "probabilities"]
@@ -38,6 +39,8 @@ def logits_of(model: Adapted, inputs: Any) -> Logits:
     closed = program_of(model, inputs)
     if model.is_aimed:
         return Logits(closed, None)
+    if len(closed.out_avals) > 1:
+        check_returns_no_statistics(model.name, outputs_of(model, inputs))
     _check_logits(model.name, closed.out_avals, inputs)
     known = model.probability
     found = ending(closed) if known in ("auto", "softmax", "sigmoid") else None

@@ -31,6 +31,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import ClosedJaxpr
 from jaxtyping import Array
 
+from jaxcam.cuts.refusals import check_reads_statistics, check_returns_no_statistics
 from jaxcam.cuts.sites import OUTPUTS
 from jaxcam.images.preprocessing import Preprocessing
 from jaxcam.programs.closures import Hoisted, hoist
@@ -117,6 +118,7 @@ class Adapted:
             if any(aval.shape == (1,) for aval in call.closed.out_avals):
                 two = [spec_of(leaf, (2, *leaf.shape[1:])) for leaf in leaves]
                 _check_two(self.name, jax.eval_shape(run, *map(spec_of, arrays), *two), inputs)
+        check_reads_statistics(self.name, self.state, call.closed, len(captured))
         return replace(self, state=[*captured, *arrays], call=_Hoisted(call), grid=grid, probability=probability)
 
     def aim(self, target: Callable[[Any, Any], Array], inputs: Any) -> tuple[Adapted, tuple[int, ...]]:
@@ -131,6 +133,7 @@ class Adapted:
         """
         known = self.hoist(inputs)
         outputs = outputs_of(known, inputs)
+        check_returns_no_statistics(self.name, outputs)
         check_outputs(self.name, outputs, inputs)
         one = [without_batch(outputs), without_batch(inputs)]
         leaves, structure = jax.tree.flatten(one)

@@ -1,10 +1,21 @@
 """What is refused, and why, before anything is computed: models in training, images and outputs of another kind."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from jaxcam.checks import check_floating
+import jax
+from jax.extend.core import ClosedJaxpr, Var
 
-__all__ = ["check_evaluates", "check_example", "in_training"]
+from jaxcam.checks import check_floating
+from jaxcam.programs.program import straight_line
+
+__all__ = [
+    "check_evaluates",
+    "check_example",
+    "check_reads_statistics",
+    "check_returns_no_statistics",
+    "in_training",
+]
 
 
 def check_evaluates(model: Any) -> None:
@@ -13,6 +24,11 @@ def check_evaluates(model: Any) -> None:
     is_said = not isinstance(getattr(type(model), "training", None), property)
     if in_training(model) or (is_said and getattr(model, "training", None) is True):
         raise ValueError("model is in training mode, where images depend on each other: call model.eval() first")
+    if any(map(_drops_or_normalises, jax.tree.leaves(model, is_leaf=_drops_or_normalises))):
+        raise ValueError(
+            "model is in training mode (inference=False), where images depend on each other: use "
+            "equinox.nn.inference_mode(model) first"
+        )
 
 
 def in_training(model: Any) -> bool:
@@ -25,6 +41,43 @@ def in_training(model: Any) -> bool:
     return any(isinstance(m, nnx.BatchNorm) and not m.use_running_average for m in modules) or any(
         isinstance(m, nnx.Dropout) and not m.deterministic and m.rate > 0 for m in modules
     )
+
+
+def check_returns_no_statistics(name: str, outputs: Any) -> None:
+    """Refuses what Linen returns in training: outputs, and beside them the collections that it changed."""
+    is_pair = isinstance(outputs, tuple) and len(outputs) == 2 and isinstance(outputs[1], Mapping)
+    if is_pair and "batch_stats" in outputs[1]:
+        raise ValueError(
+            f"{name} is in training mode: it returns changed batch_stats beside its outputs, so that images depend on "
+            "each other: call it for evaluation, as apply=lambda variables, x: model.apply(variables, x, train=False)"
+        )
+
+
+def check_reads_statistics(name: str, variables: Any, closed: ClosedJaxpr, num_before: int) -> None:
+    """Refuses Linen's variables where the outputs need none of the running statistics: those of the batch were taken.
+
+    Args:
+        name: of the model.
+        variables: its state.
+        closed: its program, from `num_before` other arrays and those of the state.
+        num_before: how many come before.
+    """
+    if not (isinstance(variables, Mapping) and "batch_stats" in variables):
+        return
+    program = straight_line(closed)
+    used = {atom for eqn in program.equations for atom in eqn.invars if isinstance(atom, Var)}
+    paths = [str(path[0].key) for path, _ in jax.tree_util.tree_flatten_with_path(dict(variables))[0]]  # type: ignore[attr-defined]
+    statistics = [program.arguments[num_before + i] for i, first in enumerate(paths) if first == "batch_stats"]
+    if statistics and used.isdisjoint(statistics):
+        raise ValueError(
+            f"{name} is in training mode: its outputs do not depend on the running batch_stats, and images on "
+            "each other: call it for evaluation, as apply=lambda v, x: model.apply(v, x, train=False)"
+        )
+
+
+def _drops_or_normalises(part: Any) -> bool:
+    """Whether it is an Equinox layer that works otherwise in training, and is in training."""
+    return getattr(part, "inference", None) is False and getattr(part, "p", None) != 0 and not callable(part.inference)
 
 
 def check_example(example: Any) -> None:

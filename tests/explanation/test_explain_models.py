@@ -420,3 +420,47 @@ def test_documented_errors(model, images, change, error, message):
     arguments = {"model": model, "images": images} | change
     with pytest.raises(error, match=message):
         jaxcam.explain(arguments.pop("model"), arguments.pop("images"), **arguments)
+
+
+class Normalised(nn.Module):
+    @nn.compact
+    def __call__(self, x, train=True):
+        x = nn.BatchNorm(use_running_average=not train)(x @ np.ones((3, 4), np.float32))
+        return nn.relu(x).mean((1, 2))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_training_mode_of_linen_is_refused(images):
+    model, images = Normalised(), images.astype(np.float32)
+    variables = model.init(jax.random.key(0), images)
+    trains = lambda v, x: model.apply(v, x, mutable=["batch_stats"])
+    for apply, message in (
+        (trains, "returns changed batch_stats beside its outputs"),
+        (lambda v, x: trains(v, x)[0], "outputs do not depend on the running batch_stats"),
+    ):
+        with pytest.raises(ValueError, match=f"apply is in training mode: .*{message}"):
+            jaxcam.explain(jaxcam.adapt(variables, apply=apply), images)
+    with pytest.raises(ValueError, match="returns changed batch_stats"):
+        jaxcam.explain(jaxcam.adapt(variables, apply=trains), images, target=lambda o, _: o[0][1])
+    evaluated = jaxcam.adapt(variables, apply=lambda v, x: model.apply(v, x, train=False))
+    np.testing.assert_allclose(jaxcam.explain(evaluated, images, class_idx=1).value, evaluated(images)[:, 1], rtol=1e-6)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_training_mode_of_equinox_is_refused(images):
+    eqx = pytest.importorskip("equinox")
+
+    class Drops(eqx.Module):
+        drop: eqx.nn.Dropout
+        last: jax.Array
+
+        def __call__(self, x):
+            return self.drop(jax.nn.relu(x @ self.last), key=jax.random.key(0)).mean((0, 1))
+
+    explain = lambda model: jaxcam.explain(jaxcam.adapt(model, apply=lambda m, x: jax.vmap(m)(x)), images, class_idx=1)
+    trains, harmless = (Drops(eqx.nn.Dropout(p), normal(1, 3, 4)) for p in (0.5, 0.0))
+    with pytest.raises(ValueError, match=r"training mode \(inference=False\).*equinox.nn.inference_mode\(model\)"):
+        explain(trains)
+    evaluated = explain(eqx.nn.inference_mode(trains))
+    np.testing.assert_array_equal(explain(harmless).cam_map, evaluated.cam_map)
+    np.testing.assert_allclose(evaluated.value, jax.nn.relu(images @ trains.last).mean((1, 2))[:, 1], rtol=1e-12)
