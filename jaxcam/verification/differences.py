@@ -3,6 +3,7 @@
 All of it in NumPy and float64, from arrays that are already there.
 """
 
+import math
 from dataclasses import dataclass
 
 import jax
@@ -23,6 +24,9 @@ class Difference:
     of |x - y| / max(|x|, |y|) over the elements, from 0 (equal) over 1 (one is zero) to 2 (opposite signs)."""
     median: float
     """The median of |x - y| / max(|x|, |y|) over the elements where one of the two is not zero."""
+    over_rounding: float = math.inf
+    """For alphas: the largest of |x - y| over what rounding explains, see `rounding_of_alphas`; up to 1 the two may be
+    the same. Infinite where that was not worked out."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +75,38 @@ def relative_to_largest(found: Float[np.ndarray, "..."], reference: Float[np.nda
     return Difference(found.size, largest, elementwise(found, reference).median)
 
 
-def elementwise(found: Float[np.ndarray, "..."], reference: Float[np.ndarray, "..."]) -> Difference:
-    """The `Difference` of alphas."""
+def rounding_of_alphas(
+    sums: Float[np.ndarray, " n"], derivatives: Float[np.ndarray, "3 n"], unit: float
+) -> Float[np.ndarray, " n"]:
+    """How far rounding may move the alphas d2 / (2 d2 + S_k d3), element by element.
+
+    A derivative that is a difference of large terms, as u^2 - v is, is no more exact than those: each is taken to be
+    right to `unit` times the largest of its order, and the numerator and denominator carry that on. Without a bound
+    where the denominator is no larger than its own error.
+    """
+    _, d2, d3 = derivatives
+    error2, error3 = (unit * np.abs(d).max(initial=0) for d in (d2, d3))
+    denominator = np.abs(2 * d2 + sums * d3) - 2 * error2 - np.abs(sums) * error3
+    carried = np.abs(sums) * (np.abs(d3) * error2 + np.abs(d2) * error3 + error2 * error3)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(denominator > 0, carried / denominator**2, np.inf)
+
+
+def elementwise(
+    found: Float[np.ndarray, "..."],
+    reference: Float[np.ndarray, "..."],
+    rounding: Float[np.ndarray, "..."] | None = None,
+) -> Difference:
+    """The `Difference` of alphas; with what `rounding` explains of it."""
     size = np.maximum(np.abs(found), np.abs(reference))
     there = size > 0
     gaps = np.abs(found - reference)[there] / size[there]
     largest, median = (float(gaps.max()), float(np.median(gaps))) if gaps.size else (0.0, 0.0)
-    return Difference(found.size, largest, median)
+    if rounding is None:
+        return Difference(found.size, largest, median)
+    apart = np.abs(found - reference)
+    there = apart > 0
+    return Difference(found.size, largest, median, float((apart[there] / rounding[there]).max(initial=0)))
 
 
 def ratio(terms: Float[np.ndarray, "..."], others: Float[np.ndarray, "..."]) -> Ratio | None:

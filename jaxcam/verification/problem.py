@@ -22,8 +22,8 @@ from jaxtyping import Array, Float, Int
 from jaxcam import scores
 from jaxcam.derivatives.elementwise import elementwise_derivatives
 from jaxcam.derivatives.of_score import head_of
-from jaxcam.programs.linearity import CONSTANT, PIECEWISE_LINEAR, dependences, is_piecewise_linear
-from jaxcam.programs.program import moves, straight_line
+from jaxcam.programs.linearity import is_piecewise_linear
+from jaxcam.programs.number_types import number_types
 from jaxcam.types import Head
 from jaxcam.verification.differences import alphas_of
 
@@ -53,6 +53,12 @@ class Problem(NamedTuple):
     """Whether the head is proven piecewise linear."""
     precision: np.dtype[Any]
     """The narrowest type that the head computes in."""
+    eps: float
+    """Its machine epsilon, or that of something narrower still that the head rounds to."""
+    precision_known: bool
+    """Whether all that the head does could be read."""
+    size: float
+    """1 + the largest logit: exp(S) is as exact as S is, in absolute terms."""
 
     def by_channel(self, flat: Array | np.ndarray) -> Float[np.ndarray, "n k"]:
         """A value for every element, positions in rows and channels in columns."""
@@ -93,9 +99,9 @@ def problem(head: Head, activations: Any, class_idx: Any, *, score: str | scores
     if not (np.isfinite(y) and np.isfinite(_value(f, a))):
         raise ValueError("the score is not finite at these activations: look at the parameters of the head")
     label = name or getattr(score, "__name__", type(score).__name__)
-    proven, precision = is_piecewise_linear(hoisted, a), _precision(hoisted, a)
-    rounding = float(found.rounding) * float(jnp.finfo(precision).eps)
-    return Problem(hoisted, a, int(class_idx), label, name, f, y, rounding, proven, precision)
+    proven, (precision, eps, is_known) = is_piecewise_linear(hoisted, a), _precision(hoisted, a)
+    rounding, size = float(found.rounding) * eps, 1 + float(np.abs(_value(hoisted, a)).max())
+    return Problem(hoisted, a, int(class_idx), label, name, f, y, rounding, proven, precision, eps, is_known, size)
 
 
 def _hoisted(f: Callable[[Array], Array], a: Array) -> Partial:
@@ -120,12 +126,17 @@ def _in_float64(head: Head, activations: Any, class_idx: Any) -> tuple[Head, Arr
     return head, wide
 
 
-def _precision(head: Head, a: Array) -> np.dtype[Any]:
-    """The narrowest type of a value on the way from the activations to the logits."""
-    program = straight_line(jax.make_jaxpr(head)(a))
-    known = dependences(program.equations, {program.arguments[0]: PIECEWISE_LINEAR})
-    avals: list[Any] = [var.aval for var, kind in known.items() if kind > CONSTANT and moves(var)]
-    return max((np.dtype(aval.dtype) for aval in avals), key=lambda dtype: float(jnp.finfo(dtype).eps))
+def _precision(head: Head, a: Array) -> tuple[np.dtype[Any], float, bool]:
+    """The narrowest type on the way from the activations to the logits, its eps, and whether all of them are known."""
+
+    def back(x: Array, cotangents: Array) -> Array:
+        return jax.vjp(head, x)[1](cotangents)[0]
+
+    # The rule of a custom derivative may round where its function does not.
+    logits = jax.eval_shape(head, a)
+    found = number_types(jax.make_jaxpr(head)(a), jax.make_jaxpr(back)(a, logits))
+    narrowest = max(found.types, key=lambda dtype: float(jnp.finfo(dtype).eps), default=np.dtype(a.dtype))
+    return narrowest, max(found.eps, float(jnp.finfo(a.dtype).eps)), found.known
 
 
 class _Score(NamedTuple):

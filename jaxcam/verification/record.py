@@ -21,7 +21,9 @@ class Record:
     shape: tuple[int, ...]
     """Of the activations."""
     precision: str
-    """The narrowest type that the head computes in; everything else is float64."""
+    """The narrowest type that the head is seen to compute in, in loops and branches too; all else is float64."""
+    precision_known: bool
+    """False where part of the head cannot be read, such as a callback: it may compute in something narrower."""
     eps: float
     """Its machine epsilon, from which the tolerances follow."""
     piecewise_linear: bool
@@ -75,11 +77,25 @@ class Record:
 
     @property
     def closed_form_holds(self) -> bool | None:
-        """Whether the closed form's alphas are the exact ones up to rounding; None where there is no closed form."""
+        """Whether the closed form's alphas are the exact ones up to rounding.
+
+        None where there is no closed form, and where rounding hides it: alphas that are as far apart as the head's
+        rounding may move them, of a head that is not proven piecewise linear or whose precision is not known.
+        """
         if self.closed_form_gap is None:
             return None
         # A denominator that cancels magnifies the rounding of its terms.
-        return self.closed_form_gap <= self.tolerance / min(1.0, 1e3 * (self.denominator.smallest or 1.0))
+        if self.closed_form_gap <= self.tolerance / min(1.0, 1e3 * (self.denominator.smallest or 1.0)):
+            return True
+        if self.is_explained_by_rounding:
+            return True if self.piecewise_linear else None
+        return False if self.precision_known else None
+
+    @property
+    def is_explained_by_rounding(self) -> bool:
+        """Whether the closed form's alphas are no further from the exact ones than rounding may move them."""
+        found = (self.closed_form and self.closed_form.alphas, self.closed_form_at_sample)
+        return all(each is not None and each.over_rounding <= 1 for each in found)
 
     @property
     def closed_form_gap(self) -> float | None:

@@ -19,9 +19,13 @@ from jaxcam.verification.differences import (
     compared_maps,
     elementwise,
     relative_to_largest,
+    rounding_of_alphas,
 )
 from jaxcam.verification.problem import CLOSED_FORMS, Exact, Problem, derivatives_at
 from jaxcam.verification.reference import finite_differences, nested_tapes
+
+_ROUNDINGS = 32
+"""A derivative is taken to be right to so many roundings of the head."""
 
 Three = tuple[Difference, Difference, Difference]
 """One for each of d1, d2, d3."""
@@ -122,13 +126,22 @@ def alternative(problem: Problem, known: Exact, derivatives: Float[np.ndarray, "
     alphas = alphas_of(known.sums, derivatives)
     return Alternative(
         three(derivatives, known.derivatives),
-        elementwise_where(known.derivatives[0] > 0, alphas, known.alphas),
+        elementwise_where(known.derivatives[0] > 0, alphas, known.alphas, rounding(problem, known)),
         map_comparison(problem, known, alphas, derivatives[0]),
     )
 
 
+def rounding(problem: Problem, known: Exact) -> Float[np.ndarray, " n"]:
+    """How far the head's rounding may move the exact alphas."""
+    unit = _ROUNDINGS * problem.eps * problem.size
+    return rounding_of_alphas(known.sums, known.derivatives, unit)
+
+
 def elementwise_where(
-    counted: Bool[np.ndarray, " n"], found: Float[np.ndarray, " n"], reference: Float[np.ndarray, " n"]
+    counted: Bool[np.ndarray, " n"],
+    found: Float[np.ndarray, " n"],
+    reference: Float[np.ndarray, " n"],
+    rounding: Float[np.ndarray, " n"],
 ) -> Difference:
     """The `Difference` of alphas over the elements that are counted."""
-    return elementwise(found[counted], reference[counted])
+    return elementwise(found[counted], reference[counted], rounding[counted])

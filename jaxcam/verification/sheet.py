@@ -23,10 +23,11 @@ def table(v: Record) -> str:
     """The figures, section by section, and the verdict."""
     score = _SCORES.get(v.score, v.score + "(S, {c})").format(c=v.class_idx)
     proof = "proven" if v.piecewise_linear else "not proven"
+    precision = v.precision if v.precision_known else f"{v.precision} or less"
     sections = [
         [
             f"Grad-CAM++ verified: Y = {score}, {v.num_elements:,} activations [{', '.join(map(str, v.shape))}]",
-            f"The head computes in {v.precision} and is {proof} to be piecewise linear.",
+            f"The head computes in {precision} and is {proof} to be piecewise linear.",
             _sampled(v),
         ],
         _derivatives(v),

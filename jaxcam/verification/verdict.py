@@ -22,6 +22,9 @@ def _on_closed_form(v: Record) -> str:
         return f"Closed form exact on this head: proven piecewise linear; largest relative difference {gap}."
     if v.closed_form_holds:
         return f"Closed form agrees here to {gap}, but the head is not proven piecewise linear."
+    if v.closed_form_holds is None:
+        precision = v.precision if v.precision_known else "a precision that is not known"
+        return f"Closed form not decided: alphas differ by up to {gap}, and the head computes in {precision}."
     if v.piecewise_linear:
         return f"Closed form contradicted: the head is proven piecewise linear, yet alphas differ by up to {gap}."
     maps = v.closed_form.maps
@@ -44,7 +47,7 @@ def _on_derivatives(v: Record) -> str:
     if not num_compared:
         return f"{text}; finite differences settle at none of {v.num_sampled} elements."
     gap = max(d.largest for d in finite.differences)
-    verb = "confirm" if gap <= 10 * v.eps**0.25 else "contradict"
+    verb = "confirm" if gap <= 10 * v.eps**0.25 else "contradict" if v.precision_known else "do not confirm"
     return f"{text}; finite differences {verb} them at {num_compared} of {v.num_sampled} elements (to {figure(gap)})."
 
 

@@ -5,7 +5,6 @@ head itself works in, and the tolerances follow that. A report has concrete numb
 """
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.tree_util import Partial
@@ -79,7 +78,7 @@ def verify(
 def _verification(problem: Problem, known: Exact, sample: np.ndarray, seed: int) -> Verification:
     complete = known.elements.size == problem.a.size
     d1, d2, d3 = known.derivatives
-    sampled, eps = known.at(sample), float(jnp.finfo(problem.precision).eps)
+    sampled, eps = known.at(sample), problem.eps
     by_grad, by_jvp = (sections.composition(problem, sample, method) for method in ("grad", "jvp"))
     # What does not take the same way as `known`: one of the two compositions, if the head allows only one.
     independent = by_jvp if by_jvp is not None else by_grad
@@ -106,6 +105,7 @@ def _verification(problem: Problem, known: Exact, sample: np.ndarray, seed: int)
             sampled.derivatives[0] > 0,
             alphas_of(sampled.sums, form[:, sample]),
             alphas_of(sampled.sums, independent),
+            sections.rounding(problem, known)[np.searchsorted(known.elements, sample)],
         )
     if problem.name == "exp":
         logit = Partial(_logit, problem.head, problem.class_idx)
@@ -116,6 +116,7 @@ def _verification(problem: Problem, known: Exact, sample: np.ndarray, seed: int)
         class_idx=problem.class_idx,
         shape=problem.a.shape,
         precision=problem.precision.name,
+        precision_known=problem.precision_known,
         eps=eps,
         piecewise_linear=problem.proven,
         num_exact=known.elements.size,
