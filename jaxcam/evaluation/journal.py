@@ -41,6 +41,7 @@ _LONGEST = 2**24
 _SEAL = re.compile(rb', "crc32": "([0-9a-f]{8})"}\n')
 _SEAL_LENGTH = len(', "crc32": "00000000"}\n')
 _LARGEST = 2**31
+_MOST = float(np.finfo(np.float32).max)
 _BEGINNING = b'{"jaxcam_evaluation"'
 
 
@@ -208,8 +209,8 @@ class Journal:
         unlike = differences(header, self._header)
         if unlike:
             raise ValueError(
-                f"{self._where} holds another evaluation, there and here: {unlike}. Choose another file, or remove "
-                "this one"
+                f"{self._where} holds another evaluation, there and here: {shown(unlike, 500)}. Choose another file, "
+                "or remove this one"
             )
 
     def _damaged(self, which: str, why: str) -> ValueError:
@@ -302,7 +303,8 @@ def _is_array(value: Any, shape: tuple[int, ...], is_right: Callable[[Any], bool
 
 
 def _is_figure(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isfinite(value))
+    """A number that float32 can hold, or none."""
+    return value is None or (isinstance(value, float) and abs(value) <= _MOST)
 
 
 def _without_nan(value: Any) -> Any:

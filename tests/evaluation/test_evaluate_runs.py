@@ -268,7 +268,7 @@ def test_what_a_line_may_say(tmp_path):
             for changed in (
                 {"index": -1}, {"index": 2.5}, {"index": True}, {"index": 10**30}, {"index": "0"}, {"index": None},
                 {"name": 3}, {"name": None}, {"class_idx": 10**12}, {"class_idx": None}, {"label": -2}, {"label": [1]},
-                {"y": "x"}, {"y": [1.0]}, {"y": 7}, {"y": float("nan")}, {"y": float("inf")}, {"y": True},
+                {"y": "x"}, {"y": [1.0]}, {"y": 7}, {"y": float("nan")}, {"y": 1e39}, {"y": True},
                 {"o": []}, {"o": [0.5, 0.5]}, {"o": 0.5}, {"o": [[0.5]]}, {"o": None},
                 {"status": [10**12]}, {"status": [6]}, {"status": [-1]}, {"status": []}, {"status": [0.0]},
                 {"values": None}, {"values": [[]]}, {"values": [[0.5, 0.5], [0.5, 0.5]]}, {"values": [["x", 0.5]]},
@@ -295,6 +295,14 @@ def test_every_flipped_bit_is_found(tmp_path):
         changed[at // 8] ^= 1 << at % 8
         with pytest.raises(ValueError, match=r"^results: line [234] of .* is damaged"):
             journal_of(tmp_path, sealed(json.dumps({**ROW, "index": 1})), bytes(changed)).close()
+
+
+def test_a_header_that_was_changed_is_shown_printable(tmp_path):
+    (tmp_path / "j.jsonl").write_text(json.dumps({**HEADER, "x\x7f\n": "y" * 10_000}) + "\n")
+    with pytest.raises(ValueError, match=r"holds another evaluation, there and here: x\?") as error:
+        Journal(tmp_path / "j.jsonl", HEADER)
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) < 1000
 
 
 def test_lines_that_are_missing(tmp_path):

@@ -5,7 +5,7 @@ import pickle
 import struct
 import zipfile
 
-import ml_dtypes
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -129,7 +129,7 @@ def test_tensors_are_views_of_their_storage(tmp_path, form):
 
 
 KINDS = {
-    "Double": "f8", "Float": "f4", "Half": "f2", "BFloat16": ml_dtypes.bfloat16, "Long": "i8", "Int": "i4",
+    "Double": "f8", "Float": "f4", "Half": "f2", "BFloat16": jnp.bfloat16, "Long": "i8", "Int": "i4",
     "Short": "i2", "Char": "i1", "Byte": "u1", "Bool": "?", "ComplexFloat": "c8", "ComplexDouble": "c16",
 }  # fmt: skip
 
