@@ -31,7 +31,7 @@ def _view(item: Item, preprocessing: Preprocessing) -> View:
     if item.is_file:
         image, (height, width) = read_view(item.image, preprocessing)
     else:
-        picture = checked_picture(item.image)
+        picture = checked_picture(item.image, channels=len(preprocessing.mean))
         image, (height, width) = preprocessing.view(picture), picture.shape[:2]
     truth = item.truth
     _check_size(truth, height, width)

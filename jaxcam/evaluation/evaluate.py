@@ -68,7 +68,8 @@ def evaluate(
     Args:
         model: as for `explain`: an image network in evaluation mode that knows its preprocessing, or
             `jaxcam.adapt(model, preprocessing=...)`. Pictures are channels last all the same.
-        dataset: a folder of pictures; a sequence or any iterable of pictures `[H, W, 3]` in [0, 1], paths, pairs
+        dataset: a folder of pictures; a sequence or any iterable of pictures `[H, W, 3]` in [0, 1] (`[H, W, 1]`
+            where the preprocessing has one mean), paths, pairs
             (picture or path, label) or `jaxcam.Example`s; or generated ones, `jaxcam.scenes.Dataset(1000)`.
         methods: names from `jaxcam.methods.METHODS`, with options as "grad_cam_pp:alphas=exact", or functions as for
             `explain`; or a dictionary from the names of the rows to these, or to dictionaries as `{"method":
@@ -120,7 +121,7 @@ def evaluate(
     source = source_of(dataset, annotations=annotations, classes=classes, class_names=known.class_names)
     mesh = hosts.mesh_of(mesh)
     size = _size(preprocessing, source)
-    known, example, channel_axis = _for_pictures(known, size)
+    known, example, channel_axis = _for_pictures(known, size, len(preprocessing.mean))
     arrays = jax.tree.leaves(known)
     has_boxes, has_masks = source.knows
     if "localisation" in groups and groups not in (GROUPS, DEFAULT_METRICS) and not (has_boxes or has_masks):
@@ -295,12 +296,12 @@ def _preprocessing_of(model: Adapted) -> Preprocessing:
     return model.preprocessing
 
 
-def _for_pictures(model: Adapted, size: tuple[int, int]) -> tuple[Adapted, jax.ShapeDtypeStruct, int]:
+def _for_pictures(model: Adapted, size: tuple[int, int], channels: int) -> tuple[Adapted, jax.ShapeDtypeStruct, int]:
     """The model for pictures of a size, one of them as the model takes it, and where it has its channels.
 
     A model that takes channels first is known by what it takes: it fails on the others.
     """
-    last, first = (jax.ShapeDtypeStruct((1, *shape), jnp.float32) for shape in ((*size, 3), (3, *size)))
+    last, first = (jax.ShapeDtypeStruct((1, *shape), jnp.float32) for shape in ((*size, channels), (channels, *size)))
     try:
         known = model.hoist(last)
         jax.eval_shape(known, last)
@@ -309,9 +310,23 @@ def _for_pictures(model: Adapted, size: tuple[int, int]) -> tuple[Adapted, jax.S
             known = model.hoist(first)
             jax.eval_shape(known, first)
         except Exception:
+            _check_channels(model, size, 1 if channels == 3 else 3)
             raise error from None
         return known, jax.ShapeDtypeStruct(first.shape[1:], first.dtype), 0
     return known, jax.ShapeDtypeStruct(last.shape[1:], last.dtype), -1
+
+
+def _check_channels(model: Adapted, size: tuple[int, int], others: int) -> None:
+    """Refuses a model that takes pictures of other channels than the preprocessing makes."""
+    try:
+        jax.eval_shape(model, jax.ShapeDtypeStruct((1, *size, others), jnp.float32))
+    except Exception:
+        return
+    numbers, pictures = ("three numbers", "coloured") if others == 3 else ("one number", "grey")
+    raise ValueError(
+        f"preprocessing must have a mean and a std of {numbers} for {model.name}, which takes {pictures} pictures: "
+        "give jaxcam.adapt(model, preprocessing=...) one that has"
+    )
 
 
 def _size(preprocessing: Preprocessing, source: Source) -> tuple[int, int]:

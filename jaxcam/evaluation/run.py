@@ -119,7 +119,7 @@ def _places(job: Job, block: int | None) -> list[int | None]:
 
 def _begun(job: Job, blocks: list[int | None], views: list[View | None]) -> _Step:
     checked = [None if view is None else _of_size(view, job.size) for view in views]
-    pictures = np.zeros((len(checked), *job.size, 3), np.float32)
+    pictures = np.zeros((len(checked), *job.size, len(job.plan.preprocessing.mean)), np.float32)
     labels = np.full(len(checked), -1, np.int32)
     for i, view in enumerate(checked):
         if view is not None and view.image is not None:

@@ -29,8 +29,8 @@ INTERPOLATIONS = {
 }
 
 
-def checked_picture(image: Any, *, name: str = "image") -> Float[np.ndarray, "H W 3"]:
-    """The picture as float32 `[H, W, 3]` in [0, 1].
+def checked_picture(image: Any, *, name: str = "image", channels: int = 3) -> Float[np.ndarray, "H W d"]:
+    """The picture as float32 `[H, W, 3]` in [0, 1], or of another number of channels.
 
     Raises:
         TypeError: it is not an array of a floating dtype.
@@ -42,8 +42,9 @@ def checked_picture(image: Any, *, name: str = "image") -> Float[np.ndarray, "H 
     if image.dtype == np.uint8:
         raise TypeError(f"{name} must be floating point in [0, 1], got uint8 (0 to 255); pass {name} / 255 instead")
     _require_floating(image, name)
-    if image.ndim != 3 or image.shape[-1] != 3:
-        raise ValueError(f"{name} must have shape [H, W, 3], got {list(image.shape)}{_shape_remedy(image.shape, name)}")
+    if image.ndim != 3 or image.shape[-1] != channels:
+        remedy = _shape_remedy(image.shape, name) if channels == 3 else ""
+        raise ValueError(f"{name} must have shape [H, W, {channels}], got {list(image.shape)}{remedy}")
     return _checked_unit_range(
         image, name, remedy="; divide by 255 if it is 0 to 255, denormalise it if it is normalised"
     )

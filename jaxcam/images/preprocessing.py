@@ -21,7 +21,8 @@ from jaxcam.images.picture import checked_picture, floats_of, from_pillow, inter
 from jaxcam.images.reading import read_picture
 
 AnyArray = TypeVar("AnyArray", np.ndarray, Array)
-Channels = tuple[int | float, int | float, int | float]
+Channels = tuple[int | float, ...]
+"""One number for a network of grey pictures `[H, W, 1]`, three for R, G and B."""
 
 
 def resize_and_crop(
@@ -60,19 +61,24 @@ def resize_and_crop(
 def read_view(path: str | os.PathLike[str], preprocessing: "Preprocessing") -> tuple[np.ndarray, tuple[int, int]]:
     """`preprocessing.view(read_image(path))` to the last bit, and the height and width of the whole picture.
 
+    For a network of grey pictures a coloured one becomes grey as Pillow does it (ITU-R 601-2).
+
     It stays in 8 bits until it has its size, which takes less than half the time.
 
     Raises:
         Exception: what `read_image` and `resize_and_crop` raise.
     """
     picture = read_picture(path)
+    if preprocessing.is_grey and picture.mode not in ("L", "I;16", "I"):
+        picture = opaque(picture).convert("L")
     return view_of_picture(picture, preprocessing), (picture.height, picture.width)
 
 
-def view_of_picture(picture: Image.Image, preprocessing: "Preprocessing") -> Float[np.ndarray, "h w 3"]:
+def view_of_picture(picture: Image.Image, preprocessing: "Preprocessing") -> Float[np.ndarray, "h w d"]:
     """The view of a picture that `read_picture` has read."""
     method = interpolation_filter(preprocessing.interpolation)
-    return _seen_part(picture, preprocessing.resize, preprocessing.crop, method)
+    seen = _seen_part(picture, preprocessing.resize, preprocessing.crop, method)
+    return seen[..., :1] if preprocessing.is_grey else seen
 
 
 class Frame(NamedTuple):
@@ -102,22 +108,24 @@ def frame_of(height: int, width: int, resize: int | None, crop: int | None) -> F
 
 
 def normalise(
-    image: Float[AnyArray, "*batch H W 3"], *, mean: Channels, std: Channels
-) -> Float[AnyArray, "*batch H W 3"]:
+    image: Float[AnyArray, "*batch H W d"], *, mean: Channels, std: Channels
+) -> Float[AnyArray, "*batch H W d"]:
     """(image - mean) / std for each channel, in image's dtype; traceable, for one picture or a batch.
 
     Args:
-        image: `[..., H, W, 3]`, floating point, in [0, 1] (the range is not checked: it may be traced).
-        mean: the three channel means, in the same units.
-        std: the three standard deviations.
+        image: `[..., H, W, d]` of d = 3 or 1 channels, floating point, in [0, 1] (the range is not checked: it may be
+            traced).
+        mean: the channel means, in the same units.
+        std: the standard deviations.
 
     Raises:
         TypeError: image is not floating point.
-        ValueError: image is not `[..., H, W, 3]`; mean or std are not three finite numbers; std is not
+        ValueError: image has not as many channels; mean or std are not three finite numbers, or one; std is not
             positive.
     """
-    _check_batch(image)
-    return (image - _per_channel(_checked_mean(mean), image)) / _per_channel(_checked_std(std), image)
+    means, deviations = _checked_colours(mean, std)
+    _check_batch(image, len(means))
+    return (image - _per_channel(means, image)) / _per_channel(deviations, image)
 
 
 def preprocess(
@@ -148,7 +156,7 @@ class Preprocessing:
     Attributes:
         resize: the shorter side after resizing in pixels, or None.
         crop: the sides of the centre crop in pixels, or None.
-        mean: the channel means that are subtracted.
+        mean: the channel means that are subtracted; a single one for a network of grey pictures `[H, W, 1]`.
         std: the channel standard deviations that are divided by.
         interpolation: see `resize_and_crop`.
     """
@@ -167,25 +175,36 @@ class Preprocessing:
                 "raise resize or lower crop"
             )
         interpolation_filter(self.interpolation)
+        mean, std = _checked_colours(self.mean, self.std)
         # A list or an array of three would make the value unhashable.
-        object.__setattr__(self, "mean", _checked_mean(self.mean))
-        object.__setattr__(self, "std", _checked_std(self.std))
+        object.__setattr__(self, "mean", mean)
+        object.__setattr__(self, "std", std)
 
-    def __call__(self, image: Float[np.ndarray, "H W 3"] | Float[Array, "H W 3"]) -> Float[np.ndarray, "h w 3"]:
-        """The network input, float32 `[h, w, 3]`."""
+    @property
+    def is_grey(self) -> bool:
+        """Whether pictures have one channel."""
+        return len(self.mean) == 1
+
+    def __call__(self, image: Float[np.ndarray, "H W d"] | Float[Array, "H W d"]) -> Float[np.ndarray, "h w d"]:
+        """The network input, float32 `[h, w, 3]`; `[h, w, 1]` for grey pictures."""
         return self.normalise(self.view(image))
 
-    def view(self, image: Float[np.ndarray, "H W 3"] | Float[Array, "H W 3"]) -> Float[np.ndarray, "h w 3"]:
+    def view(self, image: Float[np.ndarray, "H W d"] | Float[Array, "H W d"]) -> Float[np.ndarray, "h w d"]:
         """The part of the picture that the network sees, float32 in [0, 1]: what to lay a heatmap over."""
-        return resize_and_crop(image, resize=self.resize, crop=self.crop, interpolation=self.interpolation)
+        options = {"resize": self.resize, "crop": self.crop}
+        if not self.is_grey:
+            return resize_and_crop(image, **options, interpolation=self.interpolation)
+        # All three channels of a grey picture are resized alike.
+        coloured = np.repeat(checked_picture(image, channels=1), 3, axis=-1)
+        return resize_and_crop(coloured, **options, interpolation=self.interpolation)[..., :1]
 
-    def normalise(self, image: Float[AnyArray, "*batch H W 3"]) -> Float[AnyArray, "*batch H W 3"]:
+    def normalise(self, image: Float[AnyArray, "*batch H W d"]) -> Float[AnyArray, "*batch H W d"]:
         """(image - mean) / std, traceable; for pictures that have their size already."""
         return normalise(image, mean=self.mean, std=self.std)
 
-    def denormalise(self, inputs: Float[AnyArray, "*batch H W 3"]) -> Float[AnyArray, "*batch H W 3"]:
+    def denormalise(self, inputs: Float[AnyArray, "*batch H W d"]) -> Float[AnyArray, "*batch H W d"]:
         """Inputs · std + mean: the inverse of `normalise`, traceable."""
-        _check_batch(inputs)
+        _check_batch(inputs, len(self.mean))
         return inputs * _per_channel(self.std, inputs) + _per_channel(self.mean, inputs)
 
 
@@ -224,15 +243,16 @@ def _check_sizes(resize: object, crop: object) -> None:
             check_integer(name, size, low=1, hint=": give pixels, or None to leave the picture as it is")
 
 
-def _checked_mean(mean: Any) -> Channels:
-    return _checked_channels(mean, "mean")
-
-
-def _checked_std(std: Any) -> Channels:
-    checked = _checked_channels(std, "std")
-    if min(checked) <= 0:
-        raise ValueError(f"std must be positive in every channel, got {checked}; use 1.0 to leave a channel alone")
-    return checked
+def _checked_colours(mean: Any, std: Any) -> tuple[Channels, Channels]:
+    means, deviations = _checked_channels(mean, "mean"), _checked_channels(std, "std")
+    if min(deviations) <= 0:
+        raise ValueError(f"std must be positive in every channel, got {deviations}; use 1.0 to leave a channel alone")
+    if len(means) != len(deviations):
+        raise ValueError(
+            f"mean and std must be of as many channels but are {means} and {deviations}: give both for a grey picture, "
+            "or for R, G and B"
+        )
+    return means, deviations
 
 
 def _checked_channels(values: Any, name: str) -> Channels:
@@ -240,22 +260,24 @@ def _checked_channels(values: Any, name: str) -> Channels:
         numbers = tuple(float(value) for value in values)
     except TypeError as error:
         raise TypeError(f"{name} must be three numbers, one for each channel, got {values!r}") from error
-    if len(numbers) != 3 or not all(math.isfinite(number) for number in numbers):
-        raise ValueError(f"{name} must be three finite numbers, one for each of R, G, B, got {numbers}")
+    if len(numbers) not in (1, 3) or not all(math.isfinite(number) for number in numbers):
+        raise ValueError(
+            f"{name} must be three finite numbers, one for each of R, G, B, or one for grey pictures, got {numbers}"
+        )
     return numbers
 
 
-def _check_batch(image: Any) -> None:
+def _check_batch(image: Any, channels: int) -> None:
     if not isinstance(image, np.ndarray | Array) or not jnp.issubdtype(image.dtype, jnp.floating):
         kind = getattr(image, "dtype", type(image).__name__)
         raise TypeError(f"image must be a floating-point array [..., H, W, 3], got {kind}; divide uint8 by 255")
-    if image.ndim < 3 or image.shape[-1] != 3:
-        raise ValueError(f"image must have shape [..., H, W, 3], channels last, got {list(image.shape)}")
+    if image.ndim < 3 or image.shape[-1] != channels:
+        raise ValueError(f"image must have shape [..., H, W, {channels}], channels last, got {list(image.shape)}")
 
 
 def _per_channel(values: Channels, image: np.ndarray | Array) -> np.ndarray:
     # Explicit dtype and rank: nothing is promoted, for JAX arrays under strict promotion too.
-    return np.asarray(values, image.dtype).reshape((1,) * (image.ndim - 1) + (3,))
+    return np.asarray(values, image.dtype).reshape((1,) * (image.ndim - 1) + (len(values),))
 
 
 IMAGENET = Preprocessing(resize=256, crop=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from PIL import Image
 from support import relu_head
 
@@ -513,3 +514,31 @@ def test_an_empty_map_counts_for_no_metric_and_wins_none():
         assert np.isfinite(row["of bright ones/complexity"]) == (i % 5 % 2 == 1)
     assert not found.table.best[:2].any()
     assert "empty 15" in found.table.text()
+
+
+class Grey(nnx.Module):
+    """A network of one channel."""
+
+    def __init__(self):
+        rngs = nnx.Rngs(0)
+        self.convolution = nnx.Conv(1, 4, (3, 3), strides=2, rngs=rngs)
+        self.classifier = nnx.Linear(4, 3, rngs=rngs)
+
+    def __call__(self, images):
+        return self.classifier(nnx.relu(self.convolution(images)).mean((1, 2)))
+
+
+def test_grey_pictures_are_those_of_three_equal_channels():
+    grey = [np.random.default_rng(i).random((18, 20, 1)).astype(np.float32) for i in range(3)]
+    coloured = [np.repeat(image, 3, axis=-1) for image in grey]
+    one, three = (jaxcam.images.Preprocessing(resize=16, crop=16, mean=(0.13,) * n, std=(0.3,) * n) for n in (1, 3))
+    options = {"methods": ["grad_cam"], "show_progress": False, "num_resamples": 0}
+    found = jaxcam.evaluate(jaxcam.adapt(Grey(), preprocessing=one), grey, **options)
+    first = jaxcam.adapt(Grey(), apply=lambda model, images: model(images[..., :1]), preprocessing=three)
+    expected = jaxcam.evaluate(first, coloured, **options)
+    for a, b in zip(found.rows(), expected.rows(), strict=True):
+        assert a["error"] is None
+        np.testing.assert_allclose(a["y"], b["y"], rtol=1e-5)
+        np.testing.assert_allclose(a["grad_cam/average_drop"], b["grad_cam/average_drop"], rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match=r"preprocessing must have .* one number for Grey, which takes grey"):
+        jaxcam.evaluate(jaxcam.adapt(Grey(), preprocessing=three), coloured, **options)

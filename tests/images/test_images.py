@@ -450,6 +450,34 @@ def test_a_file_of_more_bytes_than_pixels_is_refused(tmp_path, monkeypatch):
     assert "has 1,049,177 bytes, more than a picture of 100 pixels needs, and is not read" in error_of(path)
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "I;16"])
+def test_grey_pictures_for_a_network_of_one_channel(tmp_path, mode):
+    grey = Preprocessing(resize=9, crop=8, mean=(0.25,), std=(0.5,))
+    coloured = Preprocessing(resize=9, crop=8)
+    if mode == "I;16":
+        stored = Image.fromarray(RNG.integers(0, 65536, (13, 11)).astype(np.uint16))
+    else:
+        stored = Image.fromarray(RNG.integers(0, 256, (13, 11, 4)).astype(np.uint8), "RGBA").convert(mode)
+    path = written(tmp_path, stored, format="PNG")
+    view, size = read_view(path, grey)
+    flat = Image.fromarray(np.rint(read_image(path) * 255).astype(np.uint8)).convert("L")  # ITU-R 601-2, in 8 bits
+    luminance = np.asarray(flat)[..., None] / np.float32(255)
+    assert size == (13, 11)
+    np.testing.assert_array_equal(view, coloured.view(np.repeat(luminance, 3, axis=-1))[..., :1])
+    np.testing.assert_array_equal(grey.view(luminance), view)
+    np.testing.assert_allclose(grey(luminance), (view - 0.25) / 0.5, atol=1e-6)
+    np.testing.assert_allclose(grey.denormalise(grey(luminance)), view, atol=1e-6)
+
+
+def test_grey_and_coloured_do_not_mix(unchecked):
+    with pytest.raises(ValueError, match="mean and std must be of as many channels"):
+        Preprocessing(mean=(0.5,))
+    with pytest.raises(ValueError, match=r"image must have shape \[H, W, 1\], got \[4, 4, 3\]"):
+        Preprocessing(mean=(0.5,), std=(1,)).view(np.zeros((4, 4, 3)))
+    with pytest.raises(ValueError, match=r"image must have shape \[..., H, W, 1\]"):
+        Preprocessing(mean=(0.5,), std=(1,)).normalise(np.zeros((4, 4, 3)))
+
+
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P", "I;16", "CMYK", "1"])
 def test_strips_are_the_whole(tmp_path, monkeypatch, mode):
     """Whatever the number of rows converted at a time."""
@@ -506,7 +534,7 @@ def test_the_largest_pictures_take_little_memory_and_time(tmp_path, kind, reader
 @pytest.fixture
 def noisy(tmp_path, monkeypatch):
     """A file about whose EXIF block Pillow warns, and two events: a thread has begun to read it, and may go on."""
-    path = written(tmp_path, Image.fromarray(COLOURS), format="JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x40")
+    path = written(tmp_path, Image.fromarray(COLOURS), format="PNG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x40")
     begun, may_go_on, original = threading.Event(), threading.Event(), Image.open
 
     def slow(*args: object, **kwargs: object) -> Image.Image:
@@ -515,14 +543,14 @@ def noisy(tmp_path, monkeypatch):
         return original(*args, **kwargs)
 
     with pytest.warns(UserWarning, match="EXIF"), Image.open(path) as image:
-        expected = np.asarray(image) / 255
+        image.getexif()
     monkeypatch.setattr(Image, "open", slow)
-    return path, expected, begun, may_go_on
+    return path, begun, may_go_on
 
 
 def test_threads_may_read_while_others_change_the_warning_filters(noisy):
     """The filters are global: whoever saved them last, puts back what a thread had changed in between."""
-    path, expected, begun, may_go_on = noisy
+    path, begun, may_go_on = noisy
     with ThreadPoolExecutor(4) as pool, warnings.catch_warnings(record=True) as leaked:
         warnings.simplefilter("always")
         images = [pool.submit(read_image, path) for _ in range(8)]
@@ -532,14 +560,14 @@ def test_threads_may_read_while_others_change_the_warning_filters(noisy):
             warnings.warn("of this thread", UserWarning, stacklevel=1)
             may_go_on.set()
             for image in images:
-                np.testing.assert_allclose(image.result(), expected, atol=1e-7)
+                np.testing.assert_allclose(image.result(), COLOURS / 255, atol=1e-7)
         warnings.warn("afterwards", UserWarning, stacklevel=1)
     assert [str(warning.message) for warning in ours] == ["of this thread"]
     assert [str(warning.message) for warning in leaked] == ["afterwards"]
 
 
 def test_reading_leaves_no_warning_filter_behind_that_hides_others(noisy):
-    path, _, begun, may_go_on = noisy
+    path, begun, may_go_on = noisy
     with ThreadPoolExecutor(1) as pool, warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         image = pool.submit(read_image, path)
