@@ -70,24 +70,34 @@ def check_metadata(stream: Timed) -> None:
     Raises:
         LimitError: there is more than any camera writes.
     """
-    data = stream.read(_MOST_METADATA)
-    stream.seek(0)
-    if data[:2] != b"\xff\xd8":
-        return
+    exif, is_whole = b"", True
+    # All of it in one piece only where it has to be: after a large piece of memory malloc keeps what is freed.
+    for size in (2**20, _MOST_METADATA):
+        data = stream.read(size)
+        stream.seek(0)
+        if data[:2] != b"\xff\xd8":
+            return
+        exif, is_whole = _exif(data)
+        if is_whole or len(data) < size:
+            break
+    else:
+        raise LimitError(f"has more than {_MOST_METADATA:,} bytes of metadata")
+    if claimed_bytes(exif) > _MOST_METADATA:
+        raise LimitError("has an EXIF block of more bytes than it has")
+
+
+def _exif(data: bytes) -> tuple[bytes, bool]:
+    """The EXIF block in the beginning of a JPEG file, and whether its picture begins there too."""
     exif = bytearray()
     at = 2
     while found := _MARKER.match(data, at):
         marker, at = found[1][0], found.end()
         if marker == _START_OF_SCAN:
-            break
+            return bytes(exif), True
         if marker in _ALONE:
             continue
         end = at + int.from_bytes(data[at : at + 2])
         if marker == _APP1 and data.startswith(b"Exif\0\0", at + 2):
             exif += data[at + 8 : end]
         at = max(end, at + 2)
-    else:
-        if len(data) == _MOST_METADATA:
-            raise LimitError(f"has more than {_MOST_METADATA:,} bytes of metadata")
-    if claimed_bytes(bytes(exif)) > _MOST_METADATA:
-        raise LimitError("has an EXIF block of more bytes than it has")
+    return bytes(exif), False
