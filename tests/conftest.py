@@ -44,21 +44,18 @@ def pytest_configure(config):
         config.pluginmanager.register(cost.Cost())
 
 
-_MAX_PROGRAMS = 700
+_MAX_PROGRAMS = 100
 _compiled = []
 jax.monitoring.register_event_duration_secs_listener(
     lambda event, seconds, **_: _compiled.append(event) if event == cost.COMPILED else None
 )
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def few_programs():
-    """Drops what was compiled, once that is much: at 1.4 MiB a program a worker would need gigabytes.
-
-    With fewer kept, single operations that many tests share are compiled again and again.
-    """
+    """Drops at a file's end what was compiled: at 2 to 4 MiB a program a worker would need gigabytes."""
     yield
-    if len(_compiled) > _MAX_PROGRAMS:
+    if len(_compiled) > _MAX_PROGRAMS:  # to drop them takes a second
         jax.clear_caches()
         gc.collect()
         _compiled.clear()
