@@ -1,5 +1,6 @@
 """split: the halves make the model again, are what the network written by hand says, and cost what they must."""
 
+import functools
 import re
 from functools import partial
 
@@ -18,7 +19,7 @@ from jaxcam.cuts.split import _features, _head
 
 P, X = foreign.parameters(), foreign.example()
 W = normal(1, 3, 4)
-HAND = foreign.by_hand(P, X)
+HAND = jax.jit(lambda x: foreign.by_hand(P, x))(X)
 # What the position of a convolution means: with its batch norm, after its activation where that follows directly.
 POSITIONS = ["stem_relu", "first.relu", "first.norm2", "down_relu", "second.relu", "second.norm2"]
 
@@ -28,10 +29,11 @@ def by_linen():
     return jax.tree_util.Partial(net.apply, variables)
 
 
+by_nnx = functools.cache(lambda: foreign.nnx_model(P))
 MODELS = {
     "plain": lambda: jax.tree_util.Partial(foreign.plain, {name: jnp.asarray(value) for name, value in P.items()}),
-    "nnx": lambda: foreign.nnx_model(P),
-    "named": lambda: jaxcam.named(foreign.nnx_model(P)),
+    "nnx": by_nnx,
+    "named": lambda: jaxcam.named(by_nnx()),
     "linen": by_linen,
 }
 
@@ -67,19 +69,27 @@ def test_every_layer_of_every_model(kind):
     table = jaxcam.layers(model, X)
     assert len(table) >= 7
     grad_by_hand = jax.grad(lambda moved: foreign.by_hand(P, X, moved)["logits"][:, 2].sum())
-    expected = grad_by_hand({name: jnp.zeros_like(value) for name, value in HAND.items() if name != "logits"})
+    zeros = {name: np.zeros_like(value) for name, value in HAND.items() if name != "logits"}
+    expected = jax.jit(grad_by_hand)(zeros)
     complete = {"stem", "stem_norm", "stem_relu", "first", "down", "down_relu", "second"}
-    with jax.disable_jit():  # operation by operation: nothing to compile at each layer
-        logits = model(X)
-        for row in table:
-            features, head = jaxcam.split(model, row.layer, X)
-            a, name = features(model, X), hand_value(row.layer)
-            assert (a.shape, a.dtype) == (row.shape, row.dtype)
-            close(a, HAND[name])
-            close(head(model, a, X), logits, rtol=1e-12)
-            g = jax.grad(lambda a, head=head: head(model, a, X)[:, 2].sum())(a)
-            close(g, expected[name])
-            assert row.complete == (name in complete), row
+    halves = [jaxcam.split(model, row.layer, X) for row in table]
+
+    @jax.jit
+    def at_every_layer(model, x):
+        def at(features, head):
+            a = features(model, x)
+            return a, head(model, a, x), jax.grad(lambda a: head(model, a, x)[:, 2].sum())(a)
+
+        return model(x), [at(*pair) for pair in halves]
+
+    logits, found = at_every_layer(model, X)
+    for row, (a, of_head, gradient) in zip(table, found, strict=True):
+        name = hand_value(row.layer)
+        assert (a.shape, a.dtype) == (row.shape, row.dtype)
+        close(a, HAND[name])
+        close(of_head, logits, rtol=1e-12)
+        close(gradient, expected[name])
+        assert row.complete == (name in complete), row
 
 
 @pytest.mark.slow
@@ -123,21 +133,32 @@ class TestOtherArguments:
     def test_other_parameters_and_batch_size(self, kind):
         model = MODELS[kind]()
         features, head = jaxcam.split(model, 1, X)
-        other = over_floats(lambda a: 1.1 * jnp.abs(a), model)
+        other = over_floats(lambda a: jnp.asarray(1.1 * np.abs(a)), model)
+
+        @jax.jit
+        def of(model, x):
+            return head(model, features(model, x), x), model(x)
+
         x = foreign.example(3, 5)
-        with jax.disable_jit():
-            close(head(other, features(other, x), x), other(x), rtol=1e-12)
-            assert np.abs(other(x) - model(x)).max() > 1e-2
+        found, expected = of(other, x)
+        close(found, expected, rtol=1e-12)
+        assert np.abs(np.asarray(expected) - of(model, x)[1]).max() > 1e-2
 
     def test_vmap(self):
         model = MODELS["linen"]()
         features, head = jaxcam.split(model, "first/norm2", X)
-        stacked = jnp.stack([X, 2 * X, -X])
-        a = jax.vmap(features, (None, 0))(model, stacked)
-        logits = jax.vmap(head, (None, 0, 0))(model, a, stacked)
-        for i in range(3):
-            close(a[i], features(model, stacked[i]))
-            close(logits[i], model(stacked[i]))
+        stacked = np.stack([X, 2 * np.asarray(X), -np.asarray(X)])
+
+        @jax.jit
+        def together(model, stacked):
+            a = jax.vmap(features, (None, 0))(model, stacked)
+            return a, jax.vmap(head, (None, 0, 0))(model, a, stacked)
+
+        one_by_one = jax.jit(lambda model, x: (features(model, x), model(x)))
+        for i, (a, logits) in enumerate(zip(*together(model, stacked), strict=True)):
+            expected, expected_logits = one_by_one(model, stacked[i])
+            close(a, expected)
+            close(logits, expected_logits)
 
     @pytest.mark.parametrize("kind", ["plain", "named"])
     def test_gradients_by_the_arrays_of_the_model(self, kind):
@@ -147,9 +168,9 @@ class TestOtherArguments:
         def moved(step):  # all arrays at once, in one direction
             return over_floats(lambda a: a + step * normal(a.size, *a.shape), model)
 
-        with jax.disable_jit():
-            expected = jax.grad(lambda step: (moved(step)(X) ** 2).sum())(0.0)
-            found = jax.grad(lambda step: (head(moved(step), features(moved(step), X), X) ** 2).sum())(0.0)
+        whole = lambda step: (moved(step)(X) ** 2).sum()
+        halves = lambda step: (head(moved(step), features(moved(step), X), X) ** 2).sum()
+        expected, found = jax.jit(lambda step: (jax.grad(whole)(step), jax.grad(halves)(step)))(0.0)
         assert abs(expected) > 1e-3
         close(found, expected, 1e-9)
 
@@ -159,8 +180,8 @@ class TestOtherArguments:
         features, head = jaxcam.split(model, 2, X)
         head(model, features(model, X), X)
         counts = _features._cache_size(), _head._cache_size()
-        again = over_floats(lambda a: a + 1, model)
-        features, head = jaxcam.split(again, 2, X + 1)
+        again = over_floats(lambda a: jnp.asarray(np.asarray(a) + 1), model)
+        features, head = jaxcam.split(again, 2, jnp.asarray(np.asarray(X) + 1))
         head(again, features(again, X), X)
         assert (_features._cache_size(), _head._cache_size()) == counts
 

@@ -111,7 +111,7 @@ PROTOCOLS = {
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in ("default", "true") else [pytest.mark.slow]) for name in PROTOCOLS]
+    "name", [pytest.param(name, marks=[] if name == "default" else [pytest.mark.slow]) for name in PROTOCOLS]
 )
 def test_rows_are_those_of_a_loop_by_hand(model, pairs, name):
     protocol = jaxcam.Protocol(num_steps=4, **PROTOCOLS[name])
@@ -197,9 +197,10 @@ def test_curves_are_those_of_the_metrics(model, pairs, baseline):
 
 def test_mask_on_pixels_with_the_mean_is_mask_on_the_input(model, pairs):
     # E is a blend, and blending commutes with (x - mean) / std.
+    protocols = (jaxcam.Protocol(mask=mask, baseline="mean") for mask in ("pixels", "input"))
     found = [
-        evaluate(model, pairs, methods=["grad_cam"], protocol=jaxcam.Protocol(mask=mask, baseline="mean"))
-        for mask in ("pixels", "input")
+        evaluate(model, pairs, methods=["grad_cam"], metrics=["confidence"], protocol=protocol)
+        for protocol in protocols
     ]
     for a, b in zip(*(each.rows() for each in found), strict=True):
         assert a["grad_cam/o"] == pytest.approx(b["grad_cam/o"], abs=1e-5)
@@ -379,8 +380,9 @@ def test_rules_are_counted(tmp_path, model):
 @pytest.mark.parametrize("num", [1, 5, 6, 7])
 def test_iterables_end_where_they_end(model, num):
     data = scenes.Dataset(num, seed=2)
-    listed = evaluate(model, data, methods=["grad_cam"], batch_size=3)
-    streamed = evaluate(model, (example for example in data), methods=["grad_cam"], batch_size=3)
+    options = {"methods": ["grad_cam"], "metrics": ["confidence"], "batch_size": 3}
+    listed = evaluate(model, data, **options)
+    streamed = evaluate(model, (example for example in data), **options)
     assert streamed.num_images == num
     for a, b in zip(listed.rows(), streamed.rows(), strict=True):
         assert a["y"] == b["y"]
