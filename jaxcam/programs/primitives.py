@@ -65,12 +65,8 @@ class Facts:
     """None where nothing is known, or where it depends on the parameters: see `linearity`."""
     activation: bool = False
     """Activations are written with it. A call that holds nothing else is one activation."""
-    ends: bool = False
-    """A rectifier may end in it."""
     affine: bool = False
     """y = c x + b in one operand x while the others stay, in the same order of elements: biases, scales, batch norm."""
-    scales: bool = False
-    """The same with b = 0."""
     moves: Moves | None = None
     keeps_axes: bool = False
     """Each axis of the results is the same axis of the operands, longer or shorter."""
@@ -105,16 +101,16 @@ TABLE: Mapping[Key, Facts] = {
     lax.abs_p: _activation(linear=JOINTLY),
     lax.add_p: _activation(linear=JOINTLY, affine=True),
     core.add_jaxvals_p: _each(linear=JOINTLY),
-    lax.clamp_p: _activation(linear=JOINTLY, ends=True),
-    lax.div_p: _activation(linear=Linear.FIRST, affine=True, scales=True, ends=True),
-    lax.max_p: _activation(linear=JOINTLY, ends=True),
+    lax.clamp_p: _activation(linear=JOINTLY),
+    lax.div_p: _activation(linear=Linear.FIRST, affine=True),
+    lax.max_p: _activation(linear=JOINTLY),
     lax.min_p: _activation(linear=JOINTLY),
-    lax.mul_p: _activation(linear=Linear.EACH, affine=True, scales=True, ends=True),
-    lax.neg_p: _activation(linear=JOINTLY, affine=True, scales=True),
+    lax.mul_p: _activation(linear=Linear.EACH, affine=True),
+    lax.neg_p: _activation(linear=JOINTLY, affine=True),
     lax.reduce_precision_p: _each(linear=JOINTLY),
-    lax.select_n_p: _activation(linear=JOINTLY, ends=True),
+    lax.select_n_p: _activation(linear=JOINTLY),
     lax.sub_p: _activation(linear=JOINTLY, affine=True),
-    lax.convert_element_type_p: _activation(affine=True, scales=True),  # to integers it is a step
+    lax.convert_element_type_p: _activation(affine=True),  # to integers it is a step
     # The same values. That stop_gradient drops derivatives only makes them simpler.
     lax.copy_p: _activation(linear=JOINTLY, affine=True),
     lax.device_put_p: _each(linear=JOINTLY),

@@ -10,12 +10,12 @@ from jax.extend.core.primitives import name_p
 
 from jaxcam.programs.program import Atom, Program, inner_programs
 
-__all__ = ["hidden", "numbered", "scope_results"]
+__all__ = ["hidden", "numbered", "scope_results", "scopes"]
 
 
 def scope_results(program: Program) -> list[tuple[str, Var]]:
     """The names of all scopes with the value that comes out of each run through it."""
-    paths = [_scopes(eqn) for eqn in program.equations]
+    paths = [scopes(eqn) for eqn in program.equations]
     users: dict[Atom, list[int]] = {}
     for i, eqn in enumerate(program.equations):
         for atom in eqn.invars:
@@ -51,7 +51,8 @@ def _runs(paths: Sequence[tuple[str, ...]]) -> Iterator[tuple[int, int, tuple[st
         open_.extend((i, name) for name in path[common:])
 
 
-def _scopes(eqn: JaxprEqn) -> tuple[str, ...]:
+def scopes(eqn: JaxprEqn) -> tuple[str, ...]:
+    """The names of the scopes around an equation, the outermost first."""
     # Transformations (vmap, jvp) stand among the scopes, and are no layers.
     stack: Any = eqn.source_info.name_stack
     return tuple(part.name for part in stack.stack if type(part).__name__ == "Scope")
@@ -74,7 +75,7 @@ def hidden(equations: Sequence[JaxprEqn], holder: str | None = None) -> Iterator
         if holder is not None:
             if eqn.primitive is name_p:
                 yield eqn.params["name"], holder
-            if scopes := _scopes(eqn):
-                yield "/".join(scopes), holder
+            if around := scopes(eqn):
+                yield "/".join(around), holder
         for inner in inner_programs(eqn):
             yield from hidden(inner.jaxpr.eqns, holder or eqn.primitive.name)
