@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from fuzzing import programs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
@@ -210,10 +211,10 @@ def test_random_programs(steps, ends):
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None)
-@given(st.lists(STEP, min_size=3, max_size=10), st.lists(st.integers(0, 9), min_size=1, max_size=3))
-def test_many_random_programs(steps, ends):
-    check_random_program(steps, ends)
+def test_many_random_programs():
+    """A few hundred of them, always the same; tests/fuzzing/programs.py tries others for as long as it is told."""
+    found = np.array([programs.check(seed) for seed in range(200)])
+    assert (found.sum(0) > 20).all()  # proven ones, and factored ones
 
 
 @pytest.mark.parametrize("method", ["auto", "jvp", "grad"])
