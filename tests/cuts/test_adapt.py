@@ -15,7 +15,7 @@ from jaxcam.images import Preprocessing
 
 COMPILED = sys.modules["jaxcam.explanation.explain"]._compiled
 IMAGES = np.abs(normal(0, 2, 6, 5, 3))
-KERNEL, LAST = normal(1, 3, 3, 3, 4) / 3, normal(2, 4, 5)
+KERNEL, LAST = np.asarray(normal(1, 3, 3, 3, 4)) / 3, normal(2, 4, 5)
 
 
 def conv(x, kernel, axes="NHWC"):
@@ -53,12 +53,18 @@ def test_every_function_takes_it():
     np.testing.assert_allclose(head(net, features(net, IMAGES), IMAGES), net(IMAGES), rtol=1e-12)
     assert [row.layer for row in jaxcam.layers(net, IMAGES)] == ["here", 0]
     image = jnp.asarray(IMAGES[0])
-    plain = jax.grad(lambda x: network((KERNEL, LAST), x[None])[0, 2])(image)
-    by_rule = jax.grad(lambda x: jaxcam.guided(net)(x[None])[0, 2])(image)
-    np.testing.assert_allclose(jaxcam.guided_backprop(net, image, 2), by_rule, rtol=1e-9, atol=1e-12)
+
+    @jax.jit
+    def of(image):
+        plain = jax.grad(lambda x: network((KERNEL, LAST), x[None])[0, 2])(image)
+        by_rule = jax.grad(lambda x: jaxcam.guided(net)(x[None])[0, 2])(image)
+        return plain, by_rule, jaxcam.guided_backprop(net, image, 2), jaxcam.guided_grad_cam(net, image, 2)
+
+    plain, by_rule, guided, product = (np.asarray(gradient) for gradient in of(image))
+    np.testing.assert_allclose(guided, by_rule, rtol=1e-9, atol=1e-12)
     assert np.abs(by_rule - plain).max() > 1e-3
-    heat = jaxcam.maps.heatmap(found.cam_map[0], (6, 5))[..., None]
-    np.testing.assert_allclose(jaxcam.guided_grad_cam(net, image, 2), by_rule * heat, rtol=1e-9, atol=1e-12)
+    heat = np.asarray(jaxcam.maps.heatmap(found.cam_map[0], (6, 5)))[..., None]
+    np.testing.assert_allclose(product, by_rule * heat, rtol=1e-9, atol=1e-12)
     bare = lambda x: network((KERNEL, LAST), x)
     for function, options in (
         (jaxcam.methods.score_cam, {}),
