@@ -100,16 +100,17 @@ LEFT = mask_of("1 0 / 1 0")
 
 def test_localisation_by_hand():
     # Above 0: two of the box's two, one outside; above 0.2: one and one; above 0.5: one and none.
-    np.testing.assert_allclose(metrics.localisation(HEATMAP, LEFT), 2 / 3)
-    np.testing.assert_allclose(metrics.localisation(HEATMAP, LEFT, delta=0.2), 1 / 3)
-    np.testing.assert_allclose(metrics.localisation(HEATMAP, LEFT, delta=0.5), 1 / 2)
+    np.testing.assert_allclose(compiled(metrics.localisation)(HEATMAP, LEFT), 2 / 3)
+    np.testing.assert_allclose(compiled(metrics.localisation, delta=0.2)(HEATMAP, LEFT), 1 / 3)
+    np.testing.assert_allclose(compiled(metrics.localisation, delta=0.5)(HEATMAP, LEFT), 1 / 2)
 
 
 def test_iou_by_hand():
-    np.testing.assert_allclose(metrics.iou(HEATMAP, LEFT), 1 / 2)
-    np.testing.assert_allclose(metrics.iou(HEATMAP, LEFT, threshold=0.3), 1 / 3)
-    np.testing.assert_allclose(metrics.iou(HEATMAP, LEFT, threshold=0.1), 2 / 3)
-    np.testing.assert_allclose(metrics.iou(0.1 * HEATMAP, LEFT, threshold=0.3), 1 / 3)  # of the maximum, not of 1
+    np.testing.assert_allclose(compiled(metrics.iou)(HEATMAP, LEFT), 1 / 2)
+    np.testing.assert_allclose(compiled(metrics.iou, threshold=0.3)(HEATMAP, LEFT), 1 / 3)
+    np.testing.assert_allclose(compiled(metrics.iou, threshold=0.1)(HEATMAP, LEFT), 2 / 3)
+    # Of the maximum, not of 1.
+    np.testing.assert_allclose(compiled(metrics.iou, threshold=0.3)(0.1 * HEATMAP, LEFT), 1 / 3)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -133,13 +134,14 @@ def test_loc_and_iou_are_the_loops(seed):
 def test_heatmap_box_by_hand():
     # Three connected pixels beat one that is higher; corners do not connect.
     heatmap = grid("1 0 0 0 / 0 .2 .2 0 / 0 .2 0 0")
-    assert metrics.heatmap_box(heatmap).tolist() == [1, 1, 3, 3]
-    assert metrics.heatmap_box(heatmap, fraction=0.3).tolist() == [0, 0, 1, 1]
+    assert compiled(metrics.heatmap_box)(heatmap).tolist() == [1, 1, 3, 3]
+    assert compiled(metrics.heatmap_box, fraction=0.3)(heatmap).tolist() == [0, 0, 1, 1]
     # Exactly the fraction belongs to it; two of the same size: the first in reading order, whatever its height.
-    assert metrics.heatmap_box(grid("0 .5 0 / 1 0 1 / .5 0 1"), fraction=0.5).tolist() == [0, 1, 1, 3]
-    assert metrics.heatmap_box(grid("0 0 1 / .5 0 0 / .5 0 .9 / 0 0 .9"), fraction=0.5).tolist() == [0, 1, 1, 3]
-    assert metrics.heatmap_box(grid("0 0 .9 / .5 0 .9 / .5 0 0 / 0 0 1"), fraction=0.5).tolist() == [2, 0, 3, 2]
-    assert metrics.heatmap_box(jnp.full((2, 3), 0.1)).tolist() == [0, 0, 3, 2]
+    half = compiled(metrics.heatmap_box, fraction=0.5)
+    assert half(grid("0 .5 0 / 1 0 1 / .5 0 1")).tolist() == [0, 1, 1, 3]
+    assert half(grid("0 0 1 / .5 0 0 / .5 0 .9 / 0 0 .9")).tolist() == [0, 1, 1, 3]
+    assert half(grid("0 0 .9 / .5 0 .9 / .5 0 0 / 0 0 1")).tolist() == [2, 0, 3, 2]
+    assert compiled(metrics.heatmap_box)(np.full((2, 3), 0.1)).tolist() == [0, 0, 3, 2]
 
 
 def flooded_box(heatmap, fraction):
@@ -166,7 +168,7 @@ def test_heatmap_box_is_the_flood(seed):
     heatmap = np.random.default_rng(seed).choice([0.0, 0.1, 0.2, 1.0], p=[0.4, 0.2, 0.2, 0.2], size=(6, 7))
     heatmap[0, seed % 7] = 1
     for fraction in (0.15, 0.5):
-        assert metrics.heatmap_box(heatmap, fraction=fraction).tolist() == flooded_box(heatmap, fraction)
+        assert compiled(metrics.heatmap_box, fraction=fraction)(heatmap).tolist() == flooded_box(heatmap, fraction)
 
 
 def test_boxes_of_many_heatmaps_come_in_one_call():
@@ -187,7 +189,7 @@ def test_boxes_of_many_heatmaps_come_in_one_call():
     single = np.float32([[1, 0.15], [0, 0]])
     assert heatmap_boxes_numpy(single, 0.15).tolist() == [0, 0, 2, 1]
     half = jnp.asarray([[1, 0.5], [0, 0]], jnp.bfloat16)
-    assert metrics.heatmap_box(half, fraction=0.5).tolist() == [0, 0, 2, 1]
+    assert compiled(metrics.heatmap_box, fraction=0.5)(half).tolist() == [0, 0, 2, 1]
 
 
 # --- Pointing --------------------------------------------------------------------------------------------------------
@@ -250,8 +252,8 @@ def test_pointing_games_are_the_loops(seed):
 
 
 def test_energy_pointing_game_by_hand():
-    np.testing.assert_allclose(metrics.energy_pointing_game(HEATMAP, LEFT), 1.2 / 1.7)
-    assert float(metrics.energy_pointing_game(HEATMAP, jnp.ones((2, 2), bool))) == 1
+    np.testing.assert_allclose(compiled(metrics.energy_pointing_game)(HEATMAP, LEFT), 1.2 / 1.7)
+    assert float(compiled(metrics.energy_pointing_game)(HEATMAP, np.ones((2, 2), bool))) == 1
 
 
 # --- The rules -------------------------------------------------------------------------------------------------------
@@ -280,7 +282,7 @@ def test_a_heatmap_that_is_not_finite_does_not_count(name, bad):
         broken = heatmap.copy()
         broken[tuple(where)] = bad
         assert np.isnan(compiled(OF_A_MASK[name])(broken, mask))
-        assert metrics.heatmap_box(broken).tolist() == [0, 0, 0, 0]
+        assert compiled(metrics.heatmap_box)(broken).tolist() == [0, 0, 0, 0]
 
 
 def test_a_heatmap_of_zeros():
@@ -288,17 +290,17 @@ def test_a_heatmap_of_zeros():
     zeros = np.zeros(mask.shape)
     for of_a_mask in OF_A_MASK.values():
         assert np.isnan(of_a_mask(zeros, mask))
-    assert metrics.heatmap_box(zeros).tolist() == [0, 0, 0, 0]
-    assert metrics.heatmap_box(zeros - 1).tolist() == [0, 0, 0, 0]
+    assert compiled(metrics.heatmap_box)(zeros).tolist() == [0, 0, 0, 0]
+    assert compiled(metrics.heatmap_box)(zeros - 1).tolist() == [0, 0, 0, 0]
     share = (ndimage.distance_transform_edt(~mask) <= 1).mean()
     assert 0.3 < share < 1
-    np.testing.assert_allclose(metrics.pointing_game(zeros + 0.5, mask, tolerance=1.0), share)
+    np.testing.assert_allclose(compiled(metrics.pointing_game, tolerance=1.0)(zeros + 0.5, mask), share)
 
 
 @pytest.mark.parametrize("scale", [1e-200, 0.37, 2.0, 4e307])
 def test_a_positive_factor_changes_nothing(scale):
     heatmap, mask = random_case(1)
-    assert metrics.heatmap_box(scale * heatmap).tolist() == flooded_box(np.asarray(heatmap), 0.15)
+    assert compiled(metrics.heatmap_box)(scale * heatmap).tolist() == flooded_box(np.asarray(heatmap), 0.15)
     for name in ("iou", "pointing_game", "energy_pointing_game"):
         f = compiled(OF_A_MASK[name])
         np.testing.assert_allclose(f(scale * heatmap, mask), f(heatmap, mask), rtol=1e-12)
