@@ -23,6 +23,8 @@ from jaxcam.cuts.logits import logits_of
 from jaxcam.cuts.model import Adapted, Probability, adapted
 from jaxcam.cuts.refusals import check_example
 from jaxcam.cuts.sites import Analysis, analysed
+from jaxcam.programs.program import straight_line
+from jaxcam.programs.rounding import rounds
 from jaxcam.programs.specs import spec_of, without_batch
 from jaxcam.programs.traced import Traced
 
@@ -65,6 +67,13 @@ class Network:
     def inputs(self, example: Array) -> list[Array]:
         """All inputs, `[1, ...]`."""
         return [x[None] for x in (*self.others[: self.main], example, *self.others[self.main :])]
+
+    @property
+    def rounds(self) -> bool:
+        """Whether values are rounded between the example and the logits."""
+        program = straight_line(self.closed)
+        image = program.arguments[len(program.arguments) - len(self.others) - 1 + self.main]
+        return rounds(program.equations, [image], program.outputs)
 
     def size(self, example: Array) -> tuple[int, ...]:
         """The spatial size of an example."""

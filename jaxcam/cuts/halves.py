@@ -21,6 +21,7 @@ from jax.extend.core import JaxprEqn, Var
 from jaxcam.cuts.sites import Analysis, Site, is_open, place_of_result
 from jaxcam.programs.linearity import PIECEWISE_LINEAR, dependence, dependences
 from jaxcam.programs.program import Program, Stage, needed, straight_line
+from jaxcam.programs.rounding import rounds
 
 __all__ = ["Halves", "halve"]
 
@@ -51,6 +52,11 @@ class Halves:
         """What the program returns."""
         known = {**self.program.constants, **dict(zip(self.program.arguments, arrays, strict=False))}
         return self.after({**known, **dict(zip(self.beside, beside, strict=True))}, value)[0]
+
+    @cached_property
+    def rounds(self) -> bool:
+        """Whether values are rounded between the layer and the logits, so that gradients are not their slopes."""
+        return rounds(self.after.equations, [self.layer], self.after.outputs)
 
     @cached_property
     def is_piecewise_linear(self) -> bool:

@@ -58,6 +58,8 @@ class _Found(NamedTuple):
     notes: Notes
     complete: bool
     """Whether everything flows through the layer."""
+    rounded: bool
+    """Whether there is a gradient, and steps on its way."""
 
 
 class Explained(NamedTuple):
@@ -185,9 +187,12 @@ def _found(
             result = method(*operands[method.needs], **given)
     _check_result(method, result, image, place)
     complete = place is None or place.cut.complete
-    if method.needs != "image" or result.shape != image.shape:
-        return _Found(result, None, notes, complete)
-    return _Found(notes["cam_map"][-1] if "cam_map" in notes else None, result, notes, complete)
+    is_by_image = method.needs == "image" and result.shape == image.shape
+    # A gradient by the image goes through the whole network.
+    rounded = "has_gradient" in notes and (whole.rounds if place is None or is_by_image else place.cut.halves.rounds)
+    if not is_by_image:
+        return _Found(result, None, notes, complete, rounded)
+    return _Found(notes["cam_map"][-1] if "cam_map" in notes else None, result, notes, complete, rounded)
 
 
 def _result(
@@ -230,6 +235,7 @@ def _status(
     applies = {
         Status.NO_SUCH_CLASS: ~known,
         Status.NOT_FINITE: ~finite,
+        Status.ROUNDED: jnp.array(any(each.rounded for each in found)),
         Status.ZERO_GRADIENT: _noted(found, "has_gradient", lambda each: ~jnp.stack(each).any()),
         Status.ZERO_MAP: jnp.array([(cam_map <= 0).all() for cam_map in cam_maps]).any(),
         Status.CONSTANT_MAP: jnp.array([_is_constant(cam_map) for cam_map in cam_maps]).any(),

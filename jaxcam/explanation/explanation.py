@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 class Status(IntEnum):
     """What became of an example; `Explanation.status` holds these numbers.
 
-    Of several that apply, the first of NO_SUCH_CLASS, NOT_FINITE, ZERO_GRADIENT, ZERO_MAP, CONSTANT_MAP,
+    Of several that apply, the first of NO_SUCH_CLASS, NOT_FINITE, ROUNDED, ZERO_GRADIENT, ZERO_MAP, CONSTANT_MAP,
     ILL_CONDITIONED, BYPASSED is given.
 
     Attributes:
@@ -28,6 +28,9 @@ class Status(IntEnum):
             through.
         CONSTANT_MAP: the map has one position, or the same value at all of them: it says nothing of where. Small
             pictures leave a deep network with a grid of 1 x 1: name an earlier layer.
+        ROUNDED: between layer and score values are rounded, as in networks for int8 inference. The derivative of a step
+            is zero, and the gradient that is left comes from the scales: explain the network before quantisation, or
+            give the rounding the derivative 1 (`jax.custom_jvp`, or `x + jax.lax.stop_gradient(jnp.round(x) - x)`).
     """
 
     OK = 0
@@ -38,11 +41,13 @@ class Status(IntEnum):
     NO_SUCH_CLASS = 5
     BYPASSED = 6
     CONSTANT_MAP = 7
+    ROUNDED = 8
 
 
 PRIORITY = (
     Status.NO_SUCH_CLASS,
     Status.NOT_FINITE,
+    Status.ROUNDED,
     Status.ZERO_GRADIENT,
     Status.ZERO_MAP,
     Status.CONSTANT_MAP,
