@@ -6,8 +6,8 @@
 
 `explain` goes the whole way from a batch of inputs to heatmaps, compiled, for any JAX model and any `targets`; `adapt`
 says how a model is called, where it is not called as model(inputs); `split` and `layers` cut a model by its program,
-`named` gives NNX modules names, `guided` changes the derivative of a function's ReLUs; the functions of `methods` work on
-one example and compose with jit, vmap and grad; `verify` checks the derivation of Grad-CAM++ on a head and says what
+`named` gives NNX modules names, `guided` changes the derivative of a function's ReLUs; the functions of `methods` work
+on one example and compose with jit, vmap and grad; `verify` checks the derivation of Grad-CAM++ on a head and says what
 holds; `evaluate` says what the maps are worth on a data set, by the measures in `metrics`.
 
 The rooms, from the ground up: `programs` (what a function does), `images`, `scores`; `cuts` (any model in two halves),
