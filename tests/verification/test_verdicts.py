@@ -1,6 +1,7 @@
 """Verdicts of random heads, whose truth is known by construction and by brute force in float64: none is false."""
 
 import functools
+import os
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,8 @@ SCORES = ["exp", "softmax", "log_softmax"]
 SHAPE = (2, 2, 2)
 EASY = 4
 """So many of the heads are in the default suite."""
+NUM_HEADS = int(os.environ.get("JAXCAM_NUM_HEADS", "40"))
+"""So many in the slow tests; each takes seconds. JAXCAM_NUM_HEADS=312 tries more of them."""
 
 
 @jax.custom_jvp
@@ -90,7 +93,9 @@ def derivatives(f, a):
     return tuple(each.reshape(SHAPE) for each in d)
 
 
-@pytest.mark.parametrize("number", [n if n < EASY else pytest.param(n, marks=pytest.mark.slow) for n in range(312)])
+@pytest.mark.parametrize(
+    "number", [n if n < EASY else pytest.param(n, marks=pytest.mark.slow) for n in range(NUM_HEADS)]
+)
 def test_no_verdict_is_false(number):
     head, a, class_idx, score, linear, dtype = case(number)
     v = verify(head, a, class_idx, score=score, num_sampled=8)
