@@ -212,8 +212,8 @@ def test_random_programs(steps, ends):
 
 @pytest.mark.slow
 def test_many_random_programs():
-    """A few hundred of them, always the same; tests/fuzzing/programs.py tries others for as long as it is told."""
-    found = np.array([programs.check(seed) for seed in range(200)])
+    """Always the same ones; tests/fuzzing/programs.py tries others for as long as it is told."""
+    found = np.array([programs.check(seed) for seed in range(80)])
     assert (found.sum(0) > 20).all()  # proven ones, and factored ones
 
 
