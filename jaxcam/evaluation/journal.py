@@ -41,6 +41,8 @@ _LONGEST = 2**24
 _SEAL = re.compile(rb', "crc32": "([0-9a-f]{8})"}\n')
 _SEAL_LENGTH = len(', "crc32": "00000000"}\n')
 _LARGEST = 2**31
+_LONGEST_RUN = 2**63
+"""Pictures of a data set without a length: their numbers are 64-bit integers."""
 _MOST = float(np.finfo(np.float32).max)
 _BEGINNING = b'{"jaxcam_evaluation"'
 
@@ -275,7 +277,7 @@ def _checked(fields: Any, number: int | None, num_methods: int, num_metrics: int
     names = tuple(fields) if isinstance(fields, dict) else ()
     if names not in (_BAD, _GOOD):
         raise ValueError(f"it must have the fields {', '.join(_GOOD)}")
-    last = _LARGEST if number is None else number
+    last = _LONGEST_RUN if number is None else number
     whole = {"index": (0, last), "label": (-1, _LARGEST), "class_idx": (-1, _LARGEST)}
     for name, (low, high) in whole.items():
         if name in fields and not (is_integer(fields[name]) and low <= fields[name] < high):

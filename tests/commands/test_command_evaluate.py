@@ -212,7 +212,7 @@ def test_a_table_is_written_whole_or_not_at_all(results, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", full)
     code, out, err = run(*SCENES, "--results", results[0], "--out", out_file)
     assert (code, out) == (2, results[1])
-    assert err == "jaxcam: --out: [Errno 28] No space left on device\n"
+    assert err == f"jaxcam: --out: [Errno 28] No space left on device: '{out_file}'\n"
     assert out_file.read_text() == "of last week"
     monkeypatch.undo()
     assert run(*SCENES, "--results", results[0], "--out", out_file)[0] == 0
