@@ -270,7 +270,8 @@ def test_what_a_line_may_say(tmp_path):
                 {"name": 3}, {"name": None}, {"class_idx": 10**12}, {"class_idx": None}, {"label": -2}, {"label": [1]},
                 {"y": "x"}, {"y": [1.0]}, {"y": 7}, {"y": float("nan")}, {"y": 1e39}, {"y": True},
                 {"o": []}, {"o": [0.5, 0.5]}, {"o": 0.5}, {"o": [[0.5]]}, {"o": None},
-                {"status": [10**12]}, {"status": [len(jaxcam.Status)]}, {"status": [-1]}, {"status": []}, {"status": [0.0]},
+                {"status": [10**12]}, {"status": [len(jaxcam.Status)]}, {"status": [-1]}, {"status": []},
+                {"status": [0.0]},
                 {"values": None}, {"values": [[]]}, {"values": [[0.5, 0.5], [0.5, 0.5]]}, {"values": [["x", 0.5]]},
                 {"error": None}, {"more": 1},
             )
