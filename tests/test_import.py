@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 CODE = """
 import sys, jax, flax.nnx
@@ -26,3 +28,14 @@ def test_importing_adds_little():
         name for name in added if name.split(".")[0] not in OWN and name.split(".")[0] not in sys.stdlib_module_names
     ]
     assert len(foreign) <= MOST, foreign
+
+
+def test_the_lowest_versions_that_are_tried_are_those_declared():
+    root = Path(__file__).parent
+    lines = (root / "lowest-requirements.txt").read_text().splitlines()
+    tried = dict(line.split("==") for line in lines if not line.startswith("#"))
+    declared = tomllib.loads((root.parent / "pyproject.toml").read_text())["project"]["dependencies"]
+    lowest = dict(line.split(">=") for line in declared)
+    assert tried.keys() == lowest.keys()
+    for name, version in lowest.items():
+        assert tried[name] in (version, f"{version}.0")
