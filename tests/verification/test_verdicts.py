@@ -16,7 +16,7 @@ SCORES = ["exp", "softmax", "log_softmax"]
 SHAPE = (2, 2, 2)
 EASY = 4
 """So many of the heads are in the default suite."""
-NUM_HEADS = int(os.environ.get("JAXCAM_NUM_HEADS", "40"))
+NUM_HEADS = int(os.environ.get("JAXCAM_NUM_HEADS", "24"))
 """So many in the slow tests; each takes seconds. JAXCAM_NUM_HEADS=312 tries more of them."""
 
 
