@@ -497,7 +497,7 @@ def test_strips_are_the_whole(tmp_path, monkeypatch, mode):
 
 
 _PEAK = """
-import resource, sys, time
+import sys, time
 import jaxcam
 from jaxcam.images.preprocessing import IMAGENET, read_view
 began = time.process_time()
@@ -505,10 +505,13 @@ try:
     read_view(sys.argv[1], IMAGENET) if sys.argv[2] == "view" else jaxcam.read_image(sys.argv[1])
 except ValueError as error:
     assert "is not read" in str(error)
-print(time.process_time() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+# Not getrusage: its peak is that of the process that this one was forked from, if that was larger.
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+print(time.process_time() - began, int(status["VmHWM"].split()[0]) / 2**20)
 """
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of a process is not to be had here")
 @pytest.mark.slow
 @pytest.mark.parametrize("reader", ["image", "view"])
 @pytest.mark.parametrize("kind", ["RGBA", "16 bit", "WebP", "scans"])
@@ -528,7 +531,7 @@ def test_the_largest_pictures_take_little_memory_and_time(tmp_path, kind, reader
     run = [sys.executable, "-c", _PEAK, str(path), reader]
     seconds, peak = map(float, subprocess.run(run, check=True, capture_output=True, text=True).stdout.split())
     assert peak < 1.5
-    assert seconds < 10  # about 5, on a machine that may have other work
+    assert seconds < 15  # about 5, on a machine that may have other work
 
 
 @pytest.fixture
