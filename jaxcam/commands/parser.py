@@ -3,7 +3,7 @@
 import argparse
 import contextlib
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from jaxcam.tables import printable
 
@@ -18,6 +18,11 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """One line on standard error, exit code 2."""
         self.exit(2, f"{self.prog}: {message}\n")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        # argparse drops what a full disk says where the output is not buffered.
+        if message:
+            (sys.stderr if file is None else file).write(message)
 
 
 def one_line(error: BaseException) -> str:

@@ -32,8 +32,8 @@ where = NamedSharding(mesh, PartitionSpec("images"))
 cases = {name: (network, {"method": name}) for name in jaxcam.methods.METHODS if name != "cam"}
 cases["smooth_grad_cam_pp"][1].update(key=jax.random.key(0), num_samples=2)
 cases |= {
-    "softmax": (network, {"score": "softmax"}),
-    "exact": (smooth, {"alphas": "exact"}),
+    "softmax": (network, {"method": "grad_cam_pp", "score": "softmax"}),
+    "exact": (smooth, {"method": "grad_cam_pp", "alphas": "exact"}),
     "top": (network, {"top": 2}),
 }
 for name, (model, options) in cases.items():
