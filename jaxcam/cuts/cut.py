@@ -177,9 +177,11 @@ def cuts(model: Adapted, example: Any, layers: Sequence[LayerName], *, main: int
 
 def network(model: Any, example: Any, *, main: int = 0) -> Network:
     """One example -> logits `[c]`, of a model or of one that is cut."""
-    if isinstance(model, Cut | Network):
-        return model if isinstance(model, Network) else model.network
-    if not isinstance(example, jax.ShapeDtypeStruct) and main == 0 and hasattr(example, "shape"):
+    if isinstance(model, Cut):
+        return model.network
+    if isinstance(model, Network):
+        return model
+    if isinstance(example, jax.Array):  # a method was called with it; what `explain` passes on is checked there
         check_example(example)
     return _analysed(adapted(model), example, main)[0]
 

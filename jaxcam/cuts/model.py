@@ -18,8 +18,7 @@ target makes of the outputs (`aimed`), which is then a part of the model's progr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Hashable, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from inspect import isroutine
@@ -31,7 +30,14 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import ClosedJaxpr
 from jaxtyping import Array
 
-from jaxcam.cuts.refusals import check_reads_statistics, check_returns_no_statistics
+from jaxcam.cuts.refusals import (
+    calls_told,
+    check_outputs,
+    check_reads_statistics,
+    check_returns_no_statistics,
+    check_two,
+    shapes,
+)
 from jaxcam.cuts.sites import OUTPUTS
 from jaxcam.images.preprocessing import Preprocessing
 from jaxcam.programs.closures import Hoisted, hoist
@@ -40,7 +46,7 @@ from jaxcam.programs.partition import Static, merged, partitioned
 from jaxcam.programs.specs import spec_of, without_batch
 from jaxcam.programs.watched import watched
 
-__all__ = ["Adapted", "Probability", "adapt", "adapted", "check_outputs", "name_of", "outputs_of", "program_of"]
+__all__ = ["Adapted", "Probability", "adapt", "adapted", "name_of", "outputs_of", "program_of"]
 
 Apply = Callable[[Any, Any], Any]
 """`(model, inputs) -> outputs`, of a batch."""
@@ -112,12 +118,12 @@ class Adapted:
         static, arrays = partitioned((self.state,))
         leaves, structure = jax.tree.flatten(inputs)
         run = partial(_run, self.call.function, static, structure)
-        with _told(self.name, inputs):
+        with calls_told(self.name, inputs):
             call, captured = hoist(run, [*map(spec_of, arrays), *leaves])
             # One number for one example may be [n], or come from a model that takes its examples for a clip.
             if any(aval.shape == (1,) for aval in call.closed.out_avals):
                 two = [spec_of(leaf, (2, *leaf.shape[1:])) for leaf in leaves]
-                _check_two(self.name, jax.eval_shape(run, *map(spec_of, arrays), *two), inputs)
+                check_two(self.name, jax.eval_shape(run, *map(spec_of, arrays), *two), inputs)
         check_reads_statistics(self.name, self.state, call.closed, len(captured))
         return replace(self, state=[*captured, *arrays], call=_Hoisted(call), grid=grid, probability=probability)
 
@@ -141,7 +147,7 @@ class Adapted:
         try:
             scores = jax.eval_shape(made, *leaves)
         except Exception as error:
-            error.add_note(f"while target was called with the outputs and inputs of one example: {_shapes(one)}")
+            error.add_note(f"while target was called with the outputs and inputs of one example: {shapes(one)}")
             raise
         if not hasattr(scores, "shape") or not jnp.issubdtype(scores.dtype, jnp.floating):
             came = getattr(scores, "dtype", type(scores).__name__)
@@ -207,8 +213,10 @@ def adapt(
         )
     if preprocessing is not None and not isinstance(preprocessing, Preprocessing):
         raise TypeError(f"preprocessing must be a jaxcam.images.Preprocessing but is {type(preprocessing).__name__}")
-    if isinstance(class_names, str):
-        raise TypeError(f"class_names must be a sequence of names but is one string, {class_names!r}")
+    if isinstance(class_names, str | set | frozenset):
+        raise TypeError(f"class_names must be a sequence of names, in the order of the classes, but is {class_names!r}")
+    if not all(isinstance(part, str | int) for part in (input if isinstance(input, tuple) else (input or 0,))):
+        raise TypeError(f"input must be a key or a position, or several in a tuple, but is {input!r}")
     if isinstance(model, Adapted):
         if apply is not None:
             raise TypeError("model is adapted already: pass apply where it is adapted for the first time")
@@ -250,7 +258,7 @@ def program_of(model: Adapted, inputs: Any) -> ClosedJaxpr:
         own, given = flat[: len(arrays)], flat[len(arrays) :]
         return jax.tree.unflatten(structure, list(own))(jax.tree.unflatten(inside, list(given)))
 
-    with _told(model.name, inputs):
+    with calls_told(model.name, inputs):
         return jax.make_jaxpr(call)(*map(spec_of, arrays), *map(spec_of, leaves))
 
 
@@ -261,12 +269,13 @@ def outputs_of(model: Adapted, inputs: Any) -> Any:
     leaves, structure = jax.tree.flatten(inputs)
     arrays, static = jax.tree.flatten(model)[0], model.tree_flatten()[1]
     key = (key_of(static), structure, *map(spec_of, arrays), *map(spec_of, leaves))
-    if key not in _OUTPUTS:
-        with _told(model.name, inputs):
-            _OUTPUTS[key] = jax.eval_shape(lambda model, inputs: model(inputs), model, inputs)
-        while len(_OUTPUTS) > _MANY:
-            _OUTPUTS.pop(next(iter(_OUTPUTS)), None)
-    return _OUTPUTS[key]
+    if (found := _OUTPUTS.get(key)) is None:
+        with calls_told(model.name, inputs):
+            found = jax.eval_shape(lambda model, inputs: model(inputs), model, inputs)
+        if len(_OUTPUTS) >= _MANY:
+            _OUTPUTS.clear()
+        _OUTPUTS[key] = found
+    return found
 
 
 _OUTPUTS: dict[Hashable, Any] = {}
@@ -277,10 +286,6 @@ _MANY = 64
 def name_of(model: Any) -> str:
     """What to call the model in a message."""
     return getattr(model, "__name__", type(model).__name__)
-
-
-class RefusedError(ValueError):
-    """A model that cannot be explained in this way, with the reason."""
 
 
 @dataclass(frozen=True)
@@ -373,53 +378,3 @@ def _cuts_itself(model: Any) -> bool:
 def _attribute(model: Any, name: str, kind: Any) -> Any:
     found = getattr(model, name, None)
     return found if isinstance(found, kind) else None
-
-
-@contextmanager
-def _told(name: str, inputs: Any) -> Generator[None]:
-    """Says which inputs a model failed on, and what they may lack."""
-    try:
-        yield
-    except RefusedError:
-        raise
-    except Exception as error:
-        hint = "see jaxcam.adapt(model, apply=...) for how a model is called"
-        arrays = jax.tree.leaves(inputs)
-        if len(arrays) == 1 and len(arrays[0].shape) == 3:
-            hint += "; one example needs the batch axis inputs[None], pictures of one channel an axis for it: "
-            hint += "inputs[..., None]"
-        raise RefusedError(
-            f"{name} cannot be called with inputs {_shapes(inputs)}, one example with the axis n before it: {error}\n"
-            f"({hint})"
-        ) from error
-
-
-def _check_two(name: str, outputs: Any, inputs: Any) -> None:
-    """That each of two examples has a result, where one example has one number."""
-    if any(value.shape[:1] != (2,) for value in jax.tree.leaves(outputs)):
-        raise RefusedError(
-            f"{name} must keep the axis n of its inputs, but returns {_shapes(outputs)} for two examples like "
-            f"{_shapes(inputs)}: add the batch axis with inputs[None] if that is one example"
-        )
-
-
-def _shapes(tree: Any) -> str:
-    return ", ".join(f"{value.dtype}{list(value.shape)}" for value in jax.tree.leaves(tree)) or "nothing"
-
-
-def check_outputs(name: str, outputs: Any, inputs: Any) -> None:
-    """That a model returns floating-point numbers, among others, and keeps the axis n.
-
-    Raises:
-        TypeError, ValueError: it does not.
-    """
-    leaves = jax.tree.leaves(outputs)
-    if not any(jnp.issubdtype(value.dtype, jnp.floating) for value in leaves):
-        raise TypeError(f"{name} must return floating-point numbers but returned {_shapes(outputs)}")
-    n = {x.shape[0] for x in jax.tree.leaves(inputs)}
-    if any({*value.shape[:1]} != n for value in leaves):
-        raise ValueError(
-            f"{name} must keep the axis n of its inputs, but returned {_shapes(outputs)} for "
-            f"{_shapes(inputs)}: add the batch axis with inputs[None] if that is one example, or use "
-            "jaxcam.adapt(model, apply=lambda model, inputs: jax.vmap(model)(inputs)) for a model of one example"
-        )

@@ -1,21 +1,32 @@
 """What is refused, and why, before anything is computed: models in training, images and outputs of another kind."""
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Var
 
 from jaxcam.checks import check_floating
 from jaxcam.programs.program import straight_line
 
 __all__ = [
+    "RefusedError",
+    "calls_told",
     "check_evaluates",
     "check_example",
+    "check_outputs",
     "check_reads_statistics",
     "check_returns_no_statistics",
+    "check_two",
     "in_training",
+    "shapes",
 ]
+
+
+class RefusedError(ValueError):
+    """A model that cannot be explained in this way, with the reason."""
 
 
 def check_evaluates(model: Any) -> None:
@@ -90,3 +101,54 @@ def check_example(example: Any) -> None:
         raise ValueError(f"image must be one example [*spatial, d] but came as {list(example.shape)}")
     # A mask or noise would be rounded to 0 and 1, and the map be wrong.
     check_floating("image", example, ": divide by 255 and normalise as in training (model.preprocessing(picture))")
+
+
+@contextmanager
+def calls_told(name: str, inputs: Any) -> Generator[None]:
+    """Says which inputs a model failed on, and what they may lack."""
+    try:
+        yield
+    except RefusedError:
+        raise
+    except Exception as error:
+        hint = "see jaxcam.adapt(model, apply=...) for how a model is called"
+        arrays = jax.tree.leaves(inputs)
+        if len(arrays) == 1 and len(arrays[0].shape) == 3:
+            hint += "; one example needs the batch axis inputs[None], pictures of one channel an axis for it: "
+            hint += "inputs[..., None]"
+        raise RefusedError(
+            f"{name} cannot be called with inputs {shapes(inputs)}, one example with the axis n before it: {error}\n"
+            f"({hint})"
+        ) from error
+
+
+def check_two(name: str, outputs: Any, inputs: Any) -> None:
+    """That each of two examples has a result, where one example has one number."""
+    if any(value.shape[:1] != (2,) for value in jax.tree.leaves(outputs)):
+        raise RefusedError(
+            f"{name} must keep the axis n of its inputs, but returns {shapes(outputs)} for two examples like "
+            f"{shapes(inputs)}: add the batch axis with inputs[None] if that is one example"
+        )
+
+
+def shapes(tree: Any) -> str:
+    """What arrays are like, for a message."""
+    return ", ".join(f"{value.dtype}{list(value.shape)}" for value in jax.tree.leaves(tree)) or "nothing"
+
+
+def check_outputs(name: str, outputs: Any, inputs: Any) -> None:
+    """That a model returns floating-point numbers, among others, and keeps the axis n.
+
+    Raises:
+        TypeError, ValueError: it does not.
+    """
+    leaves = jax.tree.leaves(outputs)
+    if not any(jnp.issubdtype(value.dtype, jnp.floating) for value in leaves):
+        raise TypeError(f"{name} must return floating-point numbers but returned {shapes(outputs)}")
+    n = {x.shape[0] for x in jax.tree.leaves(inputs)}
+    if any({*value.shape[:1]} != n for value in leaves):
+        raise ValueError(
+            f"{name} must keep the axis n of its inputs, but returned {shapes(outputs)} for "
+            f"{shapes(inputs)}: add the batch axis with inputs[None] if that is one example, or use "
+            "jaxcam.adapt(model, apply=lambda model, inputs: jax.vmap(model)(inputs)) for a model of one example"
+        )

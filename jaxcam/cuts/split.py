@@ -14,7 +14,8 @@ from jaxcam.checks import is_integer
 from jaxcam.cuts.halves import Halves, halve
 from jaxcam.cuts.inputs import grids_of
 from jaxcam.cuts.layers import LayerName, check_inputs, site_of
-from jaxcam.cuts.model import Adapted, adapted, check_outputs, outputs_of, program_of
+from jaxcam.cuts.model import Adapted, adapted, outputs_of, program_of
+from jaxcam.cuts.refusals import check_outputs
 from jaxcam.cuts.sites import analysed
 from jaxcam.programs.specs import specs_of
 

@@ -200,6 +200,8 @@ def test_what_the_model_says_of_itself_and_what_is_said_of_it():
         ({"model": LAST, "apply": network, "grid": 3}, TypeError, r"grid must be a function but is int"),
         ({"model": network, "preprocessing": 224}, TypeError, r"preprocessing must be a .*Preprocessing but is int"),
         ({"model": network, "class_names": "cat"}, TypeError, r"class_names must be a sequence of names"),
+        ({"model": network, "class_names": {"cat", "dog"}}, TypeError, r"class_names must be a sequence of names"),
+        ({"model": network, "input": 1.5}, TypeError, r"input must be a key or a position.* but is 1.5"),
         ({"model": {"w": {1, 2}}, "apply": network}, TypeError, r"neither an array nor hashable"),
         ({"model": jaxcam.adapt(LAST, apply=network), "apply": network}, TypeError, r"model is adapted already"),
     ],
