@@ -178,18 +178,6 @@ def _cones(
         open_ = [atom for atom in variables if atom not in equations[latest].outvars] + [*equations[latest].invars]
 
 
-_SHARP = (
-    lax.max_p,
-    lax.min_p,
-    lax.clamp_p,
-    lax.select_n_p,
-    lax.abs_p,
-    lax.sign_p,
-    lax.gt_p,
-    lax.ge_p,
-    lax.lt_p,
-    lax.le_p,
-)
 _STRAIGHT = (lax.add_p, lax.sub_p, lax.mul_p, lax.div_p, lax.neg_p, lax.convert_element_type_p, lax.broadcast_in_dim_p)
 
 

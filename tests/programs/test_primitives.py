@@ -182,7 +182,6 @@ def moved(operands):
             shifts["alone", place, sign] = alone(place, 1e-4 * sign * a)
             shifts["far", place, sign] = alone(place, sign * a)
     for place, operand in enumerate(operands):
-        shifts["twice", place] = alone(place, operand)
         for i in range(operand.size):
             shifts["element", place, i] = alone(place, 0.7 * np.eye(operand.size)[i].reshape(operand.shape))
     return list(shifts), [o + np.stack([s[i] for s in shifts.values()]) for i, o in enumerate(operands)]
