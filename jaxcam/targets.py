@@ -111,10 +111,7 @@ def pixel(class_idx: int, position: Sequence[int], *, of: Of = _all) -> Target:
     def target(outputs: Any, inputs: Any) -> Array:
         predictions = _array(of(outputs), place.shape[0] + 1, "[*spatial, c] with the position's axes")
         _check("position", place, predictions.shape[:-1])
-        column = predictions
-        for axis in range(place.shape[0]):
-            column = jax.lax.dynamic_index_in_dim(column, jnp.asarray(place)[axis], 0, keepdims=False)
-        return _entry("class_idx", column, wanted)
+        return _entry("class_idx", _at(predictions, place), wanted)
 
     return target
 
@@ -191,9 +188,7 @@ def output(*index: int, of: Of = _all) -> Target:
             return values[0]
         values = _array(values, place.shape[0], f"with {place.shape[0]} axes, one for each index")
         _check("index", place, values.shape)
-        for axis in range(place.shape[0]):
-            values = jax.lax.dynamic_index_in_dim(values, jnp.asarray(place)[axis], 0, keepdims=False)
-        return values
+        return _at(values, place)
 
     return target
 
@@ -244,6 +239,13 @@ def _entry(name: str, values: Array, wanted: Int[np.ndarray, " 1"]) -> Array:
     """The entry of a class along the first axis."""
     _check(name, wanted, values.shape[:1])
     return scores.logit(values, jnp.asarray(wanted)[0])
+
+
+def _at(values: Array, place: Int[np.ndarray, " a"]) -> Array:
+    """What stands at a place of the first axes."""
+    for axis in range(place.shape[0]):
+        values = jax.lax.dynamic_index_in_dim(values, jnp.asarray(place)[axis], 0, keepdims=False)
+    return values
 
 
 def _check(name: str, index: Int[np.ndarray, " a"], sizes: Sequence[int]) -> None:

@@ -123,10 +123,8 @@ def _explained(
         return jnp.abs(gradient).max(whole.channel_axis)
 
     def one(leaves: list[Array], made: list[Any], class_idx: Array | None) -> tuple[Any, ...]:
-        places = [
-            _Place(cut.given(leaves), a, cut.given(leaves).head(beside))
-            for cut, (a, beside) in zip(cut_at, made, strict=True)
-        ]
+        here_cut = [cut.given(leaves) for cut in cut_at]
+        places = [_Place(cut, a, cut.head(beside)) for cut, (a, beside) in zip(here_cut, made, strict=True)]
         image, here = leaves[main], whole.given(leaves)
         # XLA merges this forward pass with the one inside the method, and those of several layers.
         logits = places[0].head(places[0].activations) if places else here(image)
