@@ -90,6 +90,13 @@ def test_dense_predictions_are_cut_before_the_last_layer_that_looks_at_neighbour
     )
 
 
+def test_a_convolution_of_one_position_looks_at_no_neighbours():
+    kernel = LAST[None, None]
+    model = lambda x: conv(jnp.tanh(conv(backbone(x), SECOND)), kernel)
+    found = jaxcam.explain(model, INPUTS, target=targets.region(2, MASK > 0))
+    check(found, lambda a, x: (neck(a)[0, ..., 2] * MASK).sum())
+
+
 def test_contrast_and_negation():
     contrast = targets.contrast(1, 4)
     check(

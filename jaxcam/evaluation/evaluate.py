@@ -69,7 +69,7 @@ def evaluate(
         model: as for `explain`: an image network in evaluation mode that knows its preprocessing, or
             `jaxcam.adapt(model, preprocessing=...)`. Pictures are channels last all the same.
         dataset: a folder of pictures; a sequence or any iterable of pictures `[H, W, 3]` in [0, 1] (`[H, W, 1]`
-            where the preprocessing has one mean), paths, pairs
+            where the preprocessing has one mean; rounded to 8 bits, as in files), paths, pairs
             (picture or path, label) or `jaxcam.Example`s; or generated ones, `jaxcam.scenes.Dataset(1000)`.
         methods: names from `jaxcam.methods.METHODS`, with options as "grad_cam_pp:alphas=exact", or functions as for
             `explain`; or a dictionary from the names of the rows to these, or to dictionaries as `{"method":

@@ -131,7 +131,7 @@ class Journal:
 
     def __del__(self) -> None:
         if hasattr(self, "_stream"):
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, TypeError):  # TypeError: the interpreter ends, os is half gone
                 self._stream.close()
 
     def records(self, indices: Set[int] | None = None) -> Iterator[Record]:

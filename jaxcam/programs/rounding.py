@@ -53,6 +53,8 @@ def _is_step(eqn: JaxprEqn) -> bool:
 
 def _valued(eqn: JaxprEqn) -> Sequence[Atom]:
     """The operands whose numbers go into the result: no indices, no conditions."""
+    if holds(eqn.outvars[0], jnp.bool_):
+        return ()
     if eqn.primitive is lax.select_n_p:
         return eqn.invars[1:]
     if eqn.primitive in (lax.gather_p, lax.dynamic_slice_p):

@@ -495,7 +495,7 @@ def test_a_score_and_a_grid_are_those_of_now_and_a_results_file_tells_them_apart
 
     preprocessing = jaxcam.images.Preprocessing(resize=8, crop=8, mean=(0, 0, 0), std=(1, 1, 1))
     net = jaxcam.adapt(network, grid=grid, preprocessing=preprocessing)
-    pictures = list(random.random((3, 8, 8, 3)).astype(np.float32))
+    pictures = list(random.integers(0, 256, (3, 8, 8, 3)).astype(np.float32) / 255)  # evaluate's pictures have 8 bits
     methods = {"here": {"method": "hires_cam", "score": score}}
     run = lambda results=None: evaluate(net, pictures, methods=methods, results=results)
     values = lambda: [row["here/o"] for row in run().rows()]

@@ -213,10 +213,16 @@ def test_status_constant_map():
 def test_status_bypassed():
     # A named layer that a skip connection goes around: half of the score is not seen there.
     kernel = normal(1, 5, 4)
-    model = lambda x: (checkpoint_name(jnp.tanh(x @ kernel), "branch") + x @ kernel).mean((1, 2))
+
+    def model(x):
+        first = checkpoint_name(x @ kernel, "first")
+        return (checkpoint_name(jnp.tanh(first), "branch") + first).mean((1, 2))
+
     images = np.abs(normal(0, 2, 4, 3, 5))
     at = lambda **layer: jaxcam.explain(model, images, class_idx=1, **layer).status
     np.testing.assert_array_equal(at(layer="branch"), jaxcam.Status.BYPASSED)
+    np.testing.assert_array_equal(at(layer=["first", "branch"]), jaxcam.Status.BYPASSED)  # one of them is
+    np.testing.assert_array_equal(at(layer="first"), jaxcam.Status.OK)
     np.testing.assert_array_equal(at(), jaxcam.Status.OK)
 
 
