@@ -1,137 +1,491 @@
-"""Which axis of a value holds the channels, read off the program: nobody has to say "channels first".
+"""Where the axes of each value come from: rows, columns, depth or time of the input; read off the program.
 
-A convolution names its axes (`dimension_numbers`), and so does a dense layer (the axis it contracts and the one it
-makes). From there the axis is followed through what keeps it: elementwise functions, pooling, padding, transposition.
+Nobody has to say "channels first", or how 197 tokens make a grid:
 
-    images [n, 3, H, W] -> conv NCHW -> [n, k, h, w]      channels on axis 1
-                        -> transpose(0, 2, 3, 1)          channels on axis 3
-                        -> dense on the last axis         channels on axis 3
+    images [1, 3, 224, 224]         rows on axis 2, columns on axis 3
+    convolution, 16 x 16, step 16   [1, 192, 14, 14]: a grid of 14 x 14
+    reshape, transpose              [1, 196, 192]: both on axis 1
+    class token before them         [1, 197, 192]: the same, and 1 before
+    attention                       the queries' positions
+    t[:, 0]                         no positions
 
-Where the program does not show it the answer is None, never a guess.
+For each value and each axis of the input there is one small array, the coordinates: the row that an element belongs
+to, or -1 for what belongs to none. Primitives that move elements move the coordinates (`programs.moves`); a convolution
+makes a new grid; what is summed over whole rows knows no rows any more. A product of queries and keys has positions
+twice and is no grid; what is multiplied with it keeps the queries'. Where it is not known the answer is None, never a
+guess.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from math import prod
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
+import numpy as np
 from jax import lax
-from jax.extend.core import JaxprEqn, Literal, Primitive, Var
+from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal, Var
 
-from jaxcam.programs.primitives import about
-from jaxcam.programs.program import Program, is_elementwise, shape
+from jaxcam.programs.moves import Constants, compressed, moved
+from jaxcam.programs.primitives import Runs, about
+from jaxcam.programs.program import Program, closed, is_elementwise, shape, straight_line
 
-__all__ = ["channel_axes", "image_channel_axis"]
-
-Axes = dict[Var, int | None]
-"""The channels' axis of each value that depends on the images."""
-
-_ABSENT = -1
-"""Of a value that has lost its channels: the mean that a layer norm subtracts says nothing of where they are."""
+__all__ = ["Axes", "Positions", "Where", "axes_of", "image_channel_axis", "placed"]
 
 
-def channel_axes(program: Program, image: Var, image_axis: int | None = None) -> Axes:
-    """The channels' axis of each value, given that of the images, one of the program's arguments."""
-    found: Axes = {image: image_axis}
-    for eqn in program.equations:
-        operands = {i: atom for i, atom in enumerate(eqn.invars) if not isinstance(atom, Literal) and atom in found}
-        if operands:
-            axis = _axis_of_result(eqn, {i: found[atom] for i, atom in operands.items()})
-            found.update(dict.fromkeys(eqn.outvars, axis))
-    return {var: None if axis == _ABSENT else axis for var, axis in found.items()}
+@dataclass(frozen=True, eq=False)
+class Positions:
+    """Which position of a grid each element of a value belongs to."""
+
+    sizes: tuple[int, ...]
+    """Of the grid, along each spatial axis of the input."""
+    coordinates: tuple[np.ndarray, ...]
+    """The position along each of these; with the value's axes, of length 1 where nothing changes. -1: none."""
+
+    def __eq__(self, other: object) -> bool:
+        """Whether they are the same positions."""
+        if not isinstance(other, Positions):
+            return NotImplemented
+        return self is other or (self.sizes == other.sizes and all(map(_same, self.coordinates, other.coordinates)))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def refines(self, other: Positions) -> bool:
+        """Whether each of these positions is a part of the other's, or the same."""
+        if self.coordinates[0].ndim != other.coordinates[0].ndim:
+            return False
+        for size, mine, coarse, theirs in zip(
+            self.sizes, self.coordinates, other.sizes, other.coordinates, strict=True
+        ):
+            if size % coarse:
+                return False
+            expected = np.where(mine < 0, -1, mine // (size // coarse))
+            if coarse > 1 and not _same(compressed(expected), theirs):
+                return False
+        return True
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """The value's axes along which the position changes."""
+        return tuple(i for i in range(self.coordinates[0].ndim) if any(c.shape[i] > 1 for c in self.coordinates))
+
+
+Where = tuple[Positions, ...] | None
+"""Of a value: its positions; several where it has them more than once, none where it has them no more (pooled), and
+None where that is not known."""
+
+Axes = Mapping[Var, Where]
+"""Of each value that depends on the image."""
+
+
+def axes_of(program: Program, image: Var, channel_axis: int) -> Axes:
+    """Where the axes of each value come from that depends on the image `[n, ...]`."""
+    rank = len(shape(image))
+    spatial = [axis for axis in range(1, rank) if axis != channel_axis]
+    lengths = [[shape(image)[axis] if i == axis else 1 for i in range(rank)] for axis in spatial]
+    sizes = tuple(shape(image)[axis] for axis in spatial)
+    start = Positions(sizes, tuple(np.arange(n).reshape(to) for n, to in zip(sizes, lengths, strict=True)))
+    return _followed(program, {image: (start,)}, {*program.arguments} - {image})
 
 
 def image_channel_axis(program: Program, image: Var) -> int | None:
-    """The axis of the images' channels: the one that the first convolutions contract; None where there are none."""
-    num_axes = len(shape(image))
-    for candidate in {1, num_axes - 1}:
-        followed = channel_axes(program, image, candidate)
-        for eqn in program.equations:
-            if eqn.primitive is not lax.conv_general_dilated_p:
-                continue
-            images = eqn.invars[0]
-            if isinstance(images, Var) and images in followed:
-                if followed[images] == eqn.params["dimension_numbers"].lhs_spec[1]:
-                    return candidate
+    """The axis of the images' channels: the one that the first convolution or product contracts; None without one."""
+    first = _until_product(program, image)
+    product = first.equations[-1]
+    if product.primitive not in _PRODUCTS:
+        return None
+    for candidate in (1, len(shape(image)) - 1):
+        axes = axes_of(first, image, candidate)
+        where = axes.get(product.outvars[0])
+        lengths = [n for axis, n in enumerate(shape(image)) if axis not in (0, candidate)]
+        # Were the other axis the channels', this one would be rows or columns, of which nothing were left.
+        if where and [n > 1 for n in where[0].sizes] == [n > 1 for n in lengths]:
+            return candidate
+    return None
+
+
+_PRODUCTS = (lax.conv_general_dilated_p, lax.dot_general_p)
+
+
+def _until_product(program: Program, image: Var) -> Program:
+    """The program up to the first product of what depends on the image."""
+    moving: set[Var] = {image}
+    equations: list[JaxprEqn] = []
+    for eqn in program.equations:
+        equations.append(eqn)
+        if not moving.isdisjoint(atom for atom in eqn.invars if isinstance(atom, Var)):
+            if eqn.primitive in _PRODUCTS:
                 break
-    return None
+            moving.update(eqn.outvars)
+    return Program(program.arguments, program.outputs, equations, program.constants, program.places)
 
 
-def _axis_of_result(eqn: JaxprEqn, axes: dict[int, int | None]) -> int | None:
-    """The channels' axis of the results, given that of the operands, by place, that depend on the images."""
-    if eqn.primitive is lax.conv_general_dilated_p:
-        return eqn.params["dimension_numbers"].out_spec[1]
+def _followed(program: Program, start: Mapping[Var, Where], learned: set[Var]) -> dict[Var, Where]:
+    """The positions of all values, given those of some arguments; `learned` are the arguments that are weights."""
+    found, learned, constants = {**start}, {*learned}, Constants(program)
+    for eqn in program.equations:
+        operands = [None if isinstance(atom, Literal) else atom for atom in eqn.invars]
+        if any(atom in found for atom in operands):
+            wheres = [found.get(atom, _STILL) if atom is not None else _STILL for atom in operands]
+            results = _results(eqn, wheres, learned, constants)
+            known = zip(eqn.outvars, results, strict=True)
+            found.update((var, _tidy(where)) for var, where in known if not isinstance(where, str))
+        elif not learned.isdisjoint(atom for atom in operands if atom is not None):
+            learned.update(eqn.outvars)
+    return found
+
+
+_STILL = "does not depend on the image"
+_Operand = Where | str
+
+
+def _tidy(where: Where) -> Where:
+    """Without grids of one position, and without what another knows more closely."""
+    if where is None:
+        return None
+    kept: list[Positions] = []
+    for new in where:
+        if max(new.sizes) == 1 or any((c < 0).all() for c in new.coordinates) or any(old.refines(new) for old in kept):
+            continue
+        kept = [old for old in kept if not new.refines(old)] + [new]
+    return tuple(kept)
+
+
+def _results(eqn: JaxprEqn, wheres: Sequence[_Operand], learned: set[Var], constants: Constants) -> Sequence[_Operand]:
+    moving = [i for i, where in enumerate(wheres) if where is not _STILL]
+    count = len(eqn.outvars)
+    runs = about(eqn).runs
+    if runs in (Runs.LOOP, Runs.BRANCH):
+        return _run(eqn, wheres)
+    if eqn.primitive is lax.concatenate_p:
+        return [_concatenated(eqn, wheres, constants)]
+    if about(eqn).moves is None and (is_elementwise(eqn) or about(eqn).elementwise):
+        return [_elementwise(eqn, [wheres[i] for i in moving], moving)] * count
+    if any(wheres[i] is None for i in moving):
+        return [None] * count
     if eqn.primitive is lax.dot_general_p:
-        return _multiplied(eqn, axes)
-    with_channels = {place: axis for place, axis in axes.items() if axis != _ABSENT}
-    if not with_channels:
-        return _ABSENT
-    ranks = {len(shape(eqn.invars[place])) for place in with_channels}
-    known = set(with_channels.values())
-    if len(known) > 1 or None in known or len(ranks) > 1:
-        return None  # they disagree, or nothing is known
-    (axis,), (place, *_) = known, with_channels
-    assert axis is not None
-    operand, result = shape(eqn.invars[place]), shape(eqn.outvars[0])
-    if (follow := _MOVES.get(eqn.primitive)) is not None:
-        return follow(axis, eqn.params, operand, result)
-    if is_elementwise(eqn) or about(eqn).keeps_axes:
-        return axis if len(operand) == len(result) else None
+        return [_multiplied(eqn, wheres, learned, constants)]
+    if moving != [0]:
+        return [None] * count
+    (where,) = [w for w in wheres[:1] if isinstance(w, tuple)]
+    if not where:
+        return [()] * count
+    if eqn.primitive is lax.conv_general_dilated_p:
+        return [_convolved(eqn, where)]
+    if about(eqn).windowed or eqn.primitive is lax.reduce_window_p:
+        return [_windowed(eqn, where)]
+    if about(eqn).reduces or eqn.primitive in (lax.argmax_p, lax.argmin_p, lax.reduce_and_p, lax.reduce_or_p):
+        axes = eqn.params.get("axes")
+        return [None if axes is None else _reduced(where, [*map(int, axes)], keep=False)] * count
+    if about(eqn).keeps_axes and about(eqn).moves is None:
+        return [where] * count
+    found = [[moved(eqn, [c, *[None] * (len(wheres) - 1)], constants, fill=-1) for c in p.coordinates] for p in where]
+    if any(arrays is None for each in found for arrays in each):
+        return [None] * count
+    several = [
+        tuple(
+            _repeated(Positions(p.sizes, tuple(arrays[i] for arrays in each if arrays is not None)), shape(var))
+            for p, each in zip(where, found, strict=True)
+        )
+        for i, var in enumerate(eqn.outvars)
+    ]
+    return [*several]
+
+
+def _elementwise(eqn: JaxprEqn, wheres: Sequence[_Operand], places: Sequence[int]) -> Where:
+    """Of several operands: what each knows. A sum x + f(x) keeps x's positions where those of f(x) are unknown."""
+    rank = len(shape(eqn.outvars[0]))
+    known: list[Positions] = []
+    for place, where in zip(places, wheres, strict=True):
+        if isinstance(where, tuple) and where:
+            if len(shape(eqn.invars[place])) != rank:
+                return None
+            known += where
+    return tuple(known) if known or all(where == () for where in wheres) else None
+
+
+def _concatenated(eqn: JaxprEqn, wheres: Sequence[_Operand], constants: Constants) -> Where:
+    """Side by side: positions of one grid, or with others around them (a class token), or more channels of the same."""
+    axis = eqn.params["dimension"]
+    if any(where is None or len(where) > 1 for where in wheres if where is not _STILL):
+        return None
+    parts = [where[0] if isinstance(where, tuple) and where else None for where in wheres]
+    found: list[Positions] = []
+    for sizes in dict.fromkeys(part.sizes for part in parts if part is not None):
+        ours = [part if part is not None and part.sizes == sizes else None for part in parts]
+        (first, *_) = (part for part in ours if part is not None)
+        along = any(part is not None and axis in part.axes for part in ours)
+        coordinates: list[np.ndarray] = []
+        for i, usual in enumerate(first.coordinates):
+            arrays = [None if part is None else part.coordinates[i] for part in ours]
+            if not along:  # along the channels what has no positions goes with those beside it
+                arrays = [usual if array is None else array for array in arrays]
+            joined = moved(eqn, arrays, constants, fill=-1)
+            assert joined is not None
+            coordinates += joined
+        found.append(Positions(sizes, tuple(coordinates)))
+    return tuple(found)
+
+
+def _multiplied(eqn: JaxprEqn, wheres: Sequence[_Operand], learned: set[Var], constants: Constants) -> Where:
+    contracted, _ = eqn.params["dimension_numbers"]
+    found: list[Positions] = []
+    is_unknown = False
+    for side, where in enumerate(wheres):
+        if not isinstance(where, tuple):
+            continue
+        for positions in where:
+            resized = _resized(eqn, side, positions, learned, constants)
+            if resized is not None:
+                found.append(resized)
+                continue
+            (left, irregular) = _without(positions, contracted[side])
+            is_unknown |= irregular
+            if left is None:
+                continue
+            found.append(Positions(left.sizes, tuple(placed(eqn, side, c) for c in left.coordinates)))
+    return tuple(found) if found or not is_unknown else None
+
+
+def placed(eqn: JaxprEqn, side: int, values: np.ndarray) -> np.ndarray:
+    """What is said of an operand of a product, with length 1 along the axes that go, where it is in the result."""
+    contracted, batch = eqn.params["dimension_numbers"]
+    free = [a for a in range(values.ndim) if a not in (*contracted[side], *batch[side])]
+    others = [1] * (len(shape(eqn.outvars[0])) - len(batch[side]) - len(free))
+    # In the result the batch comes first, then the free axes of the left operand, then those of the right one.
+    first, rest = [values.shape[a] for a in batch[side]], [values.shape[a] for a in free]
+    lengths = [*first, *rest, *others] if side == 0 else [*first, *others, *rest]
+    return values.transpose([*batch[side], *free, *contracted[side]]).reshape(lengths)
+
+
+def _resized(
+    eqn: JaxprEqn, side: int, positions: Positions, learned: set[Var], constants: Constants
+) -> Positions | None:
+    """Of a product with a matrix that is no weight, along rows in their order: they are resized, as images are."""
+    contracted, batch = eqn.params["dimension_numbers"]
+    other = eqn.invars[1 - side]
+    if batch[0] or len(contracted[0]) != 1 or other not in constants or len(shape(other)) != 2:
+        return None
+    axis = contracted[side][0]
+    i = _line(positions, axis, shape(eqn.invars[side])[axis])
+    if i is None:
+        return None
+    rank = len(shape(eqn.invars[side]))
+    kept = [a for a in range(rank) if a != axis]
+    new = 0 if side == 1 else rank - 1
+    (length,) = (shape(other)[a] for a in (0, 1) if a != contracted[1 - side][0])
+    lengths = [1] * rank
+    lengths[new] = length
+    coordinates = [np.expand_dims(c.transpose([*kept, axis])[..., 0], new) for c in positions.coordinates]
+    coordinates[i] = np.arange(length).reshape(lengths)
+    sizes = [length if j == i else size for j, size in enumerate(positions.sizes)]
+    return Positions(tuple(sizes), tuple(coordinates))
+
+
+def _reduced(where: Iterable[Positions], axes: Sequence[int], *, keep: bool) -> Where:
+    found: list[Positions] = []
+    is_unknown = False
+    for positions in where:
+        left, irregular = _without(positions, axes)
+        is_unknown |= irregular
+        if left is not None:
+            gone = () if keep else tuple(axes)
+            found.append(Positions(left.sizes, tuple(c.squeeze(gone) if gone else c for c in left.coordinates)))
+    return tuple(found) if found or not is_unknown else None
+
+
+def _without(positions: Positions, axes: Sequence[int]) -> tuple[Positions | None, bool]:
+    """The positions after a sum over some axes, which stay with length 1; None where nothing is left, or it is no grid.
+
+    A sum over blocks of 2 x 2 has positions of a coarser grid; a sum over all rows has no rows; a sum over rows 0, 1
+    and 5 of 8 has positions of no kind, and the second result is True.
+    """
+    sizes, coordinates = [*positions.sizes], [*positions.coordinates]
+    for i, array in enumerate(positions.coordinates):
+        if all(array.shape[axis] == 1 for axis in axes):
+            continue
+        found = _blocks(np.moveaxis(array, axes, range(array.ndim - len(axes), array.ndim)), len(axes), sizes[i])
+        if found is None:
+            return None, True
+        step, blocks = found
+        sizes[i] = sizes[i] // step
+        lengths = [1 if axis in axes else n for axis, n in enumerate(array.shape)]
+        coordinates[i] = compressed(blocks.reshape(lengths))
+    if max(sizes) == 1:
+        return None, False
+    return Positions(tuple(sizes), tuple(coordinates)), False
+
+
+def _blocks(array: np.ndarray, num_axes: int, size: int) -> tuple[int, np.ndarray] | None:
+    """How many neighbours are summed, and which of the blocks that they are each sum is; None if they are no blocks."""
+    rows = array.reshape(*array.shape[: array.ndim - num_axes], -1)
+    there = rows >= 0
+    low = np.where(there, rows, size).min(-1)
+    high = rows.max(-1)
+    some = there.any(-1)
+    low = np.where(some, low, -1)
+    if (low == high).all():
+        return 1, low
+    if np.unique(low[some]).size == 1 and np.unique(high[some]).size == 1:
+        return size, np.where(some, 0, -1)
+    steps = np.unique((high - low + 1)[some])
+    if steps.size > 1 or size % steps[0] or (low[some] % steps[0]).any():
+        return None
+    ordered = np.sort(rows, -1)
+    distinct = 1 + (np.diff(ordered, axis=-1) > 0).sum(-1) - (ordered[..., 0] < 0)
+    if (distinct[some] != steps[0]).any():
+        return None
+    return int(steps[0]), np.where(some, low // steps[0], -1)
+
+
+def _convolved(eqn: JaxprEqn, where: Iterable[Positions]) -> Where:
+    numbers, p = eqn.params["dimension_numbers"], eqn.params
+    if p["batch_group_count"] > 1:
+        return None
+    before = _reduced(where, [numbers.lhs_spec[1]], keep=True)
+    if before is None:
+        return None
+    found: list[Positions] = []
+    for positions in before:
+        here: Positions | None = positions
+        for i, (axis, to) in enumerate(zip(numbers.lhs_spec[2:], numbers.out_spec[2:], strict=True)):
+            length, out = shape(eqn.invars[0])[axis], shape(eqn.outvars[0])[to]
+            is_dense = p["window_strides"][i] == 1 and p["lhs_dilation"][i] == 1
+            here = here and _stepped(here, axis, length, out, same=is_dense)
+        if here is None:
+            return None
+        order = [0] * len(numbers.out_spec)
+        for from_, to in zip(numbers.lhs_spec, numbers.out_spec, strict=True):
+            order[to] = from_
+        found.append(Positions(here.sizes, tuple(c.transpose(order) for c in here.coordinates)))
+    return tuple(found)
+
+
+def _windowed(eqn: JaxprEqn, where: Iterable[Positions]) -> Where:
+    p = eqn.params
+    found: list[Positions] = []
+    for positions in where:
+        here: Positions | None = positions
+        for axis, window in enumerate(p["window_dimensions"]):
+            step, length, out = p["window_strides"][axis], shape(eqn.invars[0])[axis], shape(eqn.outvars[0])[axis]
+            if window > 1 or step > 1 or length != out:
+                here = here and _stepped(here, axis, length, out, same=step == 1)
+        if here is None:
+            return None
+        found.append(here)
+    return tuple(found)
+
+
+def _stepped(positions: Positions, axis: int, length: int, out: int, *, same: bool) -> Positions | None:
+    """A window moved along an axis of this length to so many places: a new grid there, unless it is the `same`."""
+    if axis not in positions.axes or (same and length == out):
+        return positions
+    i = _line(positions, axis, length)
+    if i is None:
+        return None
+    lengths = [out if a == axis else 1 for a in range(positions.coordinates[0].ndim)]
+    coordinates = [*positions.coordinates]
+    coordinates[i] = compressed(np.arange(out).reshape(lengths))
+    return Positions(tuple(out if j == i else n for j, n in enumerate(positions.sizes)), tuple(coordinates))
+
+
+def _line(positions: Positions, axis: int, length: int) -> int | None:
+    """Which coordinate alone runs along an axis, and only there, at even steps; padding may surround it."""
+    along = [i for i, c in enumerate(positions.coordinates) if c.shape[axis] > 1]
+    if len(along) != 1 or positions.coordinates[along[0]].size != length:
+        return None
+    line = positions.coordinates[along[0]].reshape(-1)
+    inside = np.flatnonzero(line >= 0)
+    steps = {int(b - a) for a, b in pairwise(line[inside])}
+    is_even = len(steps) <= 1 and min(steps, default=1) > 0
+    return along[0] if is_even and inside[-1] - inside[0] + 1 == inside.size else None
+
+
+def _repeated(positions: Positions, lengths: tuple[int, ...]) -> Positions:
+    """Rows that come several times in a row, by `jnp.repeat` or pixel shuffle, are the rows of a finer grid."""
+    sizes, coordinates = [*positions.sizes], [*positions.coordinates]
+    for i, array in enumerate(positions.coordinates):
+        axes = [axis for axis, n in enumerate(array.shape) if n > 1]
+        if len(axes) != 1 or any(c.shape[axes[0]] > 1 for c in positions.coordinates if c is not array):
+            continue
+        line = array.reshape(-1)
+        times, rest = divmod(line.size, sizes[i])
+        if times > 1 and not rest and (line == np.repeat(np.arange(sizes[i]), times)).all():
+            sizes[i], coordinates[i] = line.size, np.arange(line.size).reshape(array.shape)
+    return Positions(tuple(sizes), tuple(coordinates))
+
+
+def _run(eqn: JaxprEqn, wheres: Sequence[_Operand]) -> Sequence[_Operand]:
+    """Of a loop or a branch: what stays the same from round to round, or whichever branch is taken."""
+    p, name = eqn.params, eqn.primitive
+    if name is lax.cond_p:
+        found = [_inside(branch, wheres[1:]) for branch in p["branches"]]
+        return [one[0] if all(_agree(one[0], other) for other in one) else None for one in zip(*found, strict=True)]
+    if name is lax.while_p:
+        consts, state = (
+            wheres[p["cond_nconsts"] :][: p["body_nconsts"]],
+            wheres[p["cond_nconsts"] + p["body_nconsts"] :],
+        )
+        return _settled(p["body_jaxpr"], consts, state, [])[0]
+    num_consts, num_carry = p["num_consts"], p["num_carry"]
+    consts, state, each = wheres[:num_consts], wheres[num_consts:][:num_carry], wheres[num_consts + num_carry :]
+    one = [where if not isinstance(where, tuple) else _one_of(where) for where in each]
+    state, stacked = _settled(p["jaxpr"], consts, state, one)
+    return [*state, *map(_stacked, stacked)]
+
+
+def _settled(
+    body: ClosedJaxpr, consts: Sequence[_Operand], state: Sequence[_Operand], each: Sequence[_Operand]
+) -> tuple[list[_Operand], list[_Operand]]:
+    """What goes round in a loop once it is the same before and after a round, and what each round hands out."""
+    state, num = [*state], len(state)
+    for _ in range(_MOST_ROUNDS):
+        after = _inside(body, [*consts, *state, *each])
+        new = [_both(before, later) for before, later in zip(state, after[:num], strict=True)]
+        if all(map(_agree, new, state)):
+            return state, after[num:]
+        state = new
+    return [None] * num, [None] * (len(body.out_avals) - num)
+
+
+_MOST_ROUNDS = 4
+
+
+def _both(before: _Operand, after: _Operand) -> _Operand:
+    if before is _STILL:
+        return after
+    if after is _STILL or _agree(before, after):
+        return before
     return None
 
 
-def _multiplied(eqn: JaxprEqn, axes: dict[int, int | None]) -> int | None:
-    """Of one operand with channels and a kernel: they stay where they are, or the kernel brings others for them."""
-    if len(axes) != 1:
+def _agree(a: _Operand, b: _Operand) -> bool:
+    if not (isinstance(a, tuple) and isinstance(b, tuple)):
+        return a is b
+    return len(a) == len(b) and all(x == y for x, y in zip(a, b, strict=True))
+
+
+def _inside(body: ClosedJaxpr, wheres: Sequence[_Operand]) -> list[_Operand]:
+    program = straight_line(closed(body))
+    moving = [where is not _STILL for where in wheres]
+    start = {var: w for var, w in zip(program.arguments, wheres, strict=True) if w is not _STILL}
+    learned = {var for var, moves in zip(program.arguments, moving, strict=True) if not moves}
+    found = _followed(program, start, learned)  # type: ignore[arg-type]
+    return [_STILL if isinstance(out, Literal) or out not in found else found[out] for out in program.outputs]
+
+
+def _one_of(where: tuple[Positions, ...]) -> Where:
+    """Of what a scan runs over, in one round: not known where each round has other positions."""
+    if any(0 in positions.axes for positions in where):
         return None
-    ((place, axis),) = axes.items()
-    if axis is None or axis == _ABSENT:
-        return None
-    contracted, batch = eqn.params["dimension_numbers"]
-    used = [{*contracted[side], *batch[side]} for side in (0, 1)]
-    free = [[a for a in range(len(shape(eqn.invars[side]))) if a not in used[side]] for side in (0, 1)]
-    # In the result the batch comes first, then the free axes of the left operand, then those of the right one.
-    starts = len(batch[0]), len(batch[0]) + len(free[0])
-    if axis in free[place]:
-        return starts[place] + free[place].index(axis)
-    if axis in batch[place]:
-        return list(batch[place]).index(axis)
-    is_dense = list(contracted[place]) == [axis] and len(free[1 - place]) == 1
-    return starts[1 - place] if is_dense else None
+    return tuple(Positions(p.sizes, tuple(c[0] for c in p.coordinates)) for p in where)
 
 
-def _transposed(axis: int, params: Any, operand: tuple[int, ...], result: tuple[int, ...]) -> int | None:
-    return list(params["permutation"]).index(axis)
+def _stacked(where: _Operand) -> _Operand:
+    if not isinstance(where, tuple):
+        return where
+    return tuple(Positions(p.sizes, tuple(c[None] for c in p.coordinates)) for p in where)
 
 
-def _broadcast(axis: int, params: Any, operand: tuple[int, ...], result: tuple[int, ...]) -> int | None:
-    return int(params["broadcast_dimensions"][axis])
-
-
-def _squeezed(axis: int, params: Any, operand: tuple[int, ...], result: tuple[int, ...]) -> int | None:
-    gone = params["dimensions"]
-    return _ABSENT if axis in gone else axis - sum(1 for other in gone if other < axis)
-
-
-def _reduced(axis: int, params: Any, operand: tuple[int, ...], result: tuple[int, ...]) -> int | None:
-    gone = params["axes"]
-    return _ABSENT if axis in gone else axis - sum(1 for other in gone if other < axis)
-
-
-def _reshaped(axis: int, params: Any, operand: tuple[int, ...], result: tuple[int, ...]) -> int | None:
-    # The axis is the same one where it has the same size and as much stands before it: [n, H, W, k] -> [n, H * W, k].
-    before, size = prod(operand[:axis]), operand[axis]
-    same = [i for i, n in enumerate(result) if n == size and prod(result[:i]) == before]
-    return same[0] if len(same) == 1 and size > 1 else None
-
-
-_MOVES: dict[Primitive, Callable[[int, Any, tuple[int, ...], tuple[int, ...]], int | None]] = {
-    lax.transpose_p: _transposed,
-    lax.broadcast_in_dim_p: _broadcast,
-    lax.squeeze_p: _squeezed,
-    lax.reshape_p: _reshaped,
-    lax.reduce_max_p: _reduced,
-    lax.reduce_min_p: _reduced,
-    lax.reduce_sum_p: _reduced,
-}
+def _same(a: np.ndarray, b: np.ndarray) -> bool:
+    return a is b or np.array_equal(a, b)

@@ -18,7 +18,7 @@ from jaxtyping import Array
 from jaxcam.cuts.grid import Grid, grid_of
 from jaxcam.cuts.halves import Halves, halve
 from jaxcam.cuts.inputs import check_scales
-from jaxcam.cuts.layers import LayerName, site_of
+from jaxcam.cuts.layers import LayerName, located
 from jaxcam.cuts.logits import logits_of
 from jaxcam.cuts.model import Adapted, Probability, adapted
 from jaxcam.cuts.refusals import check_example
@@ -161,8 +161,8 @@ def cuts(model: Adapted, example: Any, layers: Sequence[LayerName], *, main: int
     image = jax.tree.leaves(example)[main]
 
     def cut_at(layer: LayerName) -> Cut:
-        site = site_of(analysis, layer, known)
-        grid = grid_of(analysis, site, known.grid)
+        found, site = located(analysis, layer, known)
+        grid = grid_of(found, site, known.grid)
         aval: Any = site.var.aval
         value = spec_of(aval)
         if known.grid is None:
@@ -170,7 +170,7 @@ def cuts(model: Adapted, example: Any, layers: Sequence[LayerName], *, main: int
         activations = jax.eval_shape(grid.activations, value)
         _check_grid(activations, len(image.shape) + 1, name)
         one = without_batch(activations)
-        return Cut(whole, halve(analysis, site), grid, layer, one, site.complete)
+        return Cut(whole, halve(found, site), grid, layer, one, site.complete)
 
     return [cut_at(layer) for layer in layers]
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from jax.extend.core import JaxprEqn, Var
 
-from jaxcam.cuts.sites import Analysis, Site, is_open, place_of_result
+from jaxcam.cuts.sites import Analysis, Opening, Site, place_of_result
 from jaxcam.programs.linearity import PIECEWISE_LINEAR, dependence, dependences
 from jaxcam.programs.program import Program, Stage, needed, straight_line
 from jaxcam.programs.rounding import rounds
@@ -69,8 +69,8 @@ def halve(analysis: Analysis, site: Site) -> Halves:
     """The program cut at one of its sites."""
     model = analysis.closed
     # Written out once more, with remat and custom derivatives kept but where the layer is inside.
-    place = place_of_result(model.jaxpr, site.place)
-    program = straight_line(model, opened=lambda eqn, here: is_open(eqn, here, place))
+    place = place_of_result(model.jaxpr, site.place, Opening(analysis.rounds))
+    program = straight_line(model, opened=Opening(analysis.rounds, place))
     (at,) = [var for eqn in program.equations for var in eqn.outvars if program.places[var] == place]
     split = len(program.arguments) - analysis.num_inputs
     arrays, inputs = program.arguments[:split], program.arguments[split:]

@@ -11,18 +11,18 @@ from jax.extend.core.primitives import name_p
 from jax.typing import DTypeLike
 
 from jaxcam import tables
-from jaxcam.cuts.grid import is_grid
+from jaxcam.cuts.default import default_site
+from jaxcam.cuts.grid import told
 from jaxcam.cuts.inputs import grids_of
 from jaxcam.cuts.logits import logits_of
-from jaxcam.cuts.mixing import last_mixing
 from jaxcam.cuts.model import Adapted, adapted, outputs_of, program_of
-from jaxcam.cuts.sites import Analysis, Site, analysed, is_open
-from jaxcam.programs.program import Program, shape, straight_line
+from jaxcam.cuts.sites import Analysis, Opening, Site, analysed
+from jaxcam.programs.program import Program, straight_line
 from jaxcam.programs.scopes import scope_results
 from jaxcam.programs.specs import batch_of_one, specs_of
 from jaxcam.types import Target
 
-__all__ = ["Layer", "LayerName", "Layers", "layers", "site_of"]
+__all__ = ["Layer", "LayerName", "Layers", "layers", "located"]
 
 LayerName = str | int | None
 
@@ -38,6 +38,8 @@ class Layer(NamedTuple):
     shape: tuple[int, ...]
     """Of the activations, with the batch."""
     dtype: DTypeLike
+    grid: str
+    """The grid that the program shows in it, such as "14x14 (1 before)"; else what is known of its axes."""
     complete: bool
     """Whether all information from the images to the logits flows through it."""
     default: bool
@@ -52,13 +54,14 @@ class Layers(tuple[Layer, ...]):
 
     def __str__(self) -> str:
         """The table."""
-        header = ("layer", "kind", "shape", "dtype", "everything flows through")
+        header = ("layer", "kind", "shape", "dtype", "grid", "everything flows through")
         rows = [
             (
                 repr(row.layer) + ("  (default)" if row.default else ""),
                 row.kind,
                 "x".join(map(str, row.shape)),
                 str(row.dtype),
+                row.grid,
                 "yes" if row.complete else "no",
             )
             for row in self
@@ -105,8 +108,8 @@ def layers(model: Any, inputs: Any, *, target: Target | None = None) -> Layers:
     return found
 
 
-def site_of(analysis: Analysis, layer: LayerName, model: Adapted) -> Site:
-    """The site that `layer` means in a model.
+def located(analysis: Analysis, layer: LayerName, model: Adapted) -> tuple[Analysis, Site]:
+    """The site that `layer` means in a model, and the analysis that it is in: another one for a round of a long scan.
 
     Raises:
         ValueError: there is none; the message has the table. Or it is inside a loop or a branch.
@@ -119,10 +122,12 @@ def site_of(analysis: Analysis, layer: LayerName, model: Adapted) -> Site:
                 "name one of its layers, or say what they mean with jaxcam.adapt(model, grid=...):\n"
                 f"{_listed(analysis, model)}"
             )
-        return default
+        return analysis, default
+    if isinstance(layer, str) and (rounds := tuple(map(int, re.findall(r"\[(\d+)\]", layer)))):
+        analysis = analysis.at(rounds)
     found = _by_position(analysis, layer) if isinstance(layer, int) else _by_name(analysis.sites, layer)
     if found is not None:
-        return found
+        return analysis, found
     if isinstance(layer, str) and _is_off_the_way(analysis, layer):
         raise ValueError(
             f"layer={layer!r} does not reach what is explained: name a layer on the way to it, or explain another "
@@ -168,29 +173,19 @@ def _listed(analysis: Analysis, model: Adapted) -> Layers:
     for site in analysis.sites:
         is_default = default is not None and site.var is default.var
         named = named or is_default
-        rows.append(_row(site, default=is_default))
+        rows.append(_row(analysis, site, default=is_default))
     if default is not None and not named:
         order = {var: i for i, eqn in enumerate(analysis.program.equations) for var in eqn.outvars}
         before = sum(order[site.var] < order[default.var] for site in analysis.sites)
-        rows.insert(before, _row(default, default=True))
+        rows.insert(before, _row(analysis, default, default=True))
     return Layers(rows)
 
 
 def _default(analysis: Analysis, model: Adapted) -> Site | None:
-    """Where the model says that it is cut; else the last value with a grid through which everything flows.
-
-    Where the output itself still has the grid (dense prediction) that would be the output: every region's map would be
-    its own scores. There it is the last such value that a layer which looks at neighbours still follows.
-    """
+    """Where the model says that it is cut, or where the rule for all models says so."""
     if model.default_layer is not None and (site := _by_name(analysis.sites, model.default_layer)) is not None:
         return site
-    # The picture itself, normalised, has a grid as well, and is no layer.
-    image = shape(analysis.image)
-    fitting = [s for s in analysis.values if shape(s.var) != image and is_grid(analysis, s, model.grid)]
-    if any(is_grid(analysis, output, None) for output in analysis.outputs) and (end := last_mixing(analysis)):
-        order = analysis.order
-        fitting = [site for site in fitting if order[site.var] < end] or fitting
-    return fitting[-1] if fitting else None
+    return default_site(analysis, model)
 
 
 def _by_position(analysis: Analysis, position: int) -> Site | None:
@@ -215,7 +210,7 @@ def _by_name(sites: Sequence[Site], layer: str) -> Site | None:
 
 def _is_off_the_way(analysis: Analysis, layer: str) -> bool:
     """Whether the model has a value of that name which what is explained does not need."""
-    program = straight_line(analysis.closed, opened=lambda eqn, place: is_open(eqn, place, None), pruned=False)
+    program = straight_line(analysis.closed, opened=Opening(analysis.rounds), pruned=False)
 
     def names(program: Program) -> set[str]:
         tags = {eqn.params["name"] for eqn in program.equations if eqn.primitive is name_p}
@@ -225,7 +220,7 @@ def _is_off_the_way(analysis: Analysis, layer: str) -> bool:
     return any(re.fullmatch(rf"(.*[/.])?{re.escape(layer)}([/.].*)?", name) for name in off)
 
 
-def _row(site: Site, *, default: bool) -> Layer:
+def _row(analysis: Analysis, site: Site, *, default: bool) -> Layer:
     aval: Any = site.var.aval
     layer = site.name if site.position is None else site.position
-    return Layer(layer, site.kind, tuple(aval.shape), aval.dtype, site.complete, default)
+    return Layer(layer, site.kind, tuple(aval.shape), aval.dtype, told(analysis, site), site.complete, default)

@@ -60,6 +60,7 @@ def _contracts_positions(eqn: JaxprEqn, side: int, analysis: Analysis, moving: C
     if isinstance(operand, Literal) or operand not in moving:
         return False
     contracted, _ = eqn.params["dimension_numbers"]
-    sizes, channels = shape(operand), analysis.axes.get(operand)
-    channels = len(sizes) - 1 if channels is None else channels
-    return any(axis != channels and sizes[axis] > 1 for axis in contracted[side])
+    where = analysis.axes.get(operand)
+    if where is None:  # not known
+        return True
+    return any(axis in positions.axes for positions in where for axis in contracted[side])

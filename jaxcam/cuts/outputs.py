@@ -19,7 +19,7 @@ from jax import lax
 from jax.extend.core import ClosedJaxpr, DebugInfo, Jaxpr, JaxprEqn, Literal, Var
 from jax.extend.core.primitives import name_p, stop_gradient_p
 
-from jaxcam.cuts.sites import place_of_result
+from jaxcam.cuts.sites import Opening, place_of_result
 from jaxcam.programs.program import Atom, called, needed, shape, straight_line
 
 __all__ = ["Ending", "ending", "without"]
@@ -60,7 +60,7 @@ def ending(closed: ClosedJaxpr) -> Ending | None:
 
 def without(closed: ClosedJaxpr, found: Ending) -> ClosedJaxpr:
     """The program to the logits."""
-    place = place_of_result(closed.jaxpr, found.place)
+    place = place_of_result(closed.jaxpr, found.place, Opening())
 
     def opened(eqn: JaxprEqn, here: tuple[int, ...]) -> ClosedJaxpr | None:
         on_the_way = place[: len(here)] == here and len(place) > len(here) + 1

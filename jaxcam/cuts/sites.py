@@ -16,12 +16,13 @@ from jax import lax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Var
 from jax.extend.core import primitives as core
 
-from jaxcam.cuts.axes import channel_axes, image_channel_axis
+from jaxcam.cuts.axes import Axes, axes_of, image_channel_axis
 from jaxcam.programs.primitives import Runs, about
 from jaxcam.programs.program import Atom, Place, Program, called, holds, is_elementwise, shape, size, straight_line
+from jaxcam.programs.rounds import is_scan, peeled, round_to_peel
 from jaxcam.programs.scopes import hidden, numbered, scope_results
 
-__all__ = ["OUTPUTS", "Analysis", "Site", "analysed", "is_open", "place_of_result"]
+__all__ = ["OUTPUTS", "Analysis", "Opening", "Site", "analysed", "place_of_result"]
 
 OUTPUTS = "jaxcam.outputs"
 """Tags what a model returns where a target is a part of the program too."""
@@ -67,8 +68,16 @@ class Analysis:
     """Names inside loops and branches, and the primitive that holds them."""
     image_axis: int
     """Where the images `[n, ...]` have their channels."""
-    axes: dict[Var, int | None]
-    """Where each value that depends on the images has them, as far as the program shows it."""
+    axes: Axes
+    """Where the axes of each value come from that depends on the images."""
+    rounds: tuple[int, ...] = ()
+    """Which round of a long scan is written out, from the outside in; the last one where nothing is said."""
+
+    def at(self, rounds: tuple[int, ...]) -> Analysis:
+        """With other rounds of long scans written out."""
+        arguments = self.program.arguments
+        main = arguments.index(self.image) - (len(arguments) - self.num_inputs)
+        return analysed(self.closed, num_inputs=self.num_inputs, main=main, rounds=rounds)
 
     @property
     def inputs(self) -> tuple[Var, ...]:
@@ -92,16 +101,13 @@ class Analysis:
         places = self.program.places
         return [Site("value", None, None, var, places[var], complete=False) for var in ends if var in places]
 
-    @property
-    def agrees(self) -> bool:
-        """Whether all values that show it have their channels where the images have them."""
-        rank = len(shape(self.image))
-        return all(axis in (None, self.image_axis) for var, axis in self.axes.items() if len(shape(var)) == rank)
 
+def analysed(model: ClosedJaxpr, *, num_inputs: int = 1, main: int = 0, rounds: tuple[int, ...] = ()) -> Analysis:
+    """Looks for the sites in the program of a model, on the way from the input `main` of several.
 
-def analysed(model: ClosedJaxpr, *, num_inputs: int = 1, main: int = 0) -> Analysis:
-    """Looks for the sites in the program of a model, on the way from the input `main` of several."""
-    program = straight_line(model, opened=lambda eqn, place: is_open(eqn, place, None))
+    Scans are looked into, of long ones a single round: `rounds` says which, from the outside in; else the last.
+    """
+    program = straight_line(model, opened=Opening(rounds))
     image = program.arguments[len(program.arguments) - num_inputs + main]
     moving = _moving(program, image)
     complete = _complete(program, moving)
@@ -123,8 +129,9 @@ def analysed(model: ClosedJaxpr, *, num_inputs: int = 1, main: int = 0) -> Analy
     sites.sort(key=lambda s: order[s.var])
     values = [site("value", None, var) for var in order if var in complete and is_layer(var)]
     image_axis = image_channel_axis(program, image) or _likely_channel_axis(shape(image))
-    axes = channel_axes(program, image, image_axis)
-    return Analysis(model, program, num_inputs, image, sites, values, dict(hidden(program.equations)), image_axis, axes)
+    axes = axes_of(program, image, image_axis)
+    inside = dict(hidden(program.equations))
+    return Analysis(model, program, num_inputs, image, sites, values, inside, image_axis, axes, rounds)
 
 
 def _likely_channel_axis(images: tuple[int, ...]) -> int:
@@ -133,25 +140,39 @@ def _likely_channel_axis(images: tuple[int, ...]) -> int:
     return 1 if first in (1, 3) and last > 4 and min(between, default=last) > 4 else len(images) - 1
 
 
-def is_open(eqn: JaxprEqn, place: Place, on_the_way: Place | None) -> ClosedJaxpr | None:
-    """The program to write out in the place of a call.
+@dataclass(frozen=True)
+class Opening:
+    """Which calls are written out, and with what: the way to a value, or everything for None.
 
     Calls with an elementwise program stay whole: they are activations, and rules about them are easier to apply.
-    Rematerialisation and custom derivatives are given up only where they are `on_the_way` to a value inside of them, or
-    everywhere for None: the rule is about the whole call, and a part of it has none.
+    Rematerialisation, custom derivatives and scans are given up only where they are on the way to a value inside of
+    them, or everywhere for None: the rule is about the whole call, and a part of it has none. Of a scan one round is.
     """
-    if _bends(eqn):
-        return None
-    if _has_rule(eqn) and on_the_way is not None:
-        # A place is a path: equation 4, in its program equation 2, result 0 of that is (4, 2, 0). On the way to it is
-        # the call (4,), not (3,). (4, 0) is the call's own result, and not inside of it.
-        is_inside = on_the_way[: len(place)] == place and len(on_the_way) > len(place) + 1
-        if not is_inside:
+
+    rounds: tuple[int, ...] = ()
+    on_the_way: Place | None = None
+
+    def __call__(self, eqn: JaxprEqn, place: Place) -> ClosedJaxpr | None:
+        """The program to write out in the place of an equation, if any."""
+        if _bends(eqn):
             return None
-    return called(eqn, custom=True)
+        if (_has_rule(eqn) or is_scan(eqn)) and self.on_the_way is not None:
+            # A place is a path: equation 4, in its program equation 2, result 0 of that is (4, 2, 0). On the way to it
+            # is the call (4,), not (3,). (4, 0) is the call's own result, and not inside of it.
+            is_inside = self.on_the_way[: len(place)] == place and len(self.on_the_way) > len(place) + 1
+            if not is_inside:
+                return None
+        return self.inside(eqn)
+
+    def inside(self, eqn: JaxprEqn) -> ClosedJaxpr | None:
+        """The program of a call, or of a scan with a round written out."""
+        if is_scan(eqn):
+            index = round_to_peel(eqn, self.rounds)
+            return None if index is None else peeled(eqn, index)
+        return called(eqn, custom=True)
 
 
-def place_of_result(model: Jaxpr, place: Place) -> Place:
+def place_of_result(model: Jaxpr, place: Place, opening: Opening) -> Place:
     """The place of the same value as the result of the outermost call with a rule that returns it, if there is one.
 
     Where equation 4 is remat[{ x -> a = conv x; b = relu a; return b }], the value b at (4, 1, 0) is also the call's
@@ -160,25 +181,25 @@ def place_of_result(model: Jaxpr, place: Place) -> Place:
     here = model
     for depth in range(len(place) - 2):
         eqn = here.eqns[place[depth]]
-        inside = _inside(eqn)
-        if _has_rule(eqn) and (result := _result(inside, place[depth + 1 :])) is not None:
+        inside = _inside(eqn, opening)
+        if _has_rule(eqn) and (result := _result(inside, place[depth + 1 :], opening)) is not None:
             return (*place[: depth + 1], result)
         here = inside
     return place
 
 
-def _result(program: Jaxpr, place: Place) -> int | None:
+def _result(program: Jaxpr, place: Place, opening: Opening) -> int | None:
     """Which of a program's results the value at this place inside of it is."""
     eqn = program.eqns[place[0]]
-    number = place[1] if len(place) == 2 else _result(_inside(eqn), place[1:])
+    number = place[1] if len(place) == 2 else _result(_inside(eqn, opening), place[1:], opening)
     if number is None:
         return None
     return next((i for i, out in enumerate(program.outvars) if out is eqn.outvars[number]), None)
 
 
-def _inside(eqn: JaxprEqn) -> Jaxpr:
-    inner = called(eqn, custom=True)
-    assert inner is not None, "places lead through calls only"
+def _inside(eqn: JaxprEqn, opening: Opening) -> Jaxpr:
+    inner = opening.inside(eqn)
+    assert inner is not None, "places lead through calls and scans only"
     return inner.jaxpr
 
 

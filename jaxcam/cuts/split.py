@@ -13,7 +13,7 @@ from jaxtyping import Array
 from jaxcam.checks import is_integer
 from jaxcam.cuts.halves import Halves, halve
 from jaxcam.cuts.inputs import grids_of
-from jaxcam.cuts.layers import LayerName, check_inputs, site_of
+from jaxcam.cuts.layers import LayerName, check_inputs, located
 from jaxcam.cuts.model import Adapted, adapted, outputs_of, program_of
 from jaxcam.cuts.refusals import check_outputs
 from jaxcam.cuts.sites import analysed
@@ -122,4 +122,4 @@ def _halves(layer: LayerName, model: Adapted, inputs: Any) -> Halves:
     leaves = jax.tree.leaves(spec)
     main = grids_of(model, spec, leaves)[0]
     analysis = analysed(program_of(model, spec), num_inputs=len(leaves), main=main)
-    return halve(analysis, site_of(analysis, layer, model))
+    return halve(*located(analysis, layer, model))

@@ -52,10 +52,25 @@ def _runs(paths: Sequence[tuple[str, ...]]) -> Iterator[tuple[int, int, tuple[st
 
 
 def scopes(eqn: JaxprEqn) -> tuple[str, ...]:
-    """The names of the scopes around an equation, the outermost first."""
+    """The names of the scopes around an equation, the outermost first; of a round of a scan "blocks[11]".
+
+    Rounds are written out by `jaxcam.programs.rounds`.
+    """
     # Transformations (vmap, jvp) stand among the scopes, and are no layers.
     stack: Any = eqn.source_info.name_stack
-    return tuple(part.name for part in stack.stack if type(part).__name__ == "Scope")
+    names: list[str] = []
+    is_part = False
+    for part in stack.stack:
+        if type(part).__name__ != "Scope":
+            continue
+        if not part.name.startswith("["):
+            names.append(part.name)
+        elif is_part:  # a round of the rounds before another one: only the round is told
+            names[-1] = names[-1].rpartition("[")[0] + part.name
+        else:
+            names.append((names.pop() if names else "scan") + part.name)
+        is_part = part.name.startswith("[:")
+    return tuple(names)
 
 
 def numbered(named: Sequence[tuple[str, Var]]) -> list[tuple[str, Var]]:

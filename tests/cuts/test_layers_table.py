@@ -107,18 +107,23 @@ def test_where_the_channels_are_decides_what_a_grid_is():
 
         return run
 
+    grids = lambda run, x: {row.layer: row.grid for row in jaxcam.layers(run, x)}
     default = lambda run, x: [row.layer for row in jaxcam.layers(run, x) if row.default]
-    assert default(network("NHWC", 2, 1), X) == ["column"]
-    assert default(network("NCHW", 3, 2), X.transpose(0, 3, 1, 2)) == ["column"]
+    assert grids(network("NHWC", 2, 1), X) == {0: "6x5", "column": "6x1", "channels": "no positions"}
+    assert default(network("NHWC", 2, 1), X) == [0]  # a column knows less than the whole grid
+    channels_first = X.transpose(0, 3, 1, 2)
+    assert grids(network("NCHW", 3, 2), channels_first) == {0: "6x5", "column": "6x1", "channels": "no positions"}
+    column = X[:, :, :1]  # unless the input itself is one
+    assert default(network("NHWC", 2, 1), column) == ["column"]
 
 
 def test_the_table_as_printed():
     network = lambda x: jnp.tanh(conv(tag(x @ W, "first"))).mean((1, 2))
     assert str(jaxcam.layers(network, X)) == "\n".join(
         [
-            "layer         kind         shape    dtype    everything flows through",
-            "'first'       tag          2x6x5x4  float64  yes",
-            "0  (default)  convolution  2x6x5x4  float64  yes",
+            "layer         kind         shape    dtype    grid  everything flows through",
+            "'first'       tag          2x6x5x4  float64  6x5   yes",
+            "0  (default)  convolution  2x6x5x4  float64  6x5   yes",
         ]
     )
 

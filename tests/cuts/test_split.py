@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name as tag
+from jax.test_util import check_grads
 from support import normal
 
 import jaxcam
@@ -435,7 +436,6 @@ class TestNestedCalls:
     @pytest.mark.parametrize(
         ("holder", "loop"),
         [
-            ("scan", lambda f, x: jax.lax.scan(lambda c, _: (f(c), None), x, length=2)[0]),
             ("while", lambda f, x: jax.lax.while_loop(lambda c: c.sum() < -1e9, f, x)),
             ("cond", lambda f, x: jax.lax.cond(x.sum() > 0, f, lambda x: x, x)),
         ],
@@ -450,6 +450,33 @@ class TestNestedCalls:
             with pytest.raises(ValueError, match=rf"layer='{layer}' is inside a {holder}, .*\n(.|\n)*'after'"):
                 jaxcam.split(model, layer, self.x)
         close(jaxcam.split(model, "after", self.x)[0](model, self.x), loop(jnp.sin, jnp.cos(self.x)))
+
+    @pytest.mark.parametrize("reverse", [False, True])
+    @pytest.mark.parametrize("length", [5, 70])  # of a long scan the round that is named is written out
+    def test_rounds_of_a_scan(self, reverse, length):
+        scales = np.linspace(0.5, 1.5, length)
+
+        def body(c, factor):
+            with jax.named_scope("block"):
+                c = jax.checkpoint(lambda c: tag(jnp.sin(factor * c), "here"))(c)
+            return c + 0.1, c.mean()
+
+        def model(x):
+            with jax.named_scope("blocks"):
+                last, means = jax.lax.scan(body, x @ W, scales, reverse=reverse)
+            return last.mean((1, 2)) + (means * np.arange(float(length))).sum()
+
+        factors = scales[::-1] if reverse else scales
+        values = [self.x @ W]
+        for factor in factors:
+            values.append(jnp.sin(factor * values[-1]) + 0.1)
+        for i in (0, length // 2, length - 1):
+            features, head = jaxcam.split(model, f"blocks[{i}]/block", self.x)
+            a = features(model, self.x)
+            close(a, values[i + 1] - 0.1)
+            close(head(model, a, self.x), model(self.x))
+            check_grads(lambda a, head=head: head(model, jnp.asarray(a), self.x), (a,), 1, ("fwd", "rev"))
+        close(jaxcam.split(model, "here", self.x)[0](model, self.x), values[-1] - 0.1)  # the last round
 
 
 class TestBadInput:

@@ -1,0 +1,266 @@
+"""Where axes come from: networks of all kinds with no layer and no grid given, against maps cut by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.ad_checkpoint import checkpoint_name as tag
+from support import normal
+
+import jaxcam
+
+D, HEADS, P = 6, 2, 4
+IMAGES = normal(0, 2, 12, 16, 3)  # 3 x 4 patches
+ROWS, COLUMNS = 3, 4
+EMBED, LAST = normal(1, P * P * 3, D) / 7, normal(2, D, 5)
+QKV, OUT, UP, DOWN = normal(3, 3, D, 3 * D) / 2, normal(4, 3, D, D), normal(5, 3, D, 2 * D), normal(6, 3, 2 * D, D) / 3
+TOKEN, PLACES = normal(7, 3, D), normal(8, 20, D) / 5
+C = 2
+
+
+def norm(t):
+    return (t - t.mean(-1, keepdims=True)) / jnp.sqrt(t.var(-1, keepdims=True) + 1e-5)
+
+
+def attention(t, qkv, out):
+    q, k, v = (u.reshape(*u.shape[:-1], HEADS, -1) for u in jnp.split(t @ qkv, 3, -1))
+    weights = jax.nn.softmax(jnp.einsum("...qhd,...khd->...hqk", q, k), -1)
+    return jnp.einsum("...hqk,...khd->...qhd", weights, v).reshape(t.shape) @ out
+
+
+def block(t, weights):
+    qkv, out, up, down = weights
+    t = t + attention(norm(t), qkv, out)
+    return t + jax.nn.gelu(norm(t) @ up) @ down
+
+
+def layer_weights(i):
+    return QKV[i], OUT[i], UP[i], DOWN[i]
+
+
+def patches(x):
+    n = x.shape[0]
+    x = x.reshape(n, ROWS, P, COLUMNS, P, 3).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(n, ROWS * COLUMNS, -1) @ EMBED
+
+
+def patches_by_convolution(x):  # channels first
+    kernel = EMBED.reshape(P, P, 3, D)
+    out = jax.lax.conv_general_dilated(x, kernel, (P, P), "VALID", dimension_numbers=("NCHW", "HWIO", "NCHW"))
+    return out.reshape(*out.shape[:2], -1).swapaxes(1, 2)
+
+
+def beside(t, before, after=0):
+    shown = [jnp.broadcast_to(TOKEN[:m], (t.shape[0], m, D)) for m in (before, after)]
+    t = jnp.concatenate([shown[0], t, shown[1]], 1)
+    return t + PLACES[None, : t.shape[1]]
+
+
+def by_hand(tokens, rest, cells=slice(None), sizes=(ROWS, COLUMNS)):
+    """Grad-CAM of class C at tokens `[n, t, k]`, of which `cells` are the grid's."""
+    gradient = jax.grad(lambda t: rest(t)[:, C].sum())(tokens)
+    a, g = tokens[:, cells], gradient[:, cells]
+    return np.maximum((a * g.mean(1, keepdims=True)).sum(-1), 0).reshape(-1, *sizes)
+
+
+def check(model, expected, images=IMAGES, layer=None):
+    found = jaxcam.explain(model, images, class_idx=C, layer=layer)
+    assert expected.max() > 0
+    np.testing.assert_allclose(found.cam_map, expected, rtol=1e-8, atol=1e-10)
+    np.testing.assert_array_equal(found.status == jaxcam.Status.OK, expected.reshape(len(images), -1).max(1) > 0)
+
+
+@pytest.mark.parametrize("scanned", [False, True])
+@pytest.mark.parametrize("first", [False, True])
+def test_class_token(scanned, first):
+    """The input of the last block: behind its attention the class token alone is read."""
+    start = lambda x: beside(patches_by_convolution(x) if first else patches(x), 2, 1)
+    read = lambda t: norm(t)[:, 0] @ LAST
+
+    def model(x):
+        t = start(x)
+        if scanned:
+            t, _ = jax.lax.scan(lambda t, w: (block(t, w), None), t, (QKV, OUT, UP, DOWN))
+        else:
+            for i in range(3):
+                t = block(t, layer_weights(i))
+        return read(t)
+
+    images = IMAGES.transpose(0, 3, 1, 2) if first else IMAGES
+    t = block(block(start(images), layer_weights(0)), layer_weights(1))
+    expected = by_hand(t, lambda t: read(block(t, layer_weights(2))), slice(2, -1))
+    check(model, expected, images)
+    (default,) = {row.grid for row in jaxcam.layers(model, images) if row.default}
+    assert default == "3x4 (2 before, 1 after)"
+    if scanned:
+        t = block(start(images), layer_weights(0))
+        rest = lambda t: read(block(block(t, layer_weights(1)), layer_weights(2)))
+        check(model, by_hand(t, rest, slice(2, -1)), images, layer="scan[0]")
+
+
+def test_average_of_tokens():
+    model = lambda x: norm(block(beside(patches(x), 1), layer_weights(0)))[:, 1:].mean(1) @ LAST
+    t = norm(block(beside(patches(IMAGES), 1), layer_weights(0)))
+    check(model, by_hand(t, lambda t: t[:, 1:].mean(1) @ LAST, slice(1, None)))
+
+
+@pytest.mark.parametrize("joint", [False, True])
+@pytest.mark.parametrize("written", ["product", "sum"])
+def test_attention_pooling(joint, written):
+    """What keys and values are made of, also where they are made in one."""
+    keys, values = normal(9, D, D), normal(10, D, D)
+
+    def pool(t):
+        if joint:
+            k, v = jnp.split(t @ np.concatenate([keys, values], 1) + 0.1, 2, -1)
+        else:
+            k, v = t @ keys, t @ values
+        weights = jax.nn.softmax(k @ TOKEN[0], -1)
+        pooled = (weights[..., None] * v).sum(1) if written == "sum" else jnp.einsum("nt,ntk->nk", weights, v)
+        return pooled @ LAST
+
+    model = lambda x: pool(norm(block(patches(x), layer_weights(0))))
+    check(model, by_hand(norm(block(patches(IMAGES), layer_weights(0))), pool))
+
+
+def test_windows_and_shifts():
+    """Swin: windows of 2 x 2, shifted by a roll, then patches merged 2 x 2."""
+    images = normal(11, 2, 16, 16, 3)
+    merge, shape = normal(12, 4 * D, D), (4, 4)
+
+    def start(x):
+        x = x.reshape(-1, 4, P, 4, P, 3).transpose(0, 1, 3, 2, 4, 5)
+        return x.reshape(-1, 4, 4, P * P * 3) @ EMBED
+
+    def windowed(t, shift, i):
+        u = jnp.roll(t, (-shift, -shift), (1, 2))
+        u = u.reshape(-1, 2, 2, 2, 2, D).transpose(0, 1, 3, 2, 4, 5).reshape(-1, 4, D)
+        u = block(norm(u), layer_weights(i))
+        u = u.reshape(-1, 2, 2, 2, 2, D).transpose(0, 1, 3, 2, 4, 5).reshape(-1, 4, 4, D)
+        return t + jnp.roll(u, (shift, shift), (1, 2))
+
+    def merged(t):
+        parts = [t[:, i::2, j::2] for j in (0, 1) for i in (0, 1)]
+        return norm(jnp.concatenate(parts, -1)) @ merge
+
+    body = lambda x: windowed(windowed(start(x), 0, 0), 1, 1)
+    end = lambda t: t.mean((1, 2)) @ LAST
+    t = norm(body(images)).reshape(2, 16, D)
+    check(lambda x: end(norm(body(x))), by_hand(t, lambda t: t.mean(1) @ LAST, sizes=shape), images)
+    model = lambda x: end(norm(windowed(merged(body(x)).repeat(2, 1).repeat(2, 2), 1, 2)))
+    t = norm(windowed(merged(body(images)).repeat(2, 1).repeat(2, 2), 1, 2)).reshape(2, 16, D)
+    check(model, by_hand(t, lambda t: t.mean(1) @ LAST, sizes=shape), images)
+    rows = jaxcam.layers(lambda x: end(tag(merged(tag(body(x), "a")), "b")), images)
+    assert [(row.layer, row.grid) for row in rows if row.kind == "tag"] == [("a", "4x4"), ("b", "2x2")]
+
+
+def test_mixer():
+    """Products over the positions: the skip connection still knows them."""
+    across, back = normal(13, 12, 7), normal(14, 7, 12)
+
+    def mixed(t):
+        t = t + (jax.nn.gelu(norm(t).swapaxes(1, 2) @ across) @ back).swapaxes(1, 2)
+        return t + jax.nn.gelu(norm(t) @ UP[0]) @ DOWN[0]
+
+    t = norm(mixed(patches(IMAGES)))
+    check(lambda x: norm(mixed(patches(x))).mean(1) @ LAST, by_hand(t, lambda t: t.mean(1) @ LAST))
+
+
+def test_tokens_in_another_order():
+    """By columns, turned round, and with a class token in their midst: the map is in the picture's order."""
+    order = np.arange(12).reshape(3, 4).T.reshape(-1)[::-1]
+
+    def scattered(t):
+        t = t.reshape(-1, 3, 4, D).swapaxes(1, 2).reshape(-1, 12, D)[:, ::-1]
+        token = jnp.broadcast_to(TOKEN[:1], (t.shape[0], 1, D))
+        return jnp.concatenate([t[:, :5], token, t[:, 5:]], 1)
+
+    last = layer_weights(0)
+    model = lambda x: norm(block(scattered(patches(x)), last))[:, 5] @ LAST
+    t = jnp.concatenate([patches(IMAGES), jnp.broadcast_to(TOKEN[:1], (2, 1, D))], 1)
+    rest = lambda t: norm(block(jnp.concatenate([t[:, order[:5]], t[:, 12:], t[:, order[5:]]], 1), last))[:, 5] @ LAST
+    check(model, by_hand(t, rest, slice(0, 12)))
+    # Picked by their numbers, as gathers do it.
+    model = lambda x: norm(block(beside(jnp.take(patches(x), np.argsort(order), 1), 1), last))[:, 0] @ LAST
+    t = patches(IMAGES)
+    check(model, by_hand(t, lambda t: norm(block(beside(t[:, np.argsort(order)], 1), last))[:, 0] @ LAST))
+
+
+def conv(x, kernel, stride=1):
+    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def test_pooling_that_no_convolution_follows_belongs_to_the_head():
+    kernel, dense = normal(15, 3, 3, 3, 4), normal(16, 3 * 4 * 4, 5)
+    pooled = lambda a: jax.lax.reduce_window(a, -jnp.inf, jax.lax.max, (1, 4, 4, 1), (1, 4, 4, 1), "VALID")
+    head = lambda a: pooled(a).reshape(len(a), -1) @ dense
+    a = jax.nn.relu(conv(IMAGES, kernel))
+    tokens = lambda rest: lambda t: rest(t.reshape(-1, 12, 16, 4))
+    expected = by_hand(a.reshape(2, 192, 4), tokens(head), sizes=(12, 16))
+    check(lambda x: head(jax.nn.relu(conv(x, kernel))), expected)
+    # Before another convolution it is a layer like any other.
+    second = normal(39, 3, 3, 4, 6)
+    last = lambda a: jax.nn.relu(conv(pooled(a), second))
+    a = last(a)
+    expected = by_hand(a.reshape(2, 12, 6), lambda t: t.mean(1) @ LAST)
+    check(lambda x: last(jax.nn.relu(conv(x, kernel))).mean((1, 2)) @ LAST, expected)
+
+
+@pytest.mark.parametrize("up", ["resize", "repeat", "shuffle", "transposed"])
+def test_finer_grids(up):
+    kernel, after = normal(18, 3, 3, 3, 16), normal(19, 3, 3, 4 if up == "shuffle" else 16, D)
+
+    def finer(a):
+        n, h, w, k = a.shape
+        if up == "resize":
+            return jax.image.resize(a, (n, 2 * h, 2 * w, k), "bilinear")
+        if up == "repeat":
+            return a.repeat(2, 1).repeat(2, 2)
+        if up == "shuffle":
+            return a.reshape(n, h, w, 2, 2, k // 4).transpose(0, 1, 3, 2, 4, 5).reshape(n, 2 * h, 2 * w, k // 4)
+        return jax.lax.conv_transpose(a, normal(20, 2, 2, 16, 16), (2, 2), "SAME")
+
+    def features(x):
+        skip = conv(x, normal(21, 3, 3, 3, D))
+        return jax.nn.relu(skip + conv(finer(jax.nn.relu(conv(x, kernel, 2))), after))
+
+    a = features(IMAGES).reshape(2, 192, D)
+    check(lambda x: features(x).mean((1, 2)) @ LAST, by_hand(a, lambda t: t.mean(1) @ LAST, sizes=(12, 16)))
+
+
+def test_frames_in_the_batch():
+    """A clip by frames: time on the axis of the batch, and a convolution over the picture alone."""
+    clips, kernel = normal(22, 2, 3, 8, 8, 3), normal(23, 3, 3, 3, D)
+
+    def features(x):
+        n, t = x.shape[:2]
+        return jnp.tanh(conv(x.reshape(n * t, *x.shape[2:]), kernel, 2))
+
+    head = lambda a: (a.reshape(-1, 3, 4, 4, D).mean((2, 3)) * np.arange(1.0, 4)[None, :, None]).mean(1) @ LAST
+    a = features(clips).reshape(2, 48, D)
+    expected = by_hand(a, lambda t: head(t.reshape(-1, 4, 4, D)), sizes=(3, 4, 4))
+    check(lambda x: head(features(x)), expected, clips)
+
+
+def test_what_does_not_come_from_the_picture_is_no_grid():
+    """Pooled vectors, attention heads, features in rows: none is taken for a grid."""
+    dense = normal(24, D, 64)
+    a = jax.nn.relu(conv(IMAGES, normal(25, 3, 3, 3, D)))
+
+    def head(a):
+        v = jnp.tanh(a.mean((1, 2)) @ dense).reshape(-1, 4, 4, 4)
+        v = jax.nn.relu(conv(v, normal(26, 3, 3, 4, 4)))
+        return v.mean((1, 2)) @ LAST[:4]
+
+    model = lambda x: head(jax.nn.relu(conv(x, normal(25, 3, 3, 3, D))))
+    check(model, by_hand(a.reshape(2, 192, D), lambda t: head(t.reshape(-1, 12, 16, D)), sizes=(12, 16)))
+    with pytest.raises(ValueError, match="no value with positions through which everything flows"):
+        jaxcam.explain(lambda x: jax.nn.relu(x.reshape(len(x), -1) @ normal(27, 576, 64)) @ normal(28, 64, 5), IMAGES)
+
+
+def test_a_sorted_axis_is_not_known():
+    model = lambda x: tag(jnp.sort(patches(x), 1), "sorted").mean(1) @ LAST
+    (row,) = (row for row in jaxcam.layers(model, IMAGES) if row.layer == "sorted")
+    assert row.grid == "mixed"
+    with pytest.raises(ValueError, match=r"does not show a grid in this layer's \[1, 12, 6\] \(mixed\)"):
+        jaxcam.explain(model, IMAGES, layer="sorted")
