@@ -36,19 +36,18 @@ def round_to_peel(eqn: JaxprEqn, wanted: Sequence[int]) -> int | None:
     """
     names = [part.name for part in eqn.source_info.name_stack.stack if hasattr(part, "name")]
     around = [name for name in names if name.startswith("[")]
-    last, is_part = eqn.params["length"] - 1, bool(names) and ":" in names[-1] and names[-1].startswith("[")
-    if last < _MOST:
-        return None if is_part and names[-1].endswith(":]") else last
+    last = eqn.params["length"] - 1
+    if names and names[-1].startswith("[") and ":" in names[-1]:  # the rest of a scan that was opened
+        return last if names[-1].startswith("[:") else None
     depth = sum(":" not in name for name in around)
-    if is_part:
-        return None
-    return min(wanted[depth], last) if depth < len(wanted) else last
+    return min(wanted[depth], last) if last >= _MOST and depth < len(wanted) else last
 
 
 def peeled(eqn: JaxprEqn, index: int) -> ClosedJaxpr:
     """The program of a scan with a round (from 0, in the order of time) written out, in a scope `[index]`.
 
-    The rounds before it are in a scope `[:index]`, and those after it in `[index + 1:]`.
+    The rounds before it are in a scope `[:index]`, or `[0:index]` where they stay a scan, and those after it in
+    `[index + 1:]`.
     """
     p: dict[str, Any] = eqn.params
     num_consts, num_carry, length = p["num_consts"], p["num_carry"], p["length"]
@@ -70,7 +69,7 @@ def peeled(eqn: JaxprEqn, index: int) -> ClosedJaxpr:
             results = eqn.primitive.bind(*consts, *carry, *cut, **params)
             return results[:num_carry], results[num_carry:]
 
-        with jax.named_scope(f"[:{index}]"):
+        with jax.named_scope(f"[:{index}]" if length <= _MOST else f"[0:{index}]"):
             carry, before = part(carry, first)
         with jax.named_scope(f"[{index}]"):
             now = [lax.index_in_dim(x, place, keepdims=False) for x in each]

@@ -69,7 +69,7 @@ def scopes(eqn: JaxprEqn) -> tuple[str, ...]:
             names[-1] = names[-1].rpartition("[")[0] + part.name
         else:
             names.append((names.pop() if names else "scan") + part.name)
-        is_part = part.name.startswith("[:")
+        is_part = part.name.startswith("[:")  # others stay as they are
     return tuple(names)
 
 
