@@ -77,7 +77,8 @@ def layers(model: Any, inputs: Any, *, target: Target | None = None) -> Layers:
 
     Names are those that JAX recorded: `checkpoint_name` tags and `named_scope` paths; the convolutions have positions.
     Where a name occurs several times, `:0`, `:1` ... tell the occurrences apart, and the name alone means the last.
-    Layers inside scan, while and cond are not listed: they are not one value.
+    Layers inside a scan have the round in their name, `blocks[11]/norm1` (of over 64 rounds the last is listed, and
+    each can be named). Those inside while and cond are not listed: they are not one value.
 
     Args:
         model: as for `jaxcam.explain`.

@@ -187,10 +187,9 @@ def adapt(
             that of class 0.
         input: which of several inputs the heatmap lies on, by its key or position; unless given, there is a heatmap for
             each that has a grid.
-        grid: takes the value of a layer to a grid `[n, i, j, k]` where the program does not show it, for transformers:
-            `lambda t: t[:, 1:].reshape(-1, 14, 14, t.shape[-1])` drops the class token. It may only select and move.
-            Where the head looks at the class token alone, name a layer before the last attention: behind it no
-            gradient reaches the other tokens.
+        grid: takes the value of a layer to a grid `[n, i, j, k]` where the program does not show it (`jaxcam.layers`
+            says "mixed"): `lambda t: t[:, 1:].reshape(-1, 14, 14, t.shape[-1])`. It may only select and move, and it
+            overrides what the program shows.
         preprocessing: what turns a picture into the model's input, for `jaxcam.evaluate`; the model's own, if it has
             one, unless given.
         class_names: of the logits; the model's own, if it has them, unless given.

@@ -2,8 +2,8 @@
 
 A value has a name where the model tagged it (`jax.ad_checkpoint.checkpoint_name`), or where it is what comes out of a
 named scope (`jax.named_scope`; Linen and Keras open one for every layer). Convolutions have a position besides. Calls
-are written out for the search, so that what is inside jit, remat and custom derivatives is found as well; what is in a
-loop or a branch is not one value, and is only listed as `hidden`.
+are written out for the search, so that what is inside jit, remat and custom derivatives is found as well, and scans are
+round by round; what is in another loop or a branch is not one value, and is only listed as `hidden`.
 """
 
 from __future__ import annotations

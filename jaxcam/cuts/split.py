@@ -37,8 +37,8 @@ def split(
             anything that is called in another way.
         layer: a name from `layers(model, images)`, the end of only one of them ("Block_1/Conv_0" for
             "Net/Block_1/Conv_0"), or what several begin with, which means the last of these ("layer4" for "layer4.2");
-            the position of a convolution (-1 for the last); or None for the default: the last value with spatial axes
-            through which everything flows.
+            the position of a convolution (-1 for the last); or None for the default: the last value with the whole
+            grid of positions through which everything flows (see `jaxcam.layers`).
         inputs: `[n, ...]`, or several, for their shape and dtype only.
 
     Returns:
