@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from jaxcam.scenes.draws import Draws, rgb, unit
 from jaxcam.scenes.parts import MAX_INSTANCES, Arcs, Background, Instances, Layout, Strokes
 from jaxcam.scenes.visibility import accepted_bars, closeness, unhidden
 
@@ -21,36 +22,12 @@ _NUM_COLOURS = 6  # candidates for the colour of an instance
 _RADIUS_RANGE = ((0.15, 0.24), (0.14, 0.22), (0.125, 0.185), (0.115, 0.165))  # for 1, 2, 3 and 4 instances
 
 
-class _Draws:
-    """Uniform numbers, dealt out one after another from a single draw: far fewer calls to compile and run."""
-
-    def __init__(self, key: Key[Array, ""], num: int) -> None:
-        self._values = jax.random.uniform(key, (num,), jnp.float32)
-        self._next = 0
-
-    def __call__(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Float[Array, "..."]:
-        start, self._next = self._next, self._next + int(np.prod(shape))
-        if self._next > self._values.shape[0]:
-            raise IndexError(f"{self._next} numbers were asked for, {self._values.shape[0]} were drawn")
-        return low + (high - low) * self._values[start : self._next].reshape(shape)
-
-
-def _rgb(hue: Float[Array, "*n"], saturation: Float[Array, "*n"], value: Float[Array, "*n"]) -> Float[Array, "*n 3"]:
-    """HSV -> RGB, all in [0, 1]; the hue is periodic."""
-    channels = [jnp.clip(jnp.abs((hue + shift) % 1.0 * 6.0 - 3.0) - 1.0, 0.0, 1.0) for shift in (0.0, 2 / 3, 1 / 3)]
-    return jnp.stack([value * (1.0 - saturation + saturation * channel) for channel in channels], axis=-1)
-
-
-def _unit(angle: Float[Array, "*n"]) -> Float[Array, "*n 2"]:
-    return jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=-1)
-
-
-def _background(draw: _Draws) -> Background:
+def _background(draw: Draws) -> Background:
     hue, saturation, value = draw(), draw(low=0.05, high=0.5), draw(low=0.3, high=0.95)
     contrast = draw(low=0.12, high=0.32)
     other = jnp.where(value > 0.62, value - contrast, value + contrast)
-    first = _rgb(hue, saturation, value)
-    second = _rgb(hue + draw(low=-0.12, high=0.12), jnp.clip(saturation + draw(low=-0.15, high=0.2), 0.0, 0.6), other)
+    first = rgb(hue, saturation, value)
+    second = rgb(hue + draw(low=-0.12, high=0.12), jnp.clip(saturation + draw(low=-0.15, high=0.2), 0.0, 0.6), other)
     return Background(
         kind=(draw() * 5.0).astype(jnp.int32),
         colours=jnp.stack([first, second]),
@@ -62,43 +39,43 @@ def _background(draw: _Draws) -> Background:
     )
 
 
-def _sticks(draw: _Draws) -> Strokes:
+def _sticks(draw: Draws) -> Strokes:
     start, shown, is_dot = draw(NUM_STICKS, 2), draw(NUM_STICKS), draw(NUM_STICKS) < 0.4
     length = jnp.where(is_dot, 0.0, draw(NUM_STICKS, low=0.06, high=0.2))
     half_width = jnp.where(is_dot, draw(NUM_STICKS, low=0.01, high=0.022), draw(NUM_STICKS, low=0.005, high=0.012))
-    colour = _rgb(draw(NUM_STICKS), draw(NUM_STICKS, low=0.1, high=0.9), draw(NUM_STICKS, low=0.2, high=1.0))
-    end = start + length[:, None] * _unit(draw(NUM_STICKS, high=2 * np.pi))
+    colour = rgb(draw(NUM_STICKS), draw(NUM_STICKS, low=0.1, high=0.9), draw(NUM_STICKS, low=0.2, high=1.0))
+    end = start + length[:, None] * unit(draw(NUM_STICKS, high=2 * np.pi))
     return Strokes(start, end, jnp.where(shown < draw(), half_width, -1.0), colour)
 
 
-def _arcs(draw: _Draws) -> Arcs:
+def _arcs(draw: Draws) -> Arcs:
     return Arcs(
         centre=draw(NUM_ARCS, 2),
         radius=draw(NUM_ARCS, low=0.05, high=0.12),
         half_width=jnp.where(draw(NUM_ARCS) < 0.5, draw(NUM_ARCS, low=0.005, high=0.010), -1.0),
-        direction=_unit(draw(NUM_ARCS, high=2 * np.pi)),
+        direction=unit(draw(NUM_ARCS, high=2 * np.pi)),
         cosine=draw(NUM_ARCS, low=0.3, high=0.8),
-        colour=_rgb(draw(NUM_ARCS), draw(NUM_ARCS, low=0.1, high=0.9), draw(NUM_ARCS, low=0.2, high=1.0)),
+        colour=rgb(draw(NUM_ARCS), draw(NUM_ARCS, low=0.1, high=0.9), draw(NUM_ARCS, low=0.2, high=1.0)),
     )
 
 
-def _bars(draw: _Draws, instances: Instances) -> Strokes:
+def _bars(draw: Draws, instances: Instances) -> Strokes:
     """Bars aimed at instances; one that would cover too much is taken out later."""
     preference = jnp.where(instances.present[None, :], draw(NUM_BARS, MAX_INSTANCES), -1.0)
     target = jnp.argmax(preference, axis=1)
     offset = draw(NUM_BARS, 2, low=-0.6, high=0.6) * instances.radius[target][:, None]
-    along = _unit(draw(NUM_BARS, high=2 * np.pi))
+    along = unit(draw(NUM_BARS, high=2 * np.pi))
     back, ahead = draw(NUM_BARS, 2, low=0.1, high=0.4).T
     middle = instances.centre[target] + offset
     half_width = jnp.where(draw(NUM_BARS) < 0.5, draw(NUM_BARS, low=0.014, high=0.034), -1.0)
-    colour = _rgb(draw(NUM_BARS), draw(NUM_BARS, low=0.1, high=0.8), draw(NUM_BARS, low=0.15, high=0.95))
+    colour = rgb(draw(NUM_BARS), draw(NUM_BARS, low=0.1, high=0.8), draw(NUM_BARS, low=0.15, high=0.95))
     return Strokes(middle - back[:, None] * along, middle + ahead[:, None] * along, half_width, colour)
 
 
-def _colours(draw: _Draws, background: Float[Array, "2 3"]) -> tuple[Float[Array, "m 3"], Float[Array, "m 3"]]:
+def _colours(draw: Draws, background: Float[Array, "2 3"]) -> tuple[Float[Array, "m 3"], Float[Array, "m 3"]]:
     """Fill and outline: for each instance the first candidate that stands off both background colours."""
     shape = (_NUM_COLOURS, MAX_INSTANCES)
-    candidates = _rgb(draw(*shape), draw(*shape, low=0.55, high=0.95), draw(*shape, low=0.55, high=1.0))
+    candidates = rgb(draw(*shape), draw(*shape, low=0.55, high=0.95), draw(*shape, low=0.55, high=1.0))
     difference = candidates[:, :, None, :] - background[None, None, :, :]
     stand_off = jnp.min(jnp.sqrt(jnp.sum(difference**2, axis=-1)), axis=-1)
     chosen = jnp.argmax(jnp.minimum(stand_off, 0.5), axis=0)
@@ -108,7 +85,7 @@ def _colours(draw: _Draws, background: Float[Array, "2 3"]) -> tuple[Float[Array
 
 
 def _instances(
-    draw: _Draws, class_idx: Int[Array, " m"], present: Bool[Array, " m"], background: Float[Array, "2 3"]
+    draw: Draws, class_idx: Int[Array, " m"], present: Bool[Array, " m"], background: Float[Array, "2 3"]
 ) -> tuple[Instances, Float[Array, "m 2"]]:
     """The figures in a random painting order, some overlapping; and the widest placement found for them."""
     slot = jnp.argsort(draw(MAX_INSTANCES)).astype(jnp.int32)
@@ -148,9 +125,9 @@ def layout(key: Key[Array, ""], class_idx: Int[Array, " m"], present: Bool[Array
         present: which slots are filled, `[m]`, at least one.
     """
     background_key, clutter_key, instance_key = jax.random.split(key, 3)
-    background = _background(_Draws(background_key, 1024))
-    clutter = _Draws(clutter_key, 256)
-    instances, widest = _instances(_Draws(instance_key, 384), class_idx, present, background.colours)
+    background = _background(Draws(background_key, 1024))
+    clutter = Draws(clutter_key, 256)
+    instances, widest = _instances(Draws(instance_key, 384), class_idx, present, background.colours)
     instances, inside, hidden = unhidden(instances, widest)
     bars = accepted_bars(_bars(clutter, instances), instances, inside, hidden)
     return Layout(
@@ -159,5 +136,5 @@ def layout(key: Key[Array, ""], class_idx: Int[Array, " m"], present: Bool[Array
         arcs=_arcs(clutter),
         instances=instances,
         bars=bars,
-        light=_unit(clutter(low=-2.6, high=-0.6)),
+        light=unit(clutter(low=-2.6, high=-0.6)),
     )
