@@ -61,7 +61,7 @@ def places(key: Key[Array, ""], moving: Int[Array, ""], num_frames: int) -> Floa
     share = 1.0 - jnp.abs(gone % 2.0 - 1.0)
     along = begin[None, :] + (end - begin)[None, :] * share
     aside = across[None, :, 0] + (across[:, 1] - across[:, 0])[None, :] * share
-    tremor = jax.random.uniform(tremor_key, (num_frames, NUM_FIGURES, 2), jnp.float32, -0.04, 0.04)
+    tremor = jax.random.uniform(tremor_key, (num_frames, NUM_FIGURES, 2), jnp.float32, -0.035, 0.035)
     spot = jnp.stack([along, aside], axis=-1) + jnp.where(trembles[None, :, None], tremor, 0.0)
     return jnp.where(upright, spot[:, :, ::-1], spot)
 
@@ -72,7 +72,7 @@ def _clip(key: Key[Array, ""], size: int, num_frames: int) -> Clip:
     draw = Draws(content_key, 32)
     moving = draw.choice(NUM_FIGURES)
     classes = distinct(draw, len(CLASS_NAMES), NUM_FIGURES)
-    radius = draw(MAX_INSTANCES, low=0.12, high=0.155)
+    radius = draw(MAX_INSTANCES, low=0.135, high=0.165)
     spots = places(path_key, moving, num_frames)
     present = jnp.asarray(np.arange(MAX_INSTANCES) < NUM_FIGURES)
     plan = staged(look_key, padded(classes, 0), present, centre=padded(spots[0], 0), radius=radius)
