@@ -2,7 +2,7 @@
 
 Contract: deterministic from the key, as pictures are. Kind, times, channels, heights and signs are drawn independently;
 they do not depend on the length, noise does. Every pattern is 0 outside of its interval and reaches about 1 in it,
-before it is scaled: its height is at least 4 times the standard deviation of the noise. Drift (a line and slow waves)
+before it is scaled: its height is at least 6 times the standard deviation of the noise. Drift (a line and slow waves)
 and outliers (single samples) are the same for all kinds.
 """
 
@@ -76,7 +76,7 @@ class Series(NamedTuple):
     """A series and the truth about it; `many` puts one more leading axis on every field.
 
     Attributes:
-        values: `[t, d]`, float32, without a unit; noise has a standard deviation of 0.08 to 0.2.
+        values: `[t, d]`, float32, without a unit; noise has a standard deviation of 0.06 to 0.15.
         class_idx: `[]`, int32: index into `PATTERN_NAMES`: the kind of all its patterns.
         intervals: `[m, 2]`, int32: first sample and the one after the last of every pattern, in the order of time;
             zeros where there is none; m = 2.
@@ -125,7 +125,7 @@ def _series(key: Key[Array, ""], length: int, num_channels: int) -> Series:
     wanted = draw(MAX_PATTERNS, num_channels)
     first = wanted == jnp.max(wanted, axis=1, keepdims=True)
     channels = ((wanted > 0.5) | first) & present[:, None]
-    height = draw(MAX_PATTERNS, num_channels, low=0.8, high=1.5)
+    height = draw(MAX_PATTERNS, num_channels, low=1.0, high=1.6)
     sign = jnp.where(draw(MAX_PATTERNS, num_channels) < 0.5, -1.0, 1.0)
     sample = jnp.arange(length, dtype=jnp.int32)
     masks = (sample[None, :] >= intervals[:, :1]) & (sample[None, :] < intervals[:, 1:])
@@ -135,7 +135,7 @@ def _series(key: Key[Array, ""], length: int, num_channels: int) -> Series:
 
     time = (sample.astype(jnp.float32)[:, None] + 0.5) / length
     total = total + _drift(Draws(drift_key, 16 * num_channels), time, num_channels)
-    deviation = draw(low=0.08, high=0.2)
+    deviation = draw(low=0.06, high=0.15)
     total = total + deviation * jax.random.normal(noise_key, (length, num_channels), jnp.float32)
     for _ in range(_OUTLIERS):
         at, channel, size = draw.choice(length), draw.choice(num_channels), draw(low=-1.5, high=1.5)
