@@ -22,6 +22,7 @@ from jaxcam import maps as maps
 from jaxcam import methods as methods
 from jaxcam import metrics as metrics
 from jaxcam import models as models
+from jaxcam import pictures as pictures
 from jaxcam import scenes as scenes
 from jaxcam import scores as scores
 from jaxcam import targets as targets

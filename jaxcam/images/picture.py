@@ -50,19 +50,20 @@ def checked_picture(image: Any, *, name: str = "image", channels: int = 3) -> Fl
     )
 
 
-def checked_heat(values: Any, *, name: str) -> Float[np.ndarray, "H W"]:
-    """A map of values in [0, 1] as float32 `[H, W]`.
+def checked_heat(values: Any, *, name: str, axes: str = "H, W") -> Float[np.ndarray, "..."]:
+    """A map of values in [0, 1] as float32 `[H, W]`, or with other axes.
 
     Raises:
         TypeError: it is not an array of a floating dtype.
         ValueError: the shape is not `[H, W]`, it is empty, or a value is not finite or not in [0, 1].
     """
     if not isinstance(values, np.ndarray | Array):
-        raise TypeError(f"{name} must be a floating-point array [H, W] in [0, 1], got {_kind(values)}")
+        raise TypeError(f"{name} must be a floating-point array [{axes}] in [0, 1], got {_kind(values)}")
     _require_floating(values, name)
-    if values.ndim != 2:
-        hint = f"; pass one map of the batch: {name}[0]" if values.ndim == 3 else ""
-        raise ValueError(f"{name} must have shape [H, W], got {list(values.shape)}{hint}")
+    num_axes = len(axes.split(","))
+    if values.ndim != num_axes:
+        hint = f"; pass one map of the batch: {name}[0]" if values.ndim == num_axes + 1 else ""
+        raise ValueError(f"{name} must have shape [{axes}], got {list(values.shape)}{hint}")
     return _checked_unit_range(values, name, remedy="; divide a non-negative map by its maximum (where that is not 0)")
 
 

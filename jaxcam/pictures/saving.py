@@ -1,4 +1,4 @@
-"""Writing a picture to a file, whole or not at all.
+"""Writing a picture, or several that move, to a file, whole or not at all.
 
 Contract: at every moment the path holds either what it held before or the complete new file. A wrong argument
 is a TypeError or ValueError; what the operating system refuses is an OSError (FileNotFoundError,
@@ -9,12 +9,15 @@ bytes are).
 """
 
 import io
+import itertools
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from jaxcam.checks import check_number
 from jaxcam.files import replace_file
 from jaxcam.images.picture import over_white, to_pillow
 
@@ -29,8 +32,11 @@ _FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def save(picture: Image.Image, path: str | os.PathLike[str]) -> None:
+def save(picture: Image.Image | Sequence[Image.Image], path: str | os.PathLike[str], *, fps: int | float = 8) -> None:
     """Write the picture; the format follows from the suffix: .png, .jpg, .jpeg or .webp, in either case.
+
+    Several pictures of one size, such as `jaxcam.pictures.frames` makes, move: an animated .webp that starts over and
+    over again. (A viewer cannot tell a frame from one before it that is the same: WebP stores one that stays longer.)
 
     The bytes go to a temporary file in the same folder, are flushed to the disk, and then take the path's
     place in one step. If anything fails, KeyboardInterrupt included, the temporary file is removed and the
@@ -39,26 +45,38 @@ def save(picture: Image.Image, path: str | os.PathLike[str]) -> None:
     laid over white.
 
     Args:
-        picture: a Pillow image.
+        picture: a Pillow image, or a sequence of them.
         path: the file to write; its folder must exist.
+        fps: frames a second of pictures that move, above 0, at most 1000.
 
     Raises:
         TypeError: picture is not a Pillow image, or path is not a path.
-        ValueError: the suffix is none of those; path is a folder or a device; the format cannot hold the
-            picture (JPEG: more than 65,535 pixels on a side; WebP: 16,383).
+        ValueError: the suffix is none of those, or not .webp for several pictures; path is a folder or a device; the
+            format cannot hold the picture (JPEG: more than 65,535 pixels on a side; WebP: 16,383); several pictures are
+            none, or of different sizes; fps is out of range.
         FileNotFoundError: the folder does not exist.
         PermissionError: the folder or the existing file may not be written.
         OSError: writing failed, for example because the disk is full.
     """
-    if not isinstance(picture, Image.Image):
-        raise TypeError(f"picture must be a PIL.Image.Image, got {type(picture).__name__}; see PIL.Image.fromarray")
+    pictures = (
+        [picture] if isinstance(picture, Image.Image) else [*picture] if isinstance(picture, Sequence) else [picture]
+    )
+    for each in pictures:
+        if not isinstance(each, Image.Image):
+            raise TypeError(f"picture must be a PIL.Image.Image, got {type(each).__name__}; see PIL.Image.fromarray")
+    sizes = sorted({each.size for each in pictures})
+    if len(sizes) != 1:
+        raise ValueError(f"pictures that move must be one or more of one size but are {len(pictures)} of sizes {sizes}")
+    check_number("fps", fps, above=0, high=1000)
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"path must be a str or a pathlib.Path, got {type(path).__name__}")
     name = f"{os.fspath(path)!r}"
     suffix = Path(path).suffix.lower()
     if suffix not in _FORMATS or "\0" in str(path):
         raise ValueError(f"cannot tell the format of {name} by its suffix; end the name in {', '.join(_FORMATS)}")
-    data = _encoded(picture, suffix, name)
+    if len(pictures) > 1 and suffix != ".webp":
+        raise ValueError(f"cannot write {len(pictures)} pictures that move to {name}: end the name in .webp")
+    data = _encoded(pictures, suffix, name, fps)
     target = Path(os.path.realpath(path))
     try:
         _check_target(target, name)
@@ -71,9 +89,14 @@ def save(picture: Image.Image, path: str | os.PathLike[str]) -> None:
         raise OSError(f"cannot write {name}: {error.strerror or error}; choose another place") from error
 
 
-def _encoded(picture: Image.Image, suffix: str, name: str) -> bytes:
+def _encoded(pictures: Sequence[Image.Image], suffix: str, name: str, fps: int | float) -> bytes:
     file_format, options = _FORMATS[suffix]
-    buffer = io.BytesIO()
+    buffer, picture = io.BytesIO(), pictures[0]
+    if len(pictures) > 1:
+        # When each frame ends, in whole milliseconds: the rounding of single ones would add up.
+        ends = [round(1000 * i / fps) for i in range(len(pictures) + 1)]
+        durations = [end - start for start, end in itertools.pairwise(ends)]
+        options = {**options, "save_all": True, "append_images": pictures[1:], "duration": durations, "loop": 0}
     try:
         flat = _without_transparency(picture) if file_format == "JPEG" else picture
         flat.save(buffer, format=file_format, **options)
