@@ -108,7 +108,7 @@ def explain(
     explanation, logits = _compiled((static, request), arrays, inputs, class_idx, key)
     if class_idx is not None and not isinstance(class_idx, Tracer):
         arguments.check_range(np.asarray(class_idx), logits.shape[-1])
-    return explanation
+    return explanation.with_names(known.class_names) if target is None else explanation
 
 
 def _explained(static: tuple[Any, Request], arrays: Any, *rest: Any) -> tuple[Explanation, Array]:

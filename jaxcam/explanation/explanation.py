@@ -1,11 +1,17 @@
 """What `explain` returns: arrays for every example, and a status that hides nothing."""
 
-from dataclasses import dataclass
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import partial
 from typing import Any
 
 import jax
 from jaxtyping import Array, Float, Int
+from PIL import Image
+
+from jaxcam.explanation import display
 
 
 class Status(IntEnum):
@@ -56,10 +62,14 @@ PRIORITY = (
 )
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("heatmap", "cam_map", "class_idx", "value", "confidence", "status", "gradient"),
+    meta_fields=(),
+)
+@dataclass(frozen=True, repr=False)
 class Explanation:
-    """What `explain` returns, a pytree of arrays.
+    """What `explain` returns, a pytree of arrays. A notebook shows it as a table; `over` lays it over the inputs.
 
     With `class_idx="all"`, `top=` or a target of several scores `[*m]` there are axes of these after that of the
     examples: `[n, *m, H, W]`, `[n, *m]`.
@@ -79,6 +89,9 @@ class Explanation:
         status: `[n]`, see `Status`. Of several layers and inputs it is the first that applies to one of them.
         gradient: signed, laid out like the input: what guided backpropagation and guided Grad-CAM make
             (`jaxcam.gradient_picture` draws it). None for other methods.
+        class_names: what the classes are called where it is shown; the model's, or empty. No part of the pytree, so
+            that explanations of different models have one structure: what `jax.tree.map` makes, or comes out of a
+            compiled function, has none, until `with_names` gives it some.
     """
 
     heatmap: Float[Array, "n ..."] | Any
@@ -88,3 +101,53 @@ class Explanation:
     confidence: Float[Array, "n *m"] | Any
     status: Int[Array, "n *m"] | Any
     gradient: Float[Array, "n ..."] | Any | None = None
+    class_names: tuple[str, ...] = field(default=(), init=False, compare=False)
+
+    def with_names(self, class_names: Sequence[str]) -> "Explanation":
+        """The same with other names of classes to show.
+
+        Raises:
+            TypeError: class_names is no sequence of names.
+        """
+        if isinstance(class_names, str) or not isinstance(class_names, Sequence):
+            raise TypeError(
+                f"class_names must be a sequence of names, in the order of the classes, but is {class_names!r}"
+            )
+        named = copy.copy(self)
+        object.__setattr__(named, "class_names", tuple(map(str, class_names)))
+        return named
+
+    def over(self, inputs: Any, *, kind: str | None = None, num: int = 8, colormap: str = "inferno") -> Image.Image:
+        """The heatmaps over the inputs, with class, confidence and status: one picture of the first examples.
+
+        Series as `jaxcam.pictures.series` draws them, pictures as `overlay`, volumes as three slices through the
+        maximum, clips as a strip of frames. Of an example's maps (`top=`, several scores) the first four are drawn.
+
+        Args:
+            inputs: those that were explained. Numbers outside [0, 1], as of a normalised picture, are drawn from their
+                lowest to their highest; for pictures `model.preprocessing.view(picture)[None]` may stand in their
+                place, in any size of the same proportions.
+            kind: "volume" or "clip" for inputs with three axes of positions, which do not say what they are; None: a
+                clip where they have three channels, the colours, and a volume otherwise.
+            num: at most so many examples.
+            colormap: a name that `jaxcam.colour_map` knows.
+
+        Returns:
+            A Pillow image, RGB: `jaxcam.save(found.over(inputs), "found.png")`.
+
+        Raises:
+            TypeError: the explanation or the inputs are traced, or the inputs are no arrays.
+            ValueError: the inputs are not those that were explained; kind does not fit them; no such colour map.
+        """
+        return display.over(self, inputs, _status, kind=kind, num=num, colormap=colormap)
+
+    def __repr__(self) -> str:
+        return display.plain(self, _status)
+
+    def _repr_html_(self) -> str:
+        return display.table(self, _status)
+
+
+def _status(number: int) -> str:
+    """The status of that number in words; of one that is none, in an explanation that was changed, the number."""
+    return {status.value: status.name.lower().replace("_", " ") for status in Status}.get(number, f"status {number}")

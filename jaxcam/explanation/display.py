@@ -1,0 +1,297 @@
+"""What an explanation shows of itself: a few lines, a table of small heatmaps, and its heatmaps over the inputs.
+
+Contract: `plain` and `table` never raise, whatever the fields hold (traced arrays, NaN, what a tree was mapped to):
+where there are no numbers to be had they tell kinds and shapes. Of many examples and maps the first are shown, and how
+many more there are. `over` is a drawing like those of `jaxcam.pictures`, and refuses what they refuse.
+"""
+
+import base64
+import functools
+import html
+import io
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.core import Tracer
+from PIL import Image
+
+from jaxcam.checks import check_integer
+from jaxcam.pictures.charts import series
+from jaxcam.pictures.colours import colour_map
+from jaxcam.pictures.overlays import overlay
+from jaxcam.pictures.panels import Cell, Row, panel
+from jaxcam.pictures.slices import clip_cells, volume_cells
+from jaxcam.pictures.values import colours
+from jaxcam.tables import printable
+
+__all__ = ["KINDS", "over", "plain", "table"]
+
+KINDS = ("series", "picture", "volume", "clip")
+_NUM_EXAMPLES, _NUM_MAPS = 4, 4
+_SIDE, _BAND = 96, 24
+"""Pixels: the longer side of a small heatmap, and the height of a series'."""
+_NUM_COLOURS = 64
+"""Of a small heatmap: half as many bytes in a notebook as 256."""
+_CELL = 160
+_AXES = {1: "t", 2: "H, W", 3: "D, H, W"}
+
+
+class _Fact(NamedTuple):
+    """What is said of one map."""
+
+    name: str
+    """Of its class, or which of the scores it is."""
+    figure: str
+    """The confidence, or the value where there is none."""
+    status: str
+    """Empty where all is well."""
+    place: tuple[int, ...]
+    """`[i, *m]`."""
+
+    @property
+    def words(self) -> str:
+        """On one line."""
+        return " · ".join(part for part in (self.name, self.figure, self.status) if part)
+
+
+def plain(explanation: Any, status_of: Callable[[int], str]) -> str:
+    """The fields with their kinds and shapes, and a line for each of the first maps."""
+    told = [
+        f"{field.name} {_told(getattr(explanation, field.name))}"
+        for field in fields(explanation)
+        if field.name != "class_names" and getattr(explanation, field.name) is not None
+    ]
+    lines = [f"{type(explanation).__name__}: {', '.join(told)}"]
+    for i, facts in enumerate(_facts(explanation, status_of) or ()):
+        lines += [f"  {i}: {fact.words}" for fact in facts]
+    return "\n".join([*lines, *(f"  {note}" for note in _left_out(explanation))])
+
+
+def table(explanation: Any, status_of: Callable[[int], str]) -> str:
+    """The same as HTML, with a small heatmap of every map."""
+    facts = _facts(explanation, status_of)
+    heatmaps = None if facts is None else _heatmaps(explanation, facts)
+    if facts is None or heatmaps is None:
+        return f"<pre>{html.escape(plain(explanation, status_of))}</pre>"
+    rows: list[str] = []
+    for i, example in enumerate(facts):
+        cells = [f"<th>{i}</th>"]
+        for fact in example:
+            images = [_image(heat[fact.place]) for _, heat in heatmaps]
+            shade = ' style="color:#b00020"' if fact.status else ""
+            words = (
+                f"{html.escape(fact.name)}<br>{html.escape(fact.figure)}<br><span{shade}>{fact.status or 'ok'}</span>"
+            )
+            cells.append(f'<td style="text-align:center">{" ".join(images)}<br>{words}</td>')
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    notes = [_told(explanation.heatmap), *_left_out(explanation), "over the inputs: .over(inputs)"]
+    return f"<table>{''.join(rows)}</table><small>{html.escape('; '.join(notes))}</small>"
+
+
+def over(
+    explanation: Any, inputs: Any, status_of: Callable[[int], str], *, kind: str | None, num: int, colormap: str
+) -> Image.Image:
+    """The heatmaps over the inputs, one below the other; several inputs each in a panel of its own."""
+    if kind is not None and kind not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(KINDS)} but is {kind!r}")
+    check_integer("num", num, low=1)
+    for leaf in jax.tree.leaves(inputs):
+        if isinstance(leaf, Tracer) or not isinstance(leaf, np.ndarray | jax.Array):
+            raise TypeError(f"inputs must be concrete arrays but hold a {type(leaf).__name__}: draw outside of jit")
+    facts = _facts(explanation, status_of, num)
+    heatmaps = None if facts is None else _heatmaps(explanation, facts)
+    if facts is None or heatmaps is None:
+        raise TypeError("an explanation must hold concrete arrays to be drawn: draw outside of jit")
+    given = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(inputs)}
+    if len(heatmaps) == 1 and len(given) > 1:  # only one of the inputs has a grid: the one of the heatmap's size
+        heat, depth = heatmaps[0][1], len(facts[0][0].place)
+        heatmaps = [(key, heat) for key, leaf in given.items() if _channels(leaf, heat.shape[depth:]) is not None][:1]
+    left_out = "\n" + "; ".join(_left_out(explanation, num)) if _left_out(explanation, num) else ""
+    pages: list[Image.Image] = []
+    for key, heat in heatmaps:
+        if key not in given:
+            raise ValueError(f"inputs must be those that were explained, with {key!r}, but hold {[*given]}")
+        values = _as_laid(given[key], heat, explanation.class_idx.shape)
+        # Keys are written as for people: "series", not ["series"].
+        pages.append(_page(values, heat, facts, kind, colormap, key.strip("[]'.") + left_out))
+    if not pages:
+        raise ValueError(f"inputs must be those that were explained, but none of {[*given]} has the heatmap's size")
+    whole = Image.new("RGB", (max(page.width for page in pages), sum(page.height for page in pages)), "white")
+    top = 0
+    for page in pages:
+        whole.paste(page, (0, top))
+        top += page.height
+    return whole
+
+
+def _page(
+    inputs: np.ndarray, heat: np.ndarray, facts: list[list[_Fact]], kind: str | None, colormap: str, title: str
+) -> Image.Image:
+    """A panel of the examples: pictures with all their maps in a row, everything else a row for each map."""
+    axes = heat.ndim - len(facts[0][0].place)
+    kind = kind or {1: "series", 2: "picture"}.get(axes, "clip" if inputs.shape[axes + 1 :] == (3,) else "volume")
+    if axes != {"series": 1, "picture": 2}.get(kind, 3):
+        raise ValueError(f"kind must fit heatmaps with {axes} axes of positions ([n, {_AXES[axes]}]) but is {kind!r}")
+    rows: list[Row] = []
+    for i, example in enumerate(facts):
+        if not np.isfinite(inputs[i].astype(np.float64)).all():
+            rows += [Row(f"{i}\n{fact.words}", [Cell(None, "the input is not finite")]) for fact in example[:1]]
+            continue
+        if kind == "picture":
+            view = colours(inputs[i], "H, W", name="inputs")
+            cells = [Cell(overlay(view, _clean(heat[f.place]), colormap=colormap), _caption(f)) for f in example]
+            rows.append(Row(str(i), [Cell(view, "input"), *cells]))
+            continue
+        for fact in example:
+            drawn = _clean(heat[fact.place])
+            if kind == "series":
+                cells = [Cell(series(inputs[i], drawn, colormap=colormap, width=3 * _CELL))]
+            elif kind == "volume":
+                cells = volume_cells(inputs[i], drawn, longest=2 * _CELL, colormap=colormap)
+            else:
+                cells = clip_cells(inputs[i], drawn, num=6, colormap=colormap)
+            rows.append(Row(f"{i}: {fact.name}\n{fact.figure}\n{fact.status}".strip(), cells))
+    columns = max(len(row.cells) for row in rows)
+    blank = Cell(Image.new("RGB", (8, 8), "white"))
+    rows = [Row(row.label, [*row.cells, *[blank] * (columns - len(row.cells))]) for row in rows]
+    size = {"series": 3 * _CELL, "clip": 100}.get(kind, _CELL)
+    return panel(rows, headings=[""] * columns, title=title, colormap=colormap, cell_size=size)
+
+
+def _as_laid(leaf: Any, heat: np.ndarray, maps: tuple[int, ...]) -> np.ndarray:
+    """The first examples of an input with its channels last; the explanation has maps `[n, *m]`."""
+    spatial = heat.shape[len(maps) :]
+    at = _channels(leaf, spatial)
+    # A picture may come larger than the network saw it, as model.preprocessing.view has it.
+    if at is None and len(spatial) == 2 and leaf.ndim == 4:
+        at = 3
+    if at is None or len(leaf) != maps[0]:
+        raise ValueError(
+            f"inputs must be those that were explained, {[maps[0], *spatial]} and channels, but are {list(leaf.shape)}"
+        )
+    values = np.asarray(leaf[: len(heat)])
+    return values[..., np.newaxis] if at == values.ndim else np.moveaxis(values, at, -1)
+
+
+def _channels(leaf: Any, spatial: tuple[int, ...]) -> int | None:
+    """The axis of an input's channels, its number of axes if it has none; None if it is of another size."""
+    shape = np.shape(leaf)
+    fitting = (at for at in (len(shape), *range(len(shape) - 1, 0, -1)) if shape[1:at] + shape[at + 1 :] == spatial)
+    return next(fitting, None)
+
+
+def _facts(explanation: Any, status_of: Callable[[int], str], num: int = _NUM_EXAMPLES) -> list[list[_Fact]] | None:
+    """Of the first examples what is said of their first maps; None where there are no numbers, or no examples."""
+    read = [_concrete(getattr(explanation, name)) for name in ("class_idx", "value", "confidence", "status")]
+    if any(
+        each is None or each.size == 0 or each.shape != getattr(read[0], "shape", None) or not each.ndim
+        for each in read
+    ):
+        return None
+    chosen, values, confidences, statuses = (np.asarray(each) for each in read)
+    names: Sequence[str] = explanation.class_names
+    facts: list[list[_Fact]] = []
+    for i in range(min(num, len(chosen))):
+        places = [(i, *m) for m in itertools.islice(np.ndindex(chosen.shape[1:]), _NUM_MAPS)]
+        facts.append([])
+        for place in places:
+            index, confidence, value = int(chosen[place]), float(confidences[place]), float(values[place])
+            status = status_of(int(statuses[place]))
+            unnamed = f"class {index}" if not math.isnan(confidence) else f"score {index}" if chosen.max() > 0 else ""
+            name = printable(names[index]) if 0 <= index < len(names) else unnamed
+            figure = (
+                f"value {value:.4g}"
+                if math.isnan(confidence)
+                else "< 0.1 %"
+                if 0 < confidence < 0.0005
+                else f"{100 * confidence:.1f} %"
+            )
+            facts[-1].append(_Fact(name, figure, "" if status == "ok" else status, place))
+    return facts
+
+
+def _left_out(explanation: Any, num: int = _NUM_EXAMPLES) -> list[str]:
+    """What is not shown."""
+    chosen = _concrete(explanation.class_idx)
+    if chosen is None or chosen.ndim == 0:
+        return []
+    num_maps = math.prod(chosen.shape[1:])
+    notes = [f"the first {num} of {len(chosen)} examples"] if len(chosen) > num else []
+    return notes + ([f"the first {_NUM_MAPS} of {num_maps} maps of each"] if num_maps > _NUM_MAPS else [])
+
+
+def _heatmaps(explanation: Any, facts: list[list[_Fact]]) -> list[tuple[str, np.ndarray]] | None:
+    """The first heatmaps of the inputs that have some, by their places in these; None without numbers."""
+    found: list[tuple[str, np.ndarray]] = []
+    for path, leaf in jax.tree_util.tree_leaves_with_path(explanation.heatmap):
+        # A large batch stays where it is: only what is shown is fetched.
+        heat = _concrete(leaf, len(facts))
+        depth = len(facts[0][0].place)
+        if heat is None or np.shape(leaf)[:depth] != np.shape(explanation.class_idx) or heat.ndim - depth not in _AXES:
+            return None
+        found.append((jax.tree_util.keystr(path), heat))
+    return found or None
+
+
+def _concrete(value: Any, num: int | None = None) -> np.ndarray | None:
+    """The numbers of an array, or its first ones; None of what has none here: traced, deleted, or on other hosts."""
+    if isinstance(value, Tracer) or not isinstance(value, np.ndarray | jax.Array):
+        return None
+    try:
+        found = np.asarray(value if num is None else value[:num])
+        return found if found.dtype.kind in "iuf" else found.astype(np.float64)
+    except Exception:  # whatever JAX and NumPy say of arrays that have no numbers here
+        return None
+
+
+def _told(value: Any) -> str:
+    """Kind and shape of an array, and of the leaves of what is none."""
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        return f"{value.dtype}[{','.join(map(str, value.shape))}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key!r}: {_told(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "(" + ", ".join(map(_told, value)) + ")"
+    return type(value).__name__
+
+
+def _caption(fact: _Fact) -> str:
+    return "\n".join(part for part in (fact.name, fact.figure, fact.status) if part)
+
+
+def _clean(heat: np.ndarray) -> np.ndarray:
+    """What `explain` makes is in [0, 1] and finite; what was made of it afterwards may be anything."""
+    return np.clip(np.nan_to_num(heat.astype(np.float32), posinf=1), 0, 1)
+
+
+def _image(heat: np.ndarray) -> str:
+    """A small picture of a heatmap: a band of a series, of a volume the slice with its maximum."""
+    heat = _clean(heat)
+    if heat.size == 0:
+        return ""
+    if heat.ndim == 3:
+        heat = heat[np.unravel_index(heat.argmax(), heat.shape)[0]]
+    size = (_SIDE, _BAND) if heat.ndim == 1 else (heat.shape[1], heat.shape[0])
+    shrink = _SIDE / max(size)
+    small = Image.fromarray(np.atleast_2d(heat)).resize(
+        (max(1, round(size[0] * shrink)), max(1, round(size[1] * shrink))),
+        Image.Resampling.NEAREST if heat.ndim == 1 and heat.size < _SIDE else Image.Resampling.BILINEAR,
+    )
+    drawn = Image.fromarray(np.rint((_NUM_COLOURS - 1) * np.clip(np.asarray(small), 0, 1)).astype(np.uint8))
+    drawn.putpalette(_palette())
+    buffer = io.BytesIO()
+    drawn.save(buffer, "PNG", optimize=True)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img width="{drawn.width}" height="{drawn.height}" src="data:image/png;base64,{data}">'
+
+
+@functools.cache
+def _palette() -> bytes:
+    """Their red, green and blue: a picture in one byte a pixel is a third as long."""
+    entries = colour_map(np.linspace(0, 1, _NUM_COLOURS, dtype=np.float32)[np.newaxis])[0]
+    return np.rint(255 * entries).astype(np.uint8).tobytes()
