@@ -155,7 +155,7 @@ def _page(
                 cells = volume_cells(inputs[i], drawn, longest=2 * _CELL, colormap=colormap)
             else:
                 cells = clip_cells(inputs[i], drawn, num=6, colormap=colormap)
-            rows.append(Row(f"{i}: {fact.name}\n{fact.figure}\n{fact.status}".strip(), cells))
+            rows.append(Row(f"{i}: {fact.name}".removesuffix(": ") + f"\n{fact.figure}\n{fact.status}".strip(), cells))
     columns = max(len(row.cells) for row in rows)
     blank = Cell(Image.new("RGB", (8, 8), "white"))
     rows = [Row(row.label, [*row.cells, *[blank] * (columns - len(row.cells))]) for row in rows]
