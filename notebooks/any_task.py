@@ -385,8 +385,8 @@ check(found.cam_map, by_hand(features, head, one, lambda logits: region(logits, 
 #
 # A grid of 8 by 8 cells, each with a box and scores of two classes; `of` makes a list of boxes and probabilities of them. What is explained is the box
 # that is meant: the one with the largest product of score and overlap with a reference, here the true box of the square.
-# (After these seconds of training the head gives that box a small score only, and the map says where it comes from; a
-# detector that is trained for longer looks at the figure.)
+# (After these seconds of training the head gives that box a small score only: the map says where that small score
+# comes from, and is not yet on the square.)
 
 
 # %%
