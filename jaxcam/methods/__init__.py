@@ -10,6 +10,10 @@ From activations A `[*spatial, k]`, with any number of spatial axes, and a `head
     xgrad_cam           w_k = sum g_k A_k / sum A_k                 Fu et al. 2020
     layer_cam           sum_k ReLU(g_k) ∘ A_k                       Jiang et al. 2021
     eigen_cam           A v_1, the first right singular vector      Muhammad and Yeasin 2020
+    finer_cam           grad_cam of Y_c - gamma mean_d Y_d          Zhang et al. 2025
+    shapley_cam         w_k = mean (g - H A / 2)_k                  Cai 2025
+    eigen_grad_cam      first principal component of g ∘ A          the grad-cam package
+    kpca_cam            first component of a kernel PCA of A        Karmani et al. 2024
     ablation_cam        w_k = (Y - Y_k) / Y, channel k removed      Desai and Ramaswamy 2020
     counterfactual      w_k = -mean g_k                             Selvaraju et al. 2017
 
@@ -20,10 +24,17 @@ From a model and an image, because they run it on changed images, or go back to 
     guided_backprop     dY / dI by the guided rule `[H, W, 3]`      Springenberg et al. 2015
     guided_grad_cam     guided_backprop times Grad-CAM `[H, W, 3]`  Selvaraju et al. 2017
 
+`smoothed(method, transforms)` is another method: the mean of its maps over flipped and scaled images.
+
 `class_idx` may be traced. All of it composes with jit, vmap and grad, by the parameters as well (not guided ones
 forwards). A batch, an image in and a heatmap out: `jaxcam.explain`, whose `method=` are the names in `METHODS`.
 """
 
+from jaxcam.methods.augmented import FLIPS_AND_SCALES as FLIPS_AND_SCALES
+from jaxcam.methods.augmented import Transform as Transform
+from jaxcam.methods.augmented import smoothed as smoothed
+from jaxcam.methods.contrast import finer_cam as finer_cam
+from jaxcam.methods.contrast import shapley_cam as shapley_cam
 from jaxcam.methods.eigen_cam import eigen_cam as eigen_cam
 from jaxcam.methods.grad_cam import cam as cam
 from jaxcam.methods.grad_cam import grad_cam as grad_cam
@@ -41,15 +52,21 @@ from jaxcam.methods.method import METHODS as METHODS
 from jaxcam.methods.method import Method as Method
 from jaxcam.methods.perturbation import ablation_cam as ablation_cam
 from jaxcam.methods.perturbation import score_cam as score_cam
+from jaxcam.methods.principal import eigen_grad_cam as eigen_grad_cam
+from jaxcam.methods.principal import kpca_cam as kpca_cam
 from jaxcam.methods.smoothed import smooth_grad_cam_pp as smooth_grad_cam_pp
 
 __all__ = [
+    "FLIPS_AND_SCALES",
     "METHODS",
     "Method",
+    "Transform",
     "ablation_cam",
     "cam",
     "counterfactual",
     "eigen_cam",
+    "eigen_grad_cam",
+    "finer_cam",
     "grad_cam",
     "grad_cam_positive",
     "grad_cam_pp",
@@ -58,9 +75,12 @@ __all__ = [
     "guided_backprop",
     "guided_grad_cam",
     "hires_cam",
+    "kpca_cam",
     "layer_cam",
     "score_cam",
+    "shapley_cam",
     "smooth_grad_cam_pp",
+    "smoothed",
     "xgrad_cam",
 ]
 

@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 from jaxcam.precision import widened
 
-__all__ = ["eigen_cam"]
+__all__ = ["eigen_cam", "first_direction"]
 
 
 def eigen_cam(activations: Float[Array, "*spatial k"]) -> Float[Array, "*spatial"]:
@@ -38,16 +38,16 @@ def eigen_cam(activations: Float[Array, "*spatial k"]) -> Float[Array, "*spatial
 
 def _first_projection(matrix: Float[Array, "n k"]) -> Float[Array, " n"]:
     """A v_1, with the first right singular vector v_1."""
-    return matrix @ _first_direction(matrix)
+    return matrix @ first_direction(matrix)
 
 
 @jax.custom_jvp
-def _first_direction(matrix: Float[Array, "n k"]) -> Float[Array, " k"]:
-    """v_1."""
+def first_direction(matrix: Float[Array, "n k"]) -> Float[Array, " k"]:
+    """v_1, the first right singular vector, with a derivative that is finite where others are equal."""
     return jnp.linalg.svd(matrix, full_matrices=False)[2][0]
 
 
-@_first_direction.defjvp
+@first_direction.defjvp
 def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     # The derivative of the whole SVD is NaN where any two singular values are equal, as the zeros of dead channels
     # are. For v_1 only the gaps to s_1 count. From C v = s² v with C = A'A, and |v| = 1,
@@ -55,7 +55,7 @@ def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     # whose solution has the part (v_j' dC v) / (s² - s_j²) along each other v_j. A gap of zero, as in a map of zeros,
     # gives zero. JAX differentiates the equation and not how it is solved, so that this holds for every order.
     (matrix,), (tangent,) = primals, tangents
-    v = _first_direction(matrix)
+    v = first_direction(matrix)
     projection = matrix @ v
     largest = projection @ projection
     moved = tangent.T @ projection + matrix.T @ (tangent @ v)

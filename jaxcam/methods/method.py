@@ -23,12 +23,14 @@ from jaxcam import scores
 from jaxcam.checks import check_key
 from jaxcam.cuts.halves import Halves
 from jaxcam.derivatives.of_score import is_one_backward_pass
+from jaxcam.methods.contrast import finer_cam, shapley_cam
 from jaxcam.methods.eigen_cam import eigen_cam
 from jaxcam.methods.grad_cam import cam, grad_cam
 from jaxcam.methods.grad_cam_pp import grad_cam_pp
 from jaxcam.methods.gradient import counterfactual, grad_cam_positive, hires_cam, layer_cam, xgrad_cam
 from jaxcam.methods.guided import guided_backprop, guided_grad_cam
 from jaxcam.methods.perturbation import ablation_cam, score_cam
+from jaxcam.methods.principal import eigen_grad_cam, kpca_cam
 from jaxcam.methods.smoothed import smooth_grad_cam_pp
 from jaxcam.programs.traced import Traced
 from jaxcam.programs.watched import Watched, watched
@@ -59,6 +61,10 @@ METHODS: dict[str, Method] = {
     "xgrad_cam": Method("XGrad-CAM", "Fu et al. 2020", xgrad_cam),
     "layer_cam": Method("LayerCAM", "Jiang et al. 2021", layer_cam),
     "eigen_cam": Method("Eigen-CAM", "Muhammad and Yeasin 2020", eigen_cam),
+    "finer_cam": Method("Finer-CAM", "Zhang et al. 2025", finer_cam),
+    "shapley_cam": Method("ShapleyCAM", "Cai 2025", shapley_cam),
+    "eigen_grad_cam": Method("EigenGrad-CAM", "Muhammad and Yeasin 2020", eigen_grad_cam),
+    "kpca_cam": Method("KPCA-CAM", "Karmani et al. 2024", kpca_cam, is_cheap=False),
     "ablation_cam": Method("Ablation-CAM", "Desai and Ramaswamy 2020", ablation_cam, is_cheap=False),
     "score_cam": Method("Score-CAM", "Wang et al. 2020", score_cam, is_cheap=False),
     "smooth_grad_cam_pp": Method("SmoothGrad-CAM++", "Omeiza et al. 2019", smooth_grad_cam_pp, is_cheap=False),

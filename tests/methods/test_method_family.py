@@ -34,6 +34,8 @@ BY_HAND = {
     "grad_cam_positive": [[1.75 * 1 + 2 * 2, 1.75 * 4 + 2 * 0.5]],  # means of [3, 0.5] and [0, 4]
     "xgrad_cam": [[1 * 1 - 0.8 * 2, 1 * 4 - 0.8 * 0.5]],  # (3 + 2) / 5 and (-4 + 2) / 2.5
     "counterfactual": [[0, 0]],
+    "finer_cam": [[0.75, 3]],  # S_0 - S_1 has [[2, -3], [-0.5, 3]]: means 0.75 and 0
+    "shapley_cam": [[1.625 * 1, 1.625 * 4]],  # H A = [[0, 0], [d, c]]: means of [3, 0.25] and [-2, 2]
     # S = 3 - 4 + 2 = 1; without channel 0: -4; without channel 1: 3.
     "ablation_cam": [[5 * 1 - 2 * 2, 5 * 4 - 2 * 0.5]],
 }
@@ -323,7 +325,7 @@ def test_memory_is_that_of_one_chunk():
 
 def test_the_list_names_every_method_with_its_paper():
     public = {name for name, value in vars(methods).items() if inspect.isfunction(value)}
-    helpers = {"grad_cam_weights", "grad_cam_pp_weights", "__dir__"}
+    helpers = {"grad_cam_weights", "grad_cam_pp_weights", "smoothed", "__dir__"}
     assert public - helpers == set(methods.METHODS)
     for name, method in methods.METHODS.items():
         assert method.function is getattr(methods, name)
