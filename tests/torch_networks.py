@@ -21,8 +21,16 @@ def randomised(create):
                 module.running_var.uniform_(0.5, 1.5)
                 module.weight.uniform_(0.5, 1.2)
                 module.bias.normal_(0, 0.2)
+            elif isinstance(module, torch.nn.LayerNorm):
+                module.weight.uniform_(0.5, 1.5)
+                module.bias.normal_(0, 0.2)
             elif getattr(module, "bias", None) is not None:
                 module.bias.normal_(0, 0.05)
+        for name, parameter in network.named_parameters():
+            if name.endswith((".gamma", ".layer_scale")):
+                parameter.uniform_(0.2, 1.0)
+            elif name.endswith(("_token", "pos_embed", "latent", "bias_table")):
+                parameter.normal_(0, 0.5)
     return network.eval()
 
 

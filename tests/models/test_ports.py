@@ -14,10 +14,20 @@ TORCHVISION = [
     *(f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "_bn")),
     *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "wide_resnet50_2"),
     *(f"efficientnet_b{i}" for i in range(8)),
+    *("convnext_tiny", "densenet121", "mobilenet_v3_small", "swin_tiny"),
 ]
+THEIRS = {"swin_tiny": "swin_t"}
+CHANNELS_LAST = ["swin_tiny"]
+VITS = {
+    "vit_tiny_patch16_224": ((64, 96), (224, 224)),
+    "vit_small_patch14_dinov2": ((70, 98),),
+    "vit_small_patch14_reg4_dinov2": ((70, 98),),
+    "vit_base_patch16_siglip_224": ((64, 64),),
+}
 CIFAR = [f"resnet{depth}" for depth in (20, 32, 44, 56, 110)]
 SIZES = [(64, 64), (96, 71)]
 DEEPEST = ["resnet101", "resnet152", *(f"efficientnet_b{i}" for i in range(1, 8))]
+DEEPEST += ["convnext_tiny", "densenet121", "swin_tiny"]
 
 
 @pytest.fixture(autouse=True)
@@ -27,8 +37,8 @@ def forget_programs():
     jax.clear_caches()
 
 
-def torch_outputs(network, images, dtype, names):
-    """The logits, and what the modules of these names return, channels last."""
+def torch_outputs(network, images, dtype, names, *, last):
+    """The logits, and what the modules of these names return, channels last (`last`: as they are there)."""
     import torch
 
     outputs = {}
@@ -43,7 +53,7 @@ def torch_outputs(network, images, dtype, names):
         logits = network(torch.from_numpy(np.moveaxis(images, -1, 1)).to(dtype)).numpy()
     for hook in hooks:
         hook.remove()
-    return logits, {name: np.moveaxis(out.numpy(), 1, -1) for name, out in outputs.items()}
+    return logits, {name: out.numpy() if last else np.moveaxis(out.numpy(), 1, -1) for name, out in outputs.items()}
 
 
 def own_outputs(model, images, prefixes):
@@ -64,14 +74,14 @@ def own_outputs(model, images, prefixes):
     return found[model.layers[-1]], found
 
 
-def compare(theirs, ours, names, sizes):
+def compare(theirs, ours, names, sizes, *, last=False):
     """In float64 at these sizes, and in float32 at the last of them."""
     import torch
 
     cases = [(size, np.float64, torch.float64, 1e-9) for size in sizes]
     for size, dtype, torch_dtype, tolerance in [(sizes[-1], np.float32, torch.float32, 1e-4), *cases]:
         images = np.random.default_rng(0).normal(size=(1, *size, 3))
-        logits, layers = torch_outputs(theirs, images, torch_dtype, names)
+        logits, layers = torch_outputs(theirs, images, torch_dtype, names, last=last)
         model = jax.tree.map(lambda leaf: np.asarray(leaf).astype(dtype), ours)  # noqa: B023
         prefixes = names - set(model.layers)  # "layer4" is the last of "layer4.0", "layer4.1" ...
         own_logits, own_layers = own_outputs(model, images.astype(dtype), prefixes)
@@ -85,13 +95,26 @@ def compare(theirs, ours, names, sizes):
 @pytest.mark.parity
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_every_layer_agrees_with_torchvision(name, torchvision, tmp_path):
-    theirs = randomised(getattr(torchvision.models, name))
+    theirs = randomised(getattr(torchvision.models, THEIRS.get(name, name)))
     ours = models.MODELS[name](saved(theirs, tmp_path / "w.safetensors"))
     names = {child for child, _ in theirs.named_modules() if child in ours.layers or child in ("layer2", "features.3")}
-    # Of the stages only "flatten" has no module in torchvision; its ReLUs between the blocks' parts are ours.
-    assert len(names) >= len(ours.layers) - 1
+    # Of the stages only "flatten" has no module in torchvision, and in DenseNet "relu" and "avgpool"; its ReLUs between
+    # the blocks' parts are ours.
+    assert len(names) >= len(ours.layers) - (2 if name == "densenet121" else 1)
     # Compiling the deep ones twice as often would prove nothing that their smaller siblings do not.
-    compare(theirs, ours, names, SIZES[1:] if name in DEEPEST else SIZES)
+    compare(theirs, ours, names, SIZES[1:] if name in DEEPEST else SIZES, last=name in CHANNELS_LAST)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", VITS)
+def test_every_layer_of_the_vits_agrees_with_timm(name, torchvision, tmp_path):
+    """At other sizes than the positions are for, too, which resizes their embeddings."""
+    timm = pytest.importorskip("timm")
+    theirs = randomised(lambda: timm.create_model(name, dynamic_img_size=True))
+    ours = models.MODELS[name](saved(theirs, tmp_path / "w.safetensors"))
+    names = {child for child, _ in theirs.named_modules() if child in ours.layers}
+    assert set(ours.layers) - names <= {"tokens", "pool"}
+    compare(theirs, ours, names, VITS[name], last=True)
 
 
 @pytest.mark.parity

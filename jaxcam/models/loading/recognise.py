@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from jaxcam.models.architecture import FAMILIES, MOST_CLASSES, Architecture
+from jaxcam.models.architecture import BUFFERS, FAMILIES, MOST_CLASSES, Architecture
 from jaxcam.models.weights import fits, shapes_of
 
 _ENOUGH, _CERTAIN = 0.8, 0.95
@@ -33,5 +33,5 @@ def _agreement(architecture: Architecture, given: Mapping[str, tuple[int, ...]])
     known = rows and 1 <= rows[0] <= MOST_CLASSES
     wanted = shapes_of(lambda: architecture.create(num_classes=rows[0] if known else architecture.num_classes))
     right = sum(key in given and fits(given[key], shape) for key, shape in wanted.items())
-    own = {key for key in given if not key.endswith("num_batches_tracked")}
+    own = {key for key in given if not key.endswith(BUFFERS)}
     return right / len(wanted.keys() | own)
