@@ -74,11 +74,11 @@ def own_outputs(model, images, prefixes):
     return found[model.layers[-1]], found
 
 
-def compare(theirs, ours, names, sizes, *, last=False):
-    """In float64 at these sizes, and in float32 at the last of them."""
+def compare(theirs, ours, names, sizes, *, last=False, exact=1e-9):
+    """In float64 at these sizes, to `exact`, and in float32 at the last of them."""
     import torch
 
-    cases = [(size, np.float64, torch.float64, 1e-9) for size in sizes]
+    cases = [(size, np.float64, torch.float64, exact) for size in sizes]
     for size, dtype, torch_dtype, tolerance in [(sizes[-1], np.float32, torch.float32, 1e-4), *cases]:
         images = np.random.default_rng(0).normal(size=(1, *size, 3))
         logits, layers = torch_outputs(theirs, images, torch_dtype, names, last=last)
@@ -114,7 +114,9 @@ def test_every_layer_of_the_vits_agrees_with_timm(name, torchvision, tmp_path):
     ours = models.MODELS[name](saved(theirs, tmp_path / "w.safetensors"))
     names = {child for child, _ in theirs.named_modules() if child in ours.layers}
     assert set(ours.layers) - names <= {"tokens", "pool"}
-    compare(theirs, ours, names, VITS[name], last=True)
+    for size in VITS[name]:
+        # timm resizes the embeddings in float32 whatever they are.
+        compare(theirs, ours, names, [size], last=True, exact=1e-9 if size == (224, 224) else 1e-6)
 
 
 @pytest.mark.parity
