@@ -13,11 +13,12 @@ holds; `evaluate` says what the maps are worth on a data set, by the measures in
 The rooms, from the ground up: `programs` (what a function does), `images`, `scores`; `cuts` (any model in two halves),
 `derivatives`, `metrics`, `pictures`, `datasets`; `alphas`, `maps`, `targets`, `scenes` (generated pictures with known
 truth);
-`methods`, `models`, `verification`; `explanation`; `evaluation`; `commands`.
+`methods`, `models`, `verification`; `explanation`; `evaluation`, `learning` (losses on maps); `commands`.
 """
 
 from jaxcam import alphas as alphas
 from jaxcam import images as images
+from jaxcam import learning as learning
 from jaxcam import maps as maps
 from jaxcam import methods as methods
 from jaxcam import metrics as metrics
