@@ -122,7 +122,7 @@ def _until_product(program: Program, image: Var) -> Program:
 
 def _followed(program: Program, start: Mapping[Var, Where], learned: set[Var]) -> dict[Var, Where]:
     """The positions of all values, given those of some arguments; `learned` are the arguments that are weights."""
-    found, learned, constants = {**start}, {*learned}, Constants(program)
+    found, learned, constants = {**start}, {*learned, *program.constants}, Constants(program)
     for eqn in program.equations:
         operands = [None if isinstance(atom, Literal) else atom for atom in eqn.invars]
         if any(atom in found for atom in operands):
@@ -264,7 +264,8 @@ def _resized(
     """Of a product with a matrix that is no weight, along rows in their order: they are resized, as images are."""
     contracted, batch = eqn.params["dimension_numbers"]
     other = eqn.invars[1 - side]
-    if batch[0] or len(contracted[0]) != 1 or other not in constants or len(shape(other)) != 2:
+    is_made = other in constants and other not in learned  # of numbers that count, and no weights
+    if batch[0] or len(contracted[0]) != 1 or not is_made or len(shape(other)) != 2:
         return None
     axis = contracted[side][0]
     i = _line(positions, axis, shape(eqn.invars[side])[axis])
@@ -420,6 +421,8 @@ def _run(eqn: JaxprEqn, wheres: Sequence[_Operand]) -> Sequence[_Operand]:
     p, name = eqn.params, eqn.primitive
     if name is lax.cond_p:
         found = [_inside(branch, wheres[1:]) for branch in p["branches"]]
+        if p.get("branches_platforms") is not None:  # one function in several ways: who knows most is right
+            return [max(one, key=_known) for one in zip(*found, strict=True)]
         return [one[0] if all(_agree(one[0], other) for other in one) else None for one in zip(*found, strict=True)]
     if name is lax.while_p:
         consts, state = (
@@ -432,6 +435,10 @@ def _run(eqn: JaxprEqn, wheres: Sequence[_Operand]) -> Sequence[_Operand]:
     one = [where if not isinstance(where, tuple) else _one_of(where) for where in each]
     state, stacked = _settled(p["jaxpr"], consts, state, one)
     return [*state, *map(_stacked, stacked)]
+
+
+def _known(where: _Operand) -> int:
+    return 0 if not isinstance(where, tuple) else 2 if len(where) == 1 else 1
 
 
 def _settled(
