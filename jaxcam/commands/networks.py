@@ -4,9 +4,8 @@ from jaxcam.commands.parser import UsageError, one_line
 from jaxcam.models import EMBEDDED_MODELS, MODELS, Network
 
 MODELS_HELP = (
-    "mini_resnet, mini_vgg, squeezenet1_0|1, vgg11|13|16|19[_bn], resnet18|34|50|101|152, resnext50_32x4d, "
-    "wide_resnet50_2, efficientnet_b0 to b7, efficientnet_lite0, convnext_tiny, densenet121, mobilenet_v3_small, "
-    "swin_tiny, vit_tiny|small|base_patch16_224; for CIFAR-10: resnet20|32|44|56|110"
+    "mini_resnet, mini_vgg, resnet18|34|50|101|152, vgg16[_bn], efficientnet_b0 to b7, efficientnet_lite0, swin_tiny, "
+    "vit_base_patch16_224 ...: any name of jaxcam.models.MODELS"
 )
 WEIGHTS_HELP = 'a .safetensors or .pth file, a Hugging Face repo, or "imagenet"; the mini networks have theirs built in'
 

@@ -94,14 +94,16 @@ def image_channel_axis(program: Program, image: Var) -> int | None:
     product = first.equations[-1]
     if product.primitive not in _PRODUCTS:
         return None
+    fitting: dict[int, int] = {}
     for candidate in (1, len(shape(image)) - 1):
         axes = axes_of(first, image, candidate)
         where = axes.get(product.outvars[0])
         lengths = [n for axis, n in enumerate(shape(image)) if axis not in (0, candidate)]
         # Were the other axis the channels', this one would be rows or columns, of which nothing were left.
         if where and [n > 1 for n in where[0].sizes] == [n > 1 for n in lengths]:
-            return candidate
-    return None
+            fitting[candidate] = sum(n > 1 for n in lengths)
+    # An axis of length 1 fits either way: of one channel rather than of one row.
+    return max(fitting, key=lambda axis: fitting[axis], default=None)
 
 
 _PRODUCTS = (lax.conv_general_dilated_p, lax.dot_general_p)

@@ -181,7 +181,7 @@ def _marked(eqn: JaxprEqn, marks: Sequence[np.ndarray | None], constants: Consta
         return [_any(known)] * len(ranks) if all(mark.ndim == ranks[0] for mark in known) else everything
     if eqn.primitive is lax.concatenate_p or (marks[0] is not None and len(known) == 1):
         if about(eqn).reduces and not about(eqn).windowed and "axes" in eqn.params:
-            return [known[0].max(tuple(eqn.params["axes"]))] * len(ranks)
+            return [np.asarray(known[0].max(tuple(eqn.params["axes"])))] * len(ranks)
         return moved(eqn, marks, constants, fill=0) or everything
     return everything
 
