@@ -100,7 +100,7 @@ def image_channel_axis(program: Program, image: Var) -> int | None:
         where = axes.get(product.outvars[0])
         lengths = [n for axis, n in enumerate(shape(image)) if axis not in (0, candidate)]
         # Were the other axis the channels', this one would be rows or columns, of which nothing were left.
-        if where and [n > 1 for n in where[0].sizes] == [n > 1 for n in lengths]:
+        if where and [c.size > 1 for c in where[0].coordinates] == [n > 1 for n in lengths]:
             fitting[candidate] = sum(n > 1 for n in lengths)
     # An axis of length 1 fits either way: of one channel rather than of one row.
     return max(fitting, key=lambda axis: fitting[axis], default=None)
