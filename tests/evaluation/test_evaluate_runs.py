@@ -482,7 +482,7 @@ print(json.dumps(seen))
 def test_a_score_and_a_grid_are_those_of_now_and_a_results_file_tells_them_apart(tmp_path):
     random = np.random.default_rng(0)
     kernel, weights = random.normal(size=(3, 5)).astype(np.float32), random.normal(size=(5, 4)).astype(np.float32)
-    settings = {"other": 2, "flip": 1}
+    settings = {"other": 3, "flip": 1}
 
     def score(logits, class_idx):
         return logits[class_idx] - 2 * logits[settings["other"]]
@@ -495,12 +495,12 @@ def test_a_score_and_a_grid_are_those_of_now_and_a_results_file_tells_them_apart
 
     preprocessing = jaxcam.images.Preprocessing(resize=8, crop=8, mean=(0, 0, 0), std=(1, 1, 1))
     net = jaxcam.adapt(network, grid=grid, preprocessing=preprocessing)
-    pictures = list(random.integers(0, 256, (3, 8, 8, 3)).astype(np.float32) / 255)  # evaluate's pictures have 8 bits
+    pictures = list(np.rint(255 * random.random((3, 8, 8, 3))).astype(np.float32) / 255)  # of 8 bits
     methods = {"here": {"method": "hires_cam", "score": score}}
     run = lambda results=None: evaluate(net, pictures, methods=methods, results=results)
     values = lambda: [row["here/o"] for row in run().rows()]
     run(tmp_path / "rows.jsonl")
-    for name, value in (("other", 3), ("flip", -1)):
+    for name, value in (("other", 0), ("flip", -1)):
         before = values()
         settings[name] = value
         images = np.stack(pictures)
@@ -512,4 +512,4 @@ def test_a_score_and_a_grid_are_those_of_now_and_a_results_file_tells_them_apart
         assert not np.allclose(after, before, equal_nan=True)
         with pytest.raises(ValueError, match="another evaluation"):
             run(tmp_path / "rows.jsonl")
-        settings.update(other=2, flip=1)
+        settings.update(other=3, flip=1)
