@@ -189,5 +189,5 @@ def _marked(eqn: JaxprEqn, marks: Sequence[np.ndarray | None], constants: Consta
 def _any(marks: Sequence[np.ndarray]) -> np.ndarray:
     found = marks[0]
     for mark in marks[1:]:
-        found = np.maximum(found, mark)
+        found = np.asarray(np.maximum(found, mark))  # of no axes NumPy makes a scalar
     return compressed(found)
