@@ -5,7 +5,7 @@ The arguments `head`, `activations`, `class_idx` and `score`, and the errors, ar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jaxcam import scores
 from jaxcam.checks import check_integer, check_number
@@ -32,8 +32,8 @@ def finer_cam(
     with the smallest |S_d - S_c|, c itself left out.
 
     The grad-cam package weighs the classes by their probabilities, and differentiates these weights as well, so that
-    its target is no difference of scores; with one similar class its weight is 1 and both are the same. Where nothing
-    is named, it explains the likeliest class. Several classes are equal here, as in a mean of the paper's maps.
+    its target is no difference of scores; with one similar class its weight is 1 and both are the same. Here several
+    classes count equally.
 
     Args:
         head: A -> logits `[c]`, for one image.
@@ -57,9 +57,7 @@ def finer_cam(
     num_similar = check_integer("num_similar", num_similar, low=1)
     head = head_of(head, activations, class_idx)
     (logits,) = widened(head(activations))
-    gaps = jnp.abs(logits - scores.logit(logits, class_idx))
-    is_other = jnp.arange(logits.size, dtype=jnp.int32) != jnp.asarray(class_idx).astype(jnp.int32)
-    _, similar = jax.lax.top_k(jnp.where(is_other, -gaps, -jnp.inf), min(num_similar, logits.size - 1))
+    similar = _closest(logits, class_idx, min(num_similar, logits.size - 1))
     function = scores.resolve(score)
     # exp(S_c) is a factor of the whole map, and would overflow.
     offset = scores.logit(logits, class_idx) if scores.name_of(score) == "exp" else jnp.zeros((), logits.dtype)
@@ -74,6 +72,20 @@ def finer_cam(
 
     gradient = gradient_of_score(head, activations, class_idx, score=contrast)
     return weighted_map(gradient.mean(tuple(range(gradient.ndim - 1))), activations)
+
+
+def _closest(logits: Float[Array, " c"], class_idx: ClassIdx, num: int) -> Int[Array, " {num}"]:
+    """The classes with the logits closest to that of one, itself left out; of several as close the first."""
+    classes = jnp.arange(logits.size, dtype=jnp.int32)
+    gaps = jnp.abs(logits - scores.logit(logits, class_idx))
+    gaps = jnp.where(classes == jnp.asarray(class_idx).astype(jnp.int32), jnp.inf, gaps)
+
+    def closest(gaps: Array, _: None) -> tuple[Array, Array]:
+        found = jax.lax.argmin(gaps, 0, jnp.int32)
+        return jnp.where(classes == found, jnp.inf, gaps), found
+
+    # One minimum after the other, and no sorting: XLA would collect a batch that is divided among devices for that.
+    return jax.lax.scan(closest, gaps, length=num)[1]
 
 
 def shapley_cam(

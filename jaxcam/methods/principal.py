@@ -46,7 +46,7 @@ def kpca_cam(
     With the activations x_i of position i, less each channel's mean, K_ij = tanh(width x_i·x_j + 1) ("sigmoid") or
     exp(-width |x_i - x_j|²) ("rbf"), K less its means by row and column, and its largest eigenvalue l and vector u:
     sqrt(l) u. The sign is the one with which it does not go against the sum of the channels. (The grad-cam package
-    takes that with which the largest magnitude is positive, which is often the background's.)
+    takes the one with which the largest magnitude is positive.)
 
     It holds `[n, n]` numbers for n positions.
 
