@@ -19,56 +19,17 @@ guess.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from jax import lax
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal, Var
 
-from jaxcam.programs.moves import Constants, compressed, moved
+from jaxcam.cuts.positions import Positions, line, repeated, stepped, without
+from jaxcam.programs.moves import Constants, moved
 from jaxcam.programs.primitives import Runs, about
 from jaxcam.programs.program import Program, closed, is_elementwise, shape, straight_line
 
-__all__ = ["Axes", "Positions", "Where", "axes_of", "image_channel_axis", "placed"]
-
-
-@dataclass(frozen=True, eq=False)
-class Positions:
-    """Which position of a grid each element of a value belongs to."""
-
-    sizes: tuple[int, ...]
-    """Of the grid, along each spatial axis of the input."""
-    coordinates: tuple[np.ndarray, ...]
-    """The position along each of these; with the value's axes, of length 1 where nothing changes. -1: none."""
-
-    def __eq__(self, other: object) -> bool:
-        """Whether they are the same positions."""
-        if not isinstance(other, Positions):
-            return NotImplemented
-        return self is other or (self.sizes == other.sizes and all(map(_same, self.coordinates, other.coordinates)))
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def refines(self, other: Positions) -> bool:
-        """Whether each of these positions is a part of the other's, or the same."""
-        if self.coordinates[0].ndim != other.coordinates[0].ndim:
-            return False
-        for size, mine, coarse, theirs in zip(
-            self.sizes, self.coordinates, other.sizes, other.coordinates, strict=True
-        ):
-            if size % coarse:
-                return False
-            expected = np.where(mine < 0, -1, mine // (size // coarse))
-            if coarse > 1 and not _same(compressed(expected), theirs):
-                return False
-        return True
-
-    @property
-    def axes(self) -> tuple[int, ...]:
-        """The value's axes along which the position changes."""
-        return tuple(i for i in range(self.coordinates[0].ndim) if any(c.shape[i] > 1 for c in self.coordinates))
-
+__all__ = ["Axes", "Where", "axes_of", "image_channel_axis", "placed"]
 
 Where = tuple[Positions, ...] | None
 """Of a value: its positions; several where it has them more than once, none where it has them no more (pooled), and
@@ -91,8 +52,8 @@ def axes_of(program: Program, image: Var, channel_axis: int) -> Axes:
 def image_channel_axis(program: Program, image: Var) -> int | None:
     """The axis of the images' channels: the one that the first convolution or product contracts; None without one."""
     first = _until_product(program, image)
-    product = first.equations[-1]
-    if product.primitive not in _PRODUCTS:
+    product = first.equations[-1] if first.equations else None
+    if product is None or product.primitive not in _PRODUCTS:
         return None
     fitting: dict[int, int] = {}
     for candidate in (1, len(shape(image)) - 1):
@@ -181,17 +142,15 @@ def _results(eqn: JaxprEqn, wheres: Sequence[_Operand], learned: set[Var], const
         return [None if axes is None else _reduced(where, [*map(int, axes)], keep=False)] * count
     if about(eqn).keeps_axes and about(eqn).moves is None:
         return [where] * count
-    found = [[moved(eqn, [c, *[None] * (len(wheres) - 1)], constants, fill=-1) for c in p.coordinates] for p in where]
-    if any(arrays is None for each in found for arrays in each):
-        return [None] * count
-    several = [
-        tuple(
-            _repeated(Positions(p.sizes, tuple(arrays[i] for arrays in each if arrays is not None)), shape(var))
-            for p, each in zip(where, found, strict=True)
-        )
-        for i, var in enumerate(eqn.outvars)
-    ]
-    return [*several]
+    results: list[list[Positions]] = [[] for _ in eqn.outvars]
+    for positions in where:
+        arrays = [moved(eqn, [c, *[None] * (len(wheres) - 1)], constants, fill=-1) for c in positions.coordinates]
+        known = [each for each in arrays if each is not None]
+        if len(known) < len(arrays):
+            return [None] * count
+        for result, coordinates in zip(results, zip(*known, strict=True), strict=True):
+            result.append(repeated(Positions(positions.sizes, coordinates)))
+    return [tuple(result) for result in results]
 
 
 def _elementwise(eqn: JaxprEqn, wheres: Sequence[_Operand], places: Sequence[int]) -> Where:
@@ -241,7 +200,7 @@ def _multiplied(eqn: JaxprEqn, wheres: Sequence[_Operand], learned: set[Var], co
             if resized is not None:
                 found.append(resized)
                 continue
-            (left, irregular) = _without(positions, contracted[side])
+            (left, irregular) = without(positions, contracted[side])
             is_unknown |= irregular
             if left is None:
                 continue
@@ -270,7 +229,7 @@ def _resized(
     if batch[0] or len(contracted[0]) != 1 or not is_made or len(shape(other)) != 2:
         return None
     axis = contracted[side][0]
-    i = _line(positions, axis, shape(eqn.invars[side])[axis])
+    i = line(positions, axis, shape(eqn.invars[side])[axis])
     if i is None:
         return None
     rank = len(shape(eqn.invars[side]))
@@ -289,56 +248,12 @@ def _reduced(where: Iterable[Positions], axes: Sequence[int], *, keep: bool) -> 
     found: list[Positions] = []
     is_unknown = False
     for positions in where:
-        left, irregular = _without(positions, axes)
+        left, irregular = without(positions, axes)
         is_unknown |= irregular
         if left is not None:
             gone = () if keep else tuple(axes)
             found.append(Positions(left.sizes, tuple(c.squeeze(gone) if gone else c for c in left.coordinates)))
     return tuple(found) if found or not is_unknown else None
-
-
-def _without(positions: Positions, axes: Sequence[int]) -> tuple[Positions | None, bool]:
-    """The positions after a sum over some axes, which stay with length 1; None where nothing is left, or it is no grid.
-
-    A sum over blocks of 2 x 2 has positions of a coarser grid; a sum over all rows has no rows; a sum over rows 0, 1
-    and 5 of 8 has positions of no kind, and the second result is True.
-    """
-    sizes, coordinates = [*positions.sizes], [*positions.coordinates]
-    for i, array in enumerate(positions.coordinates):
-        if all(array.shape[axis] == 1 for axis in axes):
-            continue
-        found = _blocks(np.moveaxis(array, axes, range(array.ndim - len(axes), array.ndim)), len(axes), sizes[i])
-        if found is None:
-            return None, True
-        step, blocks = found
-        sizes[i] = sizes[i] // step
-        lengths = [1 if axis in axes else n for axis, n in enumerate(array.shape)]
-        coordinates[i] = compressed(blocks.reshape(lengths))
-    if max(sizes) == 1:
-        return None, False
-    return Positions(tuple(sizes), tuple(coordinates)), False
-
-
-def _blocks(array: np.ndarray, num_axes: int, size: int) -> tuple[int, np.ndarray] | None:
-    """How many neighbours are summed, and which of the blocks that they are each sum is; None if they are no blocks."""
-    rows = array.reshape(*array.shape[: array.ndim - num_axes], -1)
-    there = rows >= 0
-    low = np.where(there, rows, size).min(-1)
-    high = rows.max(-1)
-    some = there.any(-1)
-    low = np.where(some, low, -1)
-    if (low == high).all():
-        return 1, low
-    if np.unique(low[some]).size == 1 and np.unique(high[some]).size == 1:
-        return size, np.where(some, 0, -1)
-    steps = np.unique((high - low + 1)[some])
-    if steps.size > 1 or size % steps[0] or (low[some] % steps[0]).any():
-        return None
-    ordered = np.sort(rows, -1)
-    distinct = 1 + (np.diff(ordered, axis=-1) > 0).sum(-1) - (ordered[..., 0] < 0)
-    if (distinct[some] != steps[0]).any():
-        return None
-    return int(steps[0]), np.where(some, low // steps[0], -1)
 
 
 def _convolved(eqn: JaxprEqn, where: Iterable[Positions]) -> Where:
@@ -354,7 +269,7 @@ def _convolved(eqn: JaxprEqn, where: Iterable[Positions]) -> Where:
         for i, (axis, to) in enumerate(zip(numbers.lhs_spec[2:], numbers.out_spec[2:], strict=True)):
             length, out = shape(eqn.invars[0])[axis], shape(eqn.outvars[0])[to]
             is_dense = p["window_strides"][i] == 1 and p["lhs_dilation"][i] == 1
-            here = here and _stepped(here, axis, length, out, same=is_dense)
+            here = here and stepped(here, axis, length, out, same=is_dense)
         if here is None:
             return None
         order = [0] * len(numbers.out_spec)
@@ -372,50 +287,11 @@ def _windowed(eqn: JaxprEqn, where: Iterable[Positions]) -> Where:
         for axis, window in enumerate(p["window_dimensions"]):
             step, length, out = p["window_strides"][axis], shape(eqn.invars[0])[axis], shape(eqn.outvars[0])[axis]
             if window > 1 or step > 1 or length != out:
-                here = here and _stepped(here, axis, length, out, same=step == 1)
+                here = here and stepped(here, axis, length, out, same=step == 1)
         if here is None:
             return None
         found.append(here)
     return tuple(found)
-
-
-def _stepped(positions: Positions, axis: int, length: int, out: int, *, same: bool) -> Positions | None:
-    """A window moved along an axis of this length to so many places: a new grid there, unless it is the `same`."""
-    if axis not in positions.axes or (same and length == out):
-        return positions
-    i = _line(positions, axis, length)
-    if i is None:
-        return None
-    lengths = [out if a == axis else 1 for a in range(positions.coordinates[0].ndim)]
-    coordinates = [*positions.coordinates]
-    coordinates[i] = compressed(np.arange(out).reshape(lengths))
-    return Positions(tuple(out if j == i else n for j, n in enumerate(positions.sizes)), tuple(coordinates))
-
-
-def _line(positions: Positions, axis: int, length: int) -> int | None:
-    """Which coordinate alone runs along an axis, and only there, at even steps; padding may surround it."""
-    along = [i for i, c in enumerate(positions.coordinates) if c.shape[axis] > 1]
-    if len(along) != 1 or positions.coordinates[along[0]].size != length:
-        return None
-    line = positions.coordinates[along[0]].reshape(-1)
-    inside = np.flatnonzero(line >= 0)
-    steps = {int(b - a) for a, b in pairwise(line[inside])}
-    is_even = len(steps) <= 1 and min(steps, default=1) > 0
-    return along[0] if is_even and inside[-1] - inside[0] + 1 == inside.size else None
-
-
-def _repeated(positions: Positions, lengths: tuple[int, ...]) -> Positions:
-    """Rows that come several times in a row, by `jnp.repeat` or pixel shuffle, are the rows of a finer grid."""
-    sizes, coordinates = [*positions.sizes], [*positions.coordinates]
-    for i, array in enumerate(positions.coordinates):
-        axes = [axis for axis, n in enumerate(array.shape) if n > 1]
-        if len(axes) != 1 or any(c.shape[axes[0]] > 1 for c in positions.coordinates if c is not array):
-            continue
-        line = array.reshape(-1)
-        times, rest = divmod(line.size, sizes[i])
-        if times > 1 and not rest and (line == np.repeat(np.arange(sizes[i]), times)).all():
-            sizes[i], coordinates[i] = line.size, np.arange(line.size).reshape(array.shape)
-    return Positions(tuple(sizes), tuple(coordinates))
 
 
 def _run(eqn: JaxprEqn, wheres: Sequence[_Operand]) -> Sequence[_Operand]:
@@ -494,7 +370,3 @@ def _stacked(where: _Operand) -> _Operand:
     if not isinstance(where, tuple):
         return where
     return tuple(Positions(p.sizes, tuple(c[None] for c in p.coordinates)) for p in where)
-
-
-def _same(a: np.ndarray, b: np.ndarray) -> bool:
-    return a is b or np.array_equal(a, b)

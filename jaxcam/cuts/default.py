@@ -1,7 +1,7 @@
 """The default layer, one rule for every model.
 
-It is the last value that has a whole grid of positions, through which everything flows, and after which positions still
-mix on the way to what is explained:
+It is the last value that has a whole grid of positions, through which everything flows, and of which a position reaches
+what is explained:
 
     convolutions, pooling, dense     what goes into the pooling or the dense layer
     transformer with a class token   the input of the last block: behind its attention one token alone is read
@@ -14,18 +14,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 from jax import lax
-from jax.extend.core import JaxprEqn, Literal, Var
+from jax.extend.core import JaxprEqn, Var
 
-from jaxcam.cuts.axes import placed
 from jaxcam.cuts.grid import is_grid, whole
 from jaxcam.cuts.mixing import last_mixing
 from jaxcam.cuts.model import Adapted
+from jaxcam.cuts.reaching import reaches
 from jaxcam.cuts.sites import Analysis, Site
-from jaxcam.programs.moves import Constants, compressed, moved
 from jaxcam.programs.primitives import Moves, about
-from jaxcam.programs.program import is_elementwise, shape
+from jaxcam.programs.program import is_elementwise
 
 __all__ = ["default_site"]
 
@@ -42,7 +40,7 @@ def default_site(analysis: Analysis, model: Adapted) -> Site | None:
         # The output has the grid itself: as the layer every region's map would be its own scores.
         fitting = [site for site in fitting if order[site.var] < end] or fitting
         return fitting[-1] if fitting else None
-    while fitting and not _reaches(analysis, fitting[-1]):
+    while fitting and not reaches(analysis, fitting[-1]):
         fitting.pop()
     return _before_pooling(analysis, fitting) if fitting else None
 
@@ -143,51 +141,3 @@ def _is_projection(analysis: Analysis, start: Var, product: int, end: Var) -> bo
             return False
         inside.update(eqn.outvars)
     return end in inside
-
-
-def _reaches(analysis: Analysis, site: Site) -> bool:
-    """Whether a position of the grid reaches what is explained, or only what stands beside them (a class token).
-
-    Marks go with the positions: 1 for what depends on one of them, with an axis of length 1 where all is the same.
-    """
-    positions = whole(analysis, site)
-    if positions is None:  # the grid is the user's word
-        return True
-    constants = Constants(analysis.program)
-    start = np.min(np.broadcast_arrays(*positions.coordinates), 0) >= 0
-    marks: dict[Var, np.ndarray] = {site.var: compressed(start.astype(np.int8))}
-    for eqn in analysis.program.equations[analysis.order[site.var] + 1 :]:
-        operands = [None if isinstance(atom, Literal) else marks.get(atom) for atom in eqn.invars]
-        if any(mark is not None for mark in operands):
-            marks.update(zip(eqn.outvars, _marked(eqn, operands, constants), strict=True))
-    return any(marks[out].any() for out in analysis.program.outputs if isinstance(out, Var) and out in marks)
-
-
-def _marked(eqn: JaxprEqn, marks: Sequence[np.ndarray | None], constants: Constants) -> list[np.ndarray]:
-    known = [mark for mark in marks if mark is not None]
-    ranks = [len(shape(var)) for var in eqn.outvars]
-    if not any(mark.any() for mark in known):
-        return [np.zeros((1,) * rank, np.int8) for rank in ranks]
-    everything = [np.ones((1,) * rank, np.int8) for rank in ranks]
-    if eqn.primitive is lax.dot_general_p:
-        contracted, _ = eqn.params["dimension_numbers"]
-        sides = [
-            placed(eqn, side, mark.max(tuple(contracted[side]), keepdims=True))
-            for side, mark in enumerate(marks)
-            if mark is not None
-        ]
-        return [_any(sides)]
-    if about(eqn).moves is None and (is_elementwise(eqn) or about(eqn).elementwise):
-        return [_any(known)] * len(ranks) if all(mark.ndim == ranks[0] for mark in known) else everything
-    if eqn.primitive is lax.concatenate_p or (marks[0] is not None and len(known) == 1):
-        if about(eqn).reduces and not about(eqn).windowed and "axes" in eqn.params:
-            return [np.asarray(known[0].max(tuple(eqn.params["axes"])))] * len(ranks)
-        return moved(eqn, marks, constants, fill=0) or everything
-    return everything
-
-
-def _any(marks: Sequence[np.ndarray]) -> np.ndarray:
-    found = marks[0]
-    for mark in marks[1:]:
-        found = np.asarray(np.maximum(found, mark))  # of no axes NumPy makes a scalar
-    return compressed(found)

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jaxcam.cuts.axes import Positions, Where
+from jaxcam.cuts.axes import Where
+from jaxcam.cuts.positions import Positions
 from jaxcam.cuts.sites import Analysis, Site
 from jaxcam.programs.program import shape
 from jaxcam.programs.specs import spec_of
@@ -41,7 +42,7 @@ class Grid:
     @property
     def keeps_value(self) -> bool:
         """Whether `value` needs the value that the grid was made from, of which it leaves something out."""
-        return self.reshape is not None or len(self.places) < self._count
+        return self.reshape is not None or (not self.order and len(self.places) < self._count)
 
     def activations(self, value: Array) -> Array:
         """The activations, channels last."""

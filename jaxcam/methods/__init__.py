@@ -30,9 +30,6 @@ From a model and an image, because they run it on changed images, or go back to 
 forwards). A batch, an image in and a heatmap out: `jaxcam.explain`, whose `method=` are the names in `METHODS`.
 """
 
-from jaxcam.methods.augmented import FLIPS_AND_SCALES as FLIPS_AND_SCALES
-from jaxcam.methods.augmented import Transform as Transform
-from jaxcam.methods.augmented import smoothed as smoothed
 from jaxcam.methods.contrast import finer_cam as finer_cam
 from jaxcam.methods.contrast import shapley_cam as shapley_cam
 from jaxcam.methods.eigen_cam import eigen_cam as eigen_cam
@@ -54,7 +51,10 @@ from jaxcam.methods.perturbation import ablation_cam as ablation_cam
 from jaxcam.methods.perturbation import score_cam as score_cam
 from jaxcam.methods.principal import eigen_grad_cam as eigen_grad_cam
 from jaxcam.methods.principal import kpca_cam as kpca_cam
-from jaxcam.methods.smoothed import smooth_grad_cam_pp as smooth_grad_cam_pp
+from jaxcam.methods.smooth_grad_cam_pp import smooth_grad_cam_pp as smooth_grad_cam_pp
+from jaxcam.methods.smoothed import FLIPS_AND_SCALES as FLIPS_AND_SCALES
+from jaxcam.methods.smoothed import Transform as Transform
+from jaxcam.methods.smoothed import smoothed as smoothed
 
 __all__ = [
     "FLIPS_AND_SCALES",

@@ -31,7 +31,7 @@ from jaxcam.methods.gradient import counterfactual, grad_cam_positive, hires_cam
 from jaxcam.methods.guided import guided_backprop, guided_grad_cam
 from jaxcam.methods.perturbation import ablation_cam, score_cam
 from jaxcam.methods.principal import eigen_grad_cam, kpca_cam
-from jaxcam.methods.smoothed import smooth_grad_cam_pp
+from jaxcam.methods.smooth_grad_cam_pp import smooth_grad_cam_pp
 from jaxcam.programs.traced import Traced
 from jaxcam.programs.watched import Watched, watched
 

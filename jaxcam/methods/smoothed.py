@@ -1,90 +1,109 @@
-"""SmoothGrad-CAM++: the derivatives of Grad-CAM++, averaged over noisy copies of the image."""
+"""Test-time smoothing: the mean of a method's maps over flipped and scaled copies of the image."""
 
-import jax
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
-from jaxcam import scores
-from jaxcam.alphas import exact_alphas
-from jaxcam.checks import check_integer, check_key, check_number
+from jaxcam.checks import check_number, is_integer
 from jaxcam.cuts.cut import cut
 from jaxcam.cuts.layers import LayerName
-from jaxcam.derivatives.closed_forms import Scaled
-from jaxcam.derivatives.of_score import head_of, scaled_derivatives
-from jaxcam.maps import weighted_map
-from jaxcam.precision import widened
-from jaxcam.programs.notes import note
+from jaxcam.methods.method import Method, bind
+from jaxcam.scores import ClassIdx
+
+__all__ = ["FLIPS_AND_SCALES", "Transform", "smoothed"]
 
 
-def smooth_grad_cam_pp(
-    model: object,
-    image: Float[Array, "..."] | Float[np.ndarray, "..."],
-    class_idx: scores.ClassIdx,
-    *,
-    key: Key[Array, ""],
-    layer: LayerName = None,
-    num_samples: int = 25,
-    noise: float = 0.15,
-    score: str | scores.Score = "exp",
-    alphas: str = "auto",
-) -> Float[Array, "*spatial"]:
-    """SmoothGrad-CAM++: alpha and weights of Grad-CAM++ from the means D1, D2, D3 of the derivatives over noisy images.
-
-    alpha = D2 / (2 D2 + S_k D3) and w_k = sum over the positions of alpha ReLU(D1), with A and S_k of the image itself.
-    D_n is the mean over the samples of d_n at the sample's own activations: of its own second and third derivatives,
-    not of powers of a mean gradient. These are derivatives of the mean of Y, so that for score="exp" a sample weighs
-    exp(S_c) as it does in that mean: with large logits few samples decide; score="softmax" is bounded.
-
-    Args:
-        model: as for `jaxcam.explain`.
-        image: I, one image as the model takes it, `[H, W, 3]`.
-        class_idx: c, static or traced.
-        key: a `jax.random.key`, for the noise.
-        layer: where A is taken; None for the model's default.
-        num_samples: noisy copies.
-        noise: the standard deviation of the normal noise, as a share of the image's range, max - min (10 to 20 % in
-            SmoothGrad).
-        score: Y, as for `grad_cam_pp`.
-        alphas: which way the derivatives are taken, as for `grad_cam_pp`.
-
-    Returns:
-        The raw map `[*spatial]`, ReLU(sum_k w_k A_k), not normalised; for the scores "exp", "softmax" and
-        "log_softmax" divided by the largest slope dY / dS_c of the samples.
+@dataclass(frozen=True)
+class Transform:
+    """What is done to an image: some of its spatial axes turned round, and all values multiplied.
 
     Raises:
-        TypeError: the image is not floating point, num_samples no integer, noise no number, or key no random key.
-        ValueError: num_samples is less than 1, or noise negative or not finite; and as `grad_cam_pp`.
-
-    **Source**: Omeiza et al. 2019 (Smooth Grad-CAM++), Eq. 7 to 9; Smilkov et al. 2017 (SmoothGrad) for the noise.
+        TypeError: flip is no tuple of integers, or scale no number.
+        ValueError: scale is not above 0, or not finite.
     """
-    num_samples = check_integer("num_samples", num_samples, low=1)
-    if not isinstance(noise, jax.Array):
-        check_number("noise", noise, low=0)
-    check_key("key", key)
-    halves = cut(model, image, layer=layer)
-    image = jnp.asarray(image)
-    spread = jnp.asarray(noise, image.dtype) * (image.max() - image.min())
 
-    def sample(key: Array) -> Scaled:
-        # Drawn in float32 whatever the image's type, which would draw other numbers.
-        noisy = image + spread * jax.random.normal(key, image.shape, jnp.float32).astype(image.dtype)
-        a, beside = halves.features(noisy)
-        head = head_of(halves.head(beside), a, class_idx)
-        return scaled_derivatives(head, a, class_idx, score=score, alphas=alphas)
+    flip: tuple[int, ...] = ()
+    """Which of the spatial axes, counted without the channels; -1 is the last: left and right of a picture."""
+    scale: float = 1.0
 
-    found = jax.lax.map(sample, jax.random.split(key, num_samples))
-    d1 = _mean(found.d1, found.log_slope)
-    d2, d3 = (_mean(d, found.log_curvature) for d in (found.d2, found.d3))
-    note("has_gradient", lambda: (d1 != 0).any())
-    activations, _ = halves.features(image)
-    (wide,) = widened(activations)
-    weights = exact_alphas(wide, d2, d3) * jax.nn.relu(d1)
-    return weighted_map(weights.sum(tuple(range(weights.ndim - 1))), activations)
+    def __post_init__(self) -> None:
+        if not isinstance(self.flip, tuple) or not all(map(is_integer, self.flip)):
+            raise TypeError(f"flip must be a tuple of spatial axes, as (-1,), but is {self.flip!r}")
+        check_number("scale", self.scale, above=0)
 
 
-def _mean(values: Float[Array, "n ..."], log_factors: Float[Array, "n ..."]) -> Float[Array, "..."]:
-    """The mean of exp(log_factors) values, divided by the largest factor: it cancels from alpha, and scales the map."""
-    top = log_factors.max(0, keepdims=True)
-    shares = jnp.exp(log_factors - jnp.where(jnp.isfinite(top), top, 0))
-    return (jnp.expand_dims(shares, tuple(range(shares.ndim, values.ndim))) * values).mean(0)
+FLIPS_AND_SCALES = tuple(Transform(flip, scale) for flip in ((), (-1,)) for scale in (0.9, 1.0, 1.1))
+"""Those of the grad-cam package: as it is and turned round, each at 0.9, 1 and 1.1 times its values."""
+
+
+def smoothed(method: str | Callable[..., Array] | Method, transforms: Sequence[Transform] = FLIPS_AND_SCALES) -> Method:
+    """The method that is the mean of another one's raw maps, each turned back, over transformed copies of an image.
+
+        M(I) = mean_t t⁻¹ M(t(I)),    explain(model, images, method=smoothed("grad_cam"))
+
+    What is multiplied is the network's input as it comes (normalised, if it is); a map of that needs no turning back.
+    One forward pass for each transform, one after the other. (The grad-cam package scales each map to [0, 1] before the
+    mean. Here a copy with less evidence counts less, and the one transform `Transform()` is the method itself.)
+
+    Args:
+        method: a name, a function, a partial of one or a record, as for `jaxcam.explain`; its options in a partial.
+        transforms: at least one.
+
+    Returns:
+        A record with the function `(model, image, class_idx, *, layer=None) -> map [*spatial]`.
+
+    Raises:
+        TypeError, ValueError: as `jaxcam.explain` for a method.
+        TypeError: a transform is none.
+        ValueError: there is no transform, or the method draws random numbers, is "cam" (take "grad_cam": the same map
+            for its networks up to a factor and the ReLU), or makes a gradient of the image and no map; when it is
+            called, a flipped axis is no spatial axis of the image.
+
+    **Source**: the grad-cam package (`aug_smooth`).
+    """
+    bound, listed = bind(method, {}, draws=True), tuple(transforms)
+    if not listed:
+        raise ValueError("transforms must name at least one but is empty: jaxcam.methods.Transform() changes nothing")
+    for transform in listed:
+        if not isinstance(transform, Transform):
+            raise TypeError(f"transforms must be jaxcam.methods.Transform(...)s but one is {transform!r}")
+    if bound.takes_key or bound.needs == "kernel" or (bound.needs == "image" and not bound.takes_layer):
+        raise ValueError(f"method={bound.name!r} cannot be smoothed: use one that makes a map and draws nothing")
+
+    def function(
+        model: object,
+        image: Float[Array, "..."] | Float[np.ndarray, "..."],
+        class_idx: ClassIdx,
+        *,
+        layer: LayerName = None,
+    ) -> Float[Array, "*spatial"]:
+        halves, image = cut(model, image, layer=layer), jnp.asarray(image)
+        places = np.delete(np.arange(image.ndim), halves.network.channel_axis)
+
+        def turned_back(transform: Transform) -> Array:
+            wrong = [axis for axis in transform.flip if not -len(places) <= axis < len(places)]
+            if wrong:
+                raise ValueError(f"flip must name some of {len(places)} spatial axes but names {wrong[0]}")
+            axes = [int(places[axis]) for axis in transform.flip]
+            changed = jnp.flip(image, axes) * jnp.asarray(transform.scale, image.dtype)
+            activations, beside = halves.features(changed)
+            operands: dict[str, tuple[Any, ...]] = {
+                "head": (halves.head(beside), activations, class_idx),
+                "activations": (activations,),
+                "image": (halves, changed, class_idx),
+            }
+            found = bound(*operands[bound.needs])
+            if found.shape != activations.shape[:-1]:
+                raise ValueError(
+                    f"method={bound.name!r} cannot be smoothed: its result {found.shape} must be a map "
+                    f"{activations.shape[:-1]}"
+                )
+            return jnp.flip(found, transform.flip)
+
+        return jnp.stack([turned_back(transform) for transform in listed]).mean(0)
+
+    return Method(f"{bound.method.title}, smoothed", bound.method.source, function, is_cheap=False)

@@ -8,6 +8,7 @@ from jax.ad_checkpoint import checkpoint_name as tag
 from support import normal
 
 import jaxcam
+from jaxcam.cuts.cut import cut
 
 D, HEADS, P = 6, 2, 4
 IMAGES = normal(0, 2, 12, 16, 3)  # 3 x 4 patches
@@ -264,3 +265,16 @@ def test_a_sorted_axis_is_not_known():
     assert row.grid == "mixed"
     with pytest.raises(ValueError, match=r"does not show a grid in this layer's \[1, 12, 6\] \(mixed\)"):
         jaxcam.explain(model, IMAGES, layer="sorted")
+
+
+@pytest.mark.parametrize(("kind", "kept"), [("convolution", 0), ("tokens", 0), ("class token", 1)])
+def test_the_value_is_kept_beside_the_activations_only_where_they_leave_something_out(kind, kept):
+    model = {
+        "convolution": lambda x: jax.nn.relu(conv(x, normal(30, 3, 3, 3, D))).mean((1, 2)) @ LAST,
+        "tokens": lambda x: norm(patches(x)).mean(1) @ LAST,
+        "class token": lambda x: norm(block(beside(patches(x), 1), layer_weights(0)))[:, 0] @ LAST,
+    }[kind]
+    halves = cut(model, IMAGES[0])
+    activations, passing = halves.features(IMAGES[0])
+    assert len(jax.tree.leaves(passing)) == kept
+    np.testing.assert_allclose(halves.head(passing)(activations), model(IMAGES)[0], rtol=1e-12)

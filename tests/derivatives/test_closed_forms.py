@@ -11,7 +11,7 @@ import pytest
 from jaxcam import methods, scores
 from jaxcam.alphas import exact_alphas
 from jaxcam.derivatives.of_score import head_of, scaled_derivatives
-from jaxcam.methods.smoothed import _mean
+from jaxcam.methods.smooth_grad_cam_pp import _mean
 
 SCORES = ["exp", "softmax", "log_softmax"]
 RANDOM = np.random.default_rng(1)
