@@ -103,7 +103,7 @@ _Operand = Where | str
 
 
 def _tidy(where: Where) -> Where:
-    """Without grids of one position, and without what another knows more closely."""
+    """Without grids of one position, and without what another knows more closely; of many the first few."""
     if where is None:
         return None
     kept: list[Positions] = []
@@ -111,7 +111,14 @@ def _tidy(where: Where) -> Where:
         if max(new.sizes) == 1 or any((c < 0).all() for c in new.coordinates) or any(old.refines(new) for old in kept):
             continue
         kept = [old for old in kept if not new.refines(old)] + [new]
+        if len(kept) == _MANY:
+            break
     return tuple(kept)
+
+
+_MANY = 4
+"""What has positions so many times, as a sum of shifted pictures, has no grid whatever comes to it: more need not be
+known. Queries and keys are two."""
 
 
 def _results(eqn: JaxprEqn, wheres: Sequence[_Operand], learned: set[Var], constants: Constants) -> Sequence[_Operand]:
@@ -298,9 +305,11 @@ def _run(eqn: JaxprEqn, wheres: Sequence[_Operand]) -> Sequence[_Operand]:
     """Of a loop or a branch: what stays the same from round to round, or whichever branch is taken."""
     p, name = eqn.params, eqn.primitive
     if name is lax.cond_p:
+        if p.get("branches_platforms") is not None:  # one function in several ways: the first that shows it will do
+            ways = (_inside(branch, wheres[1:]) for branch in reversed(p["branches"]))
+            known = (way for way in ways if all(isinstance(w, str) or (w is not None and len(w) < 2) for w in way))
+            return next(known, [None] * len(eqn.outvars))
         found = [_inside(branch, wheres[1:]) for branch in p["branches"]]
-        if p.get("branches_platforms") is not None:  # one function in several ways: who knows most is right
-            return [max(one, key=_known) for one in zip(*found, strict=True)]
         return [one[0] if all(_agree(one[0], other) for other in one) else None for one in zip(*found, strict=True)]
     if name is lax.while_p:
         consts, state = (
@@ -313,10 +322,6 @@ def _run(eqn: JaxprEqn, wheres: Sequence[_Operand]) -> Sequence[_Operand]:
     one = [where if not isinstance(where, tuple) else _one_of(where) for where in each]
     state, stacked = _settled(p["jaxpr"], consts, state, one)
     return [*state, *map(_stacked, stacked)]
-
-
-def _known(where: _Operand) -> int:
-    return 0 if not isinstance(where, tuple) else 2 if len(where) == 1 else 1
 
 
 def _settled(

@@ -278,3 +278,36 @@ def test_the_value_is_kept_beside_the_activations_only_where_they_leave_somethin
     activations, passing = halves.features(IMAGES[0])
     assert len(jax.tree.leaves(passing)) == kept
     np.testing.assert_allclose(halves.head(passing)(activations), model(IMAGES)[0], rtol=1e-12)
+
+
+def test_blocks_that_begin_elsewhere_are_no_coarser_grid():
+    grid = lambda first: {
+        row.grid
+        for row in jaxcam.layers(
+            lambda x: (
+                tag((x @ EMBED[:3])[:, first : first + 10].reshape(-1, 5, 2, 16, D).sum(2), "b").mean((1, 2)) @ LAST
+            ),
+            IMAGES,
+        )
+        if row.layer == "b"
+    }
+    assert grid(0) == {"a part of 6x16"}  # rows 0 and 1, 2 and 3 ... of twelve
+    assert grid(1) == {"mixed"}  # rows 1 and 2, 3 and 4 ...
+
+
+def test_one_function_in_several_ways_is_known_by_one_of_them():
+    """A depthwise convolution as a sum of shifted pictures on CPUs, which shows no grid, and by XLA elsewhere."""
+    kernel = normal(31, 3, 1, 1, D)
+
+    def shifted(x):
+        rows = jnp.pad(x, [(0, 0), (1, 1), (0, 0), (0, 0)])
+        return sum(rows[:, i : i + 12] * kernel[i][None] for i in range(3))
+
+    by_xla = lambda x: jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=D
+    )
+    features = lambda x: jax.nn.relu(jax.lax.platform_dependent(x @ EMBED[:3], cpu=shifted, default=by_xla))
+    a = features(IMAGES).reshape(2, 192, D)
+    check(lambda x: features(x).mean((1, 2)) @ LAST, by_hand(a, lambda t: t.mean(1) @ LAST, sizes=(12, 16)))
+    rows = jaxcam.layers(lambda x: tag(shifted(x @ EMBED[:3]), "alone").mean((1, 2)) @ LAST, IMAGES)
+    assert {row.grid for row in rows if row.layer == "alone"} == {"positions twice"}
