@@ -33,14 +33,14 @@ def case(torchvision, tmp_path_factory):
     targets = [ClassifierOutputTarget(int(c)) for c in classes]
     layer, all_of = theirs.layer3[-1], (x, targets)
 
-    def package_map(method, num=2):
+    def package_map(method, num=2, lowest=0):
         x, targets = all_of[0][:num], all_of[1][:num]
         with getattr(package, method)(model=theirs, target_layers=[layer]) as cam:
             cam(input_tensor=x, targets=targets)
             hooked = cam.activations_and_grads
             a = np.asarray(hooked.activations[0].detach())
             g = np.asarray(hooked.gradients[0]) if hooked.gradients else None
-            return np.maximum(np.asarray(cam.get_cam_image(x, layer, targets, a, g, False)), 0), a
+            return np.maximum(np.asarray(cam.get_cam_image(x, layer, targets, a, g, False)), lowest), a
 
     def own_map(method, num=2):
         found = jaxcam.explain(ours, images[:num], class_idx=classes[:num], method=method, layer="layer3")
@@ -85,6 +85,19 @@ def test_eigen_cam_agrees_but_for_the_centring(case):
         _, _, right = np.linalg.svd(centred, full_matrices=False)
         projection = (centred @ right[0]).reshape(found.shape)
         assert min(np.abs(np.maximum(s * projection, 0) - package).max() for s in (1, -1)) < 1e-4 * package.max()
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize(("theirs", "ours"), [("EigenGradCAM", "eigen_grad_cam"), ("KPCA_CAM", "kpca_cam")])
+def test_principal_components_agree_but_for_their_sign(case, theirs, ours):
+    """The package leaves a component's sign to the decomposition."""
+    package_map, own_map = case
+    expected, _ = package_map(theirs, lowest=-np.inf)
+    for component, found in zip(expected, own_map(ours), strict=True):
+        sign = np.sign((component * found).sum())
+        assert found.max() > 0
+        # It returns float32.
+        np.testing.assert_allclose(found, np.maximum(sign * component, 0), atol=1e-5 * np.abs(component).max())
 
 
 @pytest.mark.parity
