@@ -11,18 +11,30 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from jaxcam.programs.specs import varied
 
-__all__ = ["Arrays", "Slope", "along_basis", "along_columns", "backward", "forward", "jacobian_columns"]
+__all__ = [
+    "Arrays",
+    "Slope",
+    "along",
+    "along_basis",
+    "along_columns",
+    "along_elements",
+    "backward",
+    "forward",
+    "in_chunks",
+    "jacobian_columns",
+]
 
 Arrays: TypeAlias = tuple[Array, ...]
-Slope: TypeAlias = Callable[[Callable[..., Any], Arrays, Arrays], tuple[Array, Arrays]]
+Slope: TypeAlias = Callable[[Callable[..., Any], Arrays, Arrays], tuple[Any, tuple[Any, ...]]]
 
 
-def forward(g: Callable[..., Any], point: Arrays, direction: Arrays) -> tuple[Array, Arrays]:
-    """The slope of g along the direction by `jax.jvp`, and what else g returns."""
+def forward(g: Callable[..., Any], point: Arrays, direction: Arrays) -> tuple[Any, tuple[Any, ...]]:
+    """The slope of g, which may return several arrays, along the direction by `jax.jvp`; and what else g returns."""
     _, slope, lower = jax.jvp(g, point, direction, has_aux=True)
     return slope, lower
 
@@ -36,20 +48,27 @@ def backward(g: Callable[..., Any], point: Arrays, direction: Arrays) -> tuple[A
 
 def along_basis(g: Callable[[Array], Array], point: Array, *, order: int, slope: Slope, chunk_size: int) -> Arrays:
     """∂ⁿg/∂x_eⁿ for every element e of the point: one pass of g for each."""
+    found = along_elements(g, point, np.arange(point.size), order=order, slope=slope, chunk_size=chunk_size)
+    return tuple(derivative.reshape(point.shape) for derivative in found)
+
+
+def along_elements(
+    g: Callable[[Array], Array], point: Array, elements: np.ndarray, *, order: int, slope: Slope, chunk_size: int
+) -> Arrays:
+    """The same for these elements, counted through the point in order: `[element]`."""
 
     def derivatives(element: Array) -> Arrays:
-        return _along(g, (point,), _unit((point,), element), order, slope)
+        return along(g, (point,), _unit((point,), element), order=order, slope=slope)
 
-    elements, _ = varied((jnp.arange(point.size), point))
-    found = _in_chunks(derivatives, elements, chunk_size)
-    return tuple(derivative.reshape(point.shape).astype(point.dtype) for derivative in found)
+    elements, _ = varied((jnp.asarray(elements), point))
+    return tuple(found.astype(point.dtype) for found in in_chunks(derivatives, elements, chunk_size))
 
 
 def along_columns(
     g: Callable[..., Array], point: Arrays, columns: Arrays, *, order: int, slope: Slope, chunk_size: int
 ) -> Arrays:
     """Dⁿg[s, ..., s] for every s in the leading axis of the columns."""
-    return _in_chunks(lambda column: _along(g, point, column, order, slope), columns, chunk_size)
+    return in_chunks(lambda column: along(g, point, column, order=order, slope=slope), columns, chunk_size)
 
 
 def jacobian_columns(pull: Callable[[Arrays], tuple[Array]], outputs: Arrays, *, chunk_size: int) -> Arrays:
@@ -60,7 +79,7 @@ def jacobian_columns(pull: Callable[[Arrays], tuple[Array]], outputs: Arrays, *,
     """
     width = sum(output.size for output in outputs)
     elements, _ = varied((jnp.arange(width), outputs))
-    rows = _in_chunks(lambda element: pull(_unit(outputs, element))[0].reshape(-1), elements, chunk_size)
+    rows = in_chunks(lambda element: pull(_unit(outputs, element))[0].reshape(-1), elements, chunk_size)
     columns, start = [], 0
     for output in outputs:
         part = rows[start : start + output.size].T
@@ -69,18 +88,18 @@ def jacobian_columns(pull: Callable[[Arrays], tuple[Array]], outputs: Arrays, *,
     return tuple(columns)
 
 
-def _along(g: Callable[..., Any], point: Arrays, direction: Arrays, order: int, slope: Slope) -> Arrays:
-    """Dⁿg[v, ..., v], n = 1 … `order`."""
+def along(g: Callable[..., Any], point: Arrays, direction: Arrays, *, order: int, slope: Slope) -> tuple[Any, ...]:
+    """Dⁿg[v, ..., v], n = 1 … `order`: each what g returns."""
 
     def higher(g: Callable[..., Any]) -> Callable[..., Any]:
         # g returns its value and the derivatives below it; this, the slope of that value and one more below.
-        def derivative(*point: Array) -> tuple[Array, Arrays]:
+        def derivative(*point: Array) -> tuple[Any, tuple[Any, ...]]:
             value, lower = slope(g, point, direction)
             return value, (*lower, value)
 
         return derivative
 
-    def nested(*point: Array) -> tuple[Array, Arrays]:
+    def nested(*point: Array) -> tuple[Any, tuple[Any, ...]]:
         return g(*point), ()
 
     for _ in range(order):
@@ -98,7 +117,7 @@ def _unit(arrays: Arrays, element: Array) -> Arrays:
     return tuple(units)
 
 
-def _in_chunks(function: Callable[[Any], Any], inputs: Any, chunk_size: int) -> Any:
+def in_chunks(function: Callable[[Any], Any], inputs: Any, chunk_size: int) -> Any:
     """`function` of each element of the leading axis, `chunk_size` of them at a time.
 
     Chunks are recomputed when something differentiates through them, so that this memory stays bounded too.

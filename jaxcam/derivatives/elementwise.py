@@ -35,6 +35,7 @@ from jax.extend.core import Var
 from jaxtyping import Array, Float
 
 from jaxcam.checks import check_integer
+from jaxcam.derivatives.by_positions import split
 from jaxcam.derivatives.directions import Arrays, Slope, along_basis, along_columns, backward, forward, jacobian_columns
 from jaxcam.derivatives.stages import Factors, factors
 from jaxcam.precision import wide_type, widened, widened_function
@@ -133,7 +134,11 @@ def _by_stages(stages: Factors, constants: Mapping[Var, Any], a: Array, way: _Wa
     known = {**constants, **dict(zip(stages.constants.defined, stages.constants(constants)[1], strict=True))}
     (z,), pull, known = stages.fold.vjp(known, a)
     if stages.inner is None or stages.outer is None or (cheaper and stages.width >= z.size):
-        of_rest = _by_elements(stages.rest, known, z, way)
+        apart = split(_as_program(stages.rest, known)) if cheaper and way.slope is forward else None
+        if apart is not None:
+            of_rest = apart.derivatives(z, order=way.order, chunk_size=way.chunk_size)
+        else:
+            of_rest = _by_elements(stages.rest, known, z, way)
     else:
         y, pull_inner, known = stages.inner.vjp(known, z)
         columns = jacobian_columns(pull_inner, y, chunk_size=way.chunk(stages.inner, stages.width, 1))
@@ -144,6 +149,11 @@ def _by_stages(stages: Factors, constants: Mapping[Var, Any], a: Array, way: _Wa
     (ones, *of_rest), _ = varied(((jnp.ones_like(z), *of_rest), z))
     slopes, *rows = (pull((row.reshape(z.shape).astype(z.dtype),))[0] for row in (ones, *of_rest))
     return tuple(slopes**power * row for power, row in enumerate(rows))
+
+
+def _as_program(stage: Stage, known: Mapping[Var, Any]) -> Program:
+    constants = {var: value for var, value in known.items() if var in stage.used and var not in stage.inputs}
+    return Program(stage.inputs, stage.outputs, stage.equations, constants, {})
 
 
 def _program(f: Callable[[Array], Array], a: Array) -> Program:

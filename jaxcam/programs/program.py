@@ -27,6 +27,7 @@ __all__ = [
     "Stage",
     "called",
     "closed",
+    "dtype",
     "holds",
     "inner_programs",
     "is_elementwise",
@@ -209,6 +210,12 @@ def shape(atom: Atom) -> tuple[int, ...]:
     """The shape of the value."""
     aval: Any = atom.aval
     return tuple(aval.shape)
+
+
+def dtype(atom: Atom) -> Any:
+    """The type of the numbers in the value."""
+    aval: Any = atom.aval
+    return aval.dtype
 
 
 def size(atom: Atom) -> int:
