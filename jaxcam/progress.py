@@ -23,8 +23,14 @@ _TICK = 0.2
 class Progress:
     """What is done of how much, the rate and the time left, told by a thread from entering to leaving."""
 
-    def __init__(self, *, total: int | None, label: str, done: int = 0, shown: bool = True) -> None:
-        """What is `done` already, from an earlier run, does not count for the rate."""
+    def __init__(
+        self, *, total: int | None, label: str, done: int = 0, shown: bool = True, counts: bool = True
+    ) -> None:
+        """What is `done` already, from an earlier run, does not count for the rate.
+
+        Where nothing `counts`, because it is one step, the line tells how long it has been at it.
+        """
+        self._counts = counts
         self._total, self._label, self._first, self._done = total, label, done, done
         self._shown, self._ended = shown, threading.Event()
         self._teller = threading.Thread(target=self._tell, daemon=True)
@@ -46,7 +52,7 @@ class Progress:
     def _tell(self) -> None:
         if self._ended.wait(QUIET):
             return
-        line = _Line(self._label, self._total, self._first)
+        line = _Line(self._label, self._total, self._first, self._counts)
         line.draw(self._done)
         while not self._ended.wait(_TICK):
             line.draw(self._done)
@@ -65,7 +71,7 @@ def progress(items: Iterable[T], *, total: int, label: str) -> Iterator[T]:
 class _Line:
     """rich's line, where it can be drawn anew; else a line of its own when there is something to say."""
 
-    def __init__(self, label: str, total: int | None, first: int) -> None:
+    def __init__(self, label: str, total: int | None, first: int, counts: bool) -> None:
         from rich import progress as rich
         from rich.console import Console
 
@@ -78,7 +84,7 @@ class _Line:
         self._rich = rich.Progress(
             rich.TextColumn("{task.description}"),
             *([rich.BarColumn()] if self._is_live else []),
-            rich.MofNCompleteColumn(),
+            *([rich.MofNCompleteColumn()] if counts else [rich.TimeElapsedColumn()]),
             rich.TextColumn("{task.fields[rate]}"),
             *([] if total is None else [rich.TimeRemainingColumn(elapsed_when_finished=True)]),
             console=console,

@@ -39,7 +39,7 @@ from jaxcam.derivatives.by_positions import split
 from jaxcam.derivatives.directions import Arrays, Slope, along_basis, along_columns, backward, forward, jacobian_columns
 from jaxcam.derivatives.stages import Factors, factors
 from jaxcam.precision import wide_type, widened, widened_function
-from jaxcam.programs.program import Program, Stage, num_bytes, runs, straight_line
+from jaxcam.programs.program import Program, Stage, needed, num_bytes, runs, straight_line
 from jaxcam.programs.specs import varied
 
 __all__ = ["elementwise_derivatives"]
@@ -134,7 +134,7 @@ def _by_stages(stages: Factors, constants: Mapping[Var, Any], a: Array, way: _Wa
     known = {**constants, **dict(zip(stages.constants.defined, stages.constants(constants)[1], strict=True))}
     (z,), pull, known = stages.fold.vjp(known, a)
     if stages.inner is None or stages.outer is None or (cheaper and stages.width >= z.size):
-        apart = split(_as_program(stages.rest, known)) if cheaper and way.slope is forward else None
+        apart = split(_rest(stages, known)) if cheaper and way.slope is forward else None
         if apart is not None:
             of_rest = apart.derivatives(z, order=way.order, chunk_size=way.chunk_size)
         else:
@@ -151,9 +151,13 @@ def _by_stages(stages: Factors, constants: Mapping[Var, Any], a: Array, way: _Wa
     return tuple(slopes**power * row for power, row in enumerate(rows))
 
 
-def _as_program(stage: Stage, known: Mapping[Var, Any]) -> Program:
-    constants = {var: value for var, value in known.items() if var in stage.used and var not in stage.inputs}
-    return Program(stage.inputs, stage.outputs, stage.equations, constants, {})
+def _rest(stages: Factors, known: Mapping[Var, Any]) -> Program:
+    """What follows the fold, and beside it what depends on nothing, so that indices made there are known."""
+    rest = stages.rest
+    equations = [*stages.constants.equations, *rest.equations]
+    equations = needed(equations, rest.outputs, {*rest.inputs, *stages.fold.defined})
+    used = Stage(rest.inputs, rest.outputs, equations).used.difference(rest.inputs)
+    return Program(rest.inputs, rest.outputs, equations, {var: known[var] for var in known if var in used}, {})
 
 
 def _program(f: Callable[[Array], Array], a: Array) -> Program:

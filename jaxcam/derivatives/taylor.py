@@ -133,7 +133,7 @@ _LINEAR = frozenset(
     {
         *(lax.add_p, lax.sub_p, lax.neg_p, lax.div_p, core.add_jaxvals_p, lax.copy_p, lax.convert_element_type_p),
         *(lax.broadcast_in_dim_p, lax.reshape_p, lax.squeeze_p, lax.transpose_p, lax.slice_p, lax.split_p),
-        *(lax.concatenate_p, lax.pad_p, lax.rev_p, lax.reduce_sum_p, lax.cumsum_p, *_PICKS),
+        *(lax.concatenate_p, lax.pad_p, lax.rev_p, lax.reduce_sum_p, lax.cumsum_p, lax.scatter_p, *_PICKS),
     }
 )
 """Those that are linear themselves, and not only piece by piece."""

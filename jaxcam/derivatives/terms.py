@@ -103,7 +103,9 @@ class Sum(NamedTuple):
                 batched.append((*(pairs[i] for i in self.apart), *others))
             numbers = (tuple(contracted), tuple(batched))
             left, right = operands
-            terms = lax.dot_general(left, right, numbers, preferred_element_type=p["preferred_element_type"])
+            terms = lax.dot_general(
+                left, right, numbers, precision=p["precision"], preferred_element_type=p["preferred_element_type"]
+            )
         return terms.reshape(-1, *terms.shape[len(self.apart) :])
 
 
@@ -149,7 +151,7 @@ class Reader:
             found = self._scaled(eqn, states)
         elif about(eqn).elementwise or (about(eqn).runs is Runs.CUSTOM and is_elementwise(eqn)):
             found = self._elementwise(eqn, states)
-        elif about(eqn).moves is not None:
+        elif about(eqn).moves is not None or eqn.primitive is lax.scatter_p:
             found = self._moved(eqn, states)
         elif about(eqn).reduces is not None and "axes" in eqn.params and not about(eqn).windowed:
             found = self._reduced(eqn, states[0])

@@ -17,6 +17,7 @@ from jaxcam.explanation.explanation import Explanation
 from jaxcam.methods.method import Method, bind
 from jaxcam.programs.compiled import Programs
 from jaxcam.programs.specs import batch_of_one, num_shards, varied
+from jaxcam.progress import Progress
 from jaxcam.types import Target
 
 __all__ = ["explain"]
@@ -79,7 +80,9 @@ def explain(
     Raises:
         ValueError: inputs are no batch, or none of them has positions; class_idx is out of range or of another length;
             an unknown method or layer; an option or score that the method or the model's outputs do not have; a model
-            that the method does not apply to, or whose outputs are no logits `[n, c]` where no target is given.
+            that the method does not apply to; exact derivatives that cost more than 50 forward passes and half a
+            second, where alphas="exact" does not ask for them; or outputs that are no logits `[n, c]` where no target
+            is given.
         TypeError: inputs are no arrays, or integers that the model does not normalise; class_idx is not an integer; the
             model cannot be called; or the target does not return floating-point scores.
     """
@@ -105,7 +108,12 @@ def explain(
         classes = arguments.classes_of(class_idx, jax.tree.leaves(inputs)[0].shape[0])
         _, class_idx = varied((inputs, classes))
     arrays, static = known.hoist(one).tree_flatten()
-    explanation, logits = _compiled((static, request), arrays, inputs, class_idx, key)
+    # What costs many passes says so, and how long it has been at it.
+    is_told = bound.is_long and not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((inputs, arrays)))
+    with Progress(total=None, label=f"explain: {bound.method.title}", shown=is_told, counts=False):
+        explanation, logits = _compiled((static, request), arrays, inputs, class_idx, key)
+        if is_told:
+            jax.block_until_ready(explanation.heatmap)
     if class_idx is not None and not isinstance(class_idx, Tracer):
         arguments.check_range(np.asarray(class_idx), logits.shape[-1])
     return explanation.with_names(known.class_names) if target is None else explanation

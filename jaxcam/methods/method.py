@@ -123,6 +123,11 @@ class Bound:
         wanted = inspect.signature(known).parameters
         return known(head, **{k: v for k, v in (options | dict(self.options)).items() if k in wanted})
 
+    @property
+    def is_long(self) -> bool:
+        """Whether it is known beforehand that it costs many passes."""
+        return self.method.is_cheap is False or dict(self.options).get("alphas") == "exact"
+
     def __call__(self, *operands: Any, **given: Any) -> Array:
         """The method's own function, with the options."""
         return self.method.function(*operands, **dict(self.options), **given)

@@ -210,6 +210,29 @@ def _picked(eqn: JaxprEqn, value: np.ndarray | None, constants: Constants, fill:
         return [compressed(np.asarray(bound(whole, *starts)))]
 
 
+def _put(eqn: JaxprEqn, values: Values, constants: Constants, fill: int) -> list[np.ndarray] | None:
+    """Of a scatter, `x.at[indices].set(y)`: by JAX itself, too."""
+    operand, indices, updates = eqn.invars
+    known, p = constants[indices], eqn.params
+    if known is None or size(operand) > _MOST:
+        return None
+    with jax.ensure_compile_time_eval():
+        said, put = (
+            jnp.broadcast_to(jnp.asarray(fill if value is None else value, jnp.int32), shape(atom))
+            for atom, value in ((operand, values[0]), (updates, values[2]))
+        )
+        found = lax.scatter(
+            said,
+            jnp.asarray(known),
+            put,
+            p["dimension_numbers"],
+            indices_are_sorted=p["indices_are_sorted"],
+            unique_indices=p["unique_indices"],
+            mode=p["mode"],
+        )
+        return [np.asarray(found)]
+
+
 def _only(values: Values) -> np.ndarray:
     (first, *_) = (value for value in values if value is not None)
     return first
@@ -228,5 +251,6 @@ _RULES: dict[Primitive | str, Any] = {
     lax.concatenate_p: _joined,
     lax.pad_p: _padded,
     lax.rev_p: _reversed,
+    lax.scatter_p: _put,
     "tile": _tiled,
 }
