@@ -58,14 +58,15 @@ def heatmap(cam_map: Float[Array, "*spatial"], size: Sequence[int]) -> Float[Arr
 
 
 def explanation_map(
-    image: Float[Array, "*batch H W d"] | Float[np.ndarray, "*batch H W d"],
-    heatmap: Float[Array, "*batch H W"] | Float[np.ndarray, "*batch H W"],
-) -> Float[Array, "*batch H W d"]:
+    image: Float[Array, "*grid d"] | Float[np.ndarray, "*grid d"],
+    heatmap: Float[Array, "*grid"] | Float[np.ndarray, "*grid"],
+) -> Float[Array, "*grid d"]:
     """E = L ∘ I: the picture, dimmed wherever the heatmap is low.
 
     Args:
-        image: I, pixels in [0, 1] `[H, W, 3]`, with any leading axes. Mask before normalising: 0 is then black.
-        heatmap: L in [0, 1], `[H, W]` with the same leading axes.
+        image: I, pixels in [0, 1] `[H, W, 3]`, with any leading axes; or a series `[t, d]`, a volume ... Mask pictures
+            before normalising: 0 is then black.
+        heatmap: L in [0, 1], `[H, W]` with the same leading axes; of the same positions.
 
     Raises:
         ValueError: the shapes do not fit; resize the heatmap first (`jaxcam.maps.resized`).

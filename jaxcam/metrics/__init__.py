@@ -9,7 +9,8 @@ Of the confidences Y (on the image) and O (on its explanation map) of a data set
     drop_in_deletion          average drop on (1 - L) ∘ I         Jung and Oh 2021
 
 `relative_drop` is the drop image by image, a fraction. The others are of one image, for `jax.vmap`. Of a heatmap L
-`[H, W]` in [0, 1] and what is known to be there, a mask `[H, W]` or boxes `[m, 4]`:
+`[H, W]` in [0, 1] and what is known to be there, a mask `[H, W]` or boxes `[m, 4]`, or with any other number of axes
+(samples of a series, voxels; boxes are intervals `[m, 2]` then, or `[m, 6]`):
 
     localisation              internal / (box + external)         Chattopadhay et al. 2018
     iou                       of {L > max L / 2} and the mask
@@ -26,7 +27,8 @@ place; a metric of a data set leaves such images out, and is NaN if none is left
 rules:
 
 - Y <= 0: `relative_drop` is NaN (nothing can fall), and the image counts neither for the drops that are relative to Y
-  nor for wins and ties. `absolute_drop` and `increase_in_confidence` do count it.
+  nor for wins and ties. `absolute_drop` and `increase_in_confidence` do count it. So Y may be any number that is better
+  the higher it is, as a logit or a target's value: then a drop may be above 1, where O is negative.
 - Y or O not finite: the image does not count.
 - Ties, O_a = O_b: a win for neither, though they count: win(a, b) + win(b, a) + ties = 100.
 - A heatmap that is zero everywhere, or has a NaN or an infinity, is no explanation and counts for no metric: NaN from

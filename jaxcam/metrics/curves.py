@@ -16,7 +16,7 @@ from jaxcam.metrics.operands import (
     Heatmap,
     Image,
     check_all_floating,
-    check_heatmap,
+    check_fits,
     check_image,
     is_explanation,
     together,
@@ -32,13 +32,14 @@ def deletion_curve(
     """The confidence while the pixels that matter most are replaced by the baseline. A lower area is better.
 
     Value s is that of the image whose first s / num_steps of the pixels (rounded down) are the baseline's: value 0 is
-    f(image), the last one f(baseline). Pixels are ranked by the heatmap, equal ones in reading order (row by row).
+    f(image), the last one f(baseline). Pixels are ranked by the heatmap, equal ones in reading order (row by row). Of
+    a series they are its samples, of a volume its voxels.
 
     Args:
-        f: from an image `[H, W, d]` to its confidence, a scalar.
-        image: `[H, W, d]`.
-        heatmap: L, `[H, W]`; only the order of its values matters.
-        baseline: what pixels are replaced by, `[H, W, d]`: black, the mean, or the image `blurred`.
+        f: from an image `[*grid, d]` to its confidence, a scalar.
+        image: `[*grid, d]`.
+        heatmap: L, `[*grid]`; only the order of its values matters.
+        baseline: what pixels are replaced by, `[*grid, d]`: black, the mean, or the image `blurred`.
         num_steps: how many shares of the pixels.
         batch_size: how many images f sees at a time (through vmap): bounds the memory. If it divides num_steps + 1, f
             is compiled once, otherwise a second time for the rest.
@@ -100,12 +101,7 @@ def _curve(
     if not callable(f):
         raise TypeError(f"f must be a function from an image to its confidence, not {type(f).__name__}")
     check_image(image, baseline=baseline)
-    check_heatmap(heatmap)
-    if heatmap.shape != image.shape[:2]:
-        raise ValueError(
-            f"heatmap must be [H, W] of the image, {list(image.shape[:2])}, but came as {list(heatmap.shape)}: "
-            "resize it to the image first"
-        )
+    check_fits(heatmap, image)
     steps, batch = (
         check_integer(name, size, low=1) for name, size in zip(("num_steps", "batch_size"), sizes, strict=True)
     )

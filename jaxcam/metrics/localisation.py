@@ -27,8 +27,8 @@ def localisation(heatmap: Heatmap, mask: Mask, *, delta: float = 0.0) -> Float[A
     internal: the pixels with L > delta inside; box: all pixels inside; external: the pixels with L > delta outside.
 
     Args:
-        heatmap: L in [0, 1], `[H, W]`.
-        mask: where the object is, `[H, W]`; of several boxes `box_mask`, their union.
+        heatmap: L in [0, 1], `[*grid]`.
+        mask: where the object is, `[*grid]`; of several boxes `box_mask`, their union.
         delta: in [0, 1).
 
     Returns:
@@ -56,8 +56,8 @@ def iou(heatmap: Heatmap, mask: Mask, *, threshold: float = 0.5) -> Float[Array,
     """Intersection over union of {L > threshold * max L} and the mask. Higher is better.
 
     Args:
-        heatmap: L, `[H, W]`; a positive factor changes nothing.
-        mask: where the object is, `[H, W]`.
+        heatmap: L, `[*grid]`; a positive factor changes nothing.
+        mask: where the object is, `[*grid]`.
         threshold: the share of the maximum, in [0, 1).
 
     Returns:
@@ -79,21 +79,23 @@ def iou(heatmap: Heatmap, mask: Mask, *, threshold: float = 0.5) -> Float[Array,
     return where_defined(defined, both / jnp.where(defined, either, 1)).astype(heatmap.dtype)
 
 
-def heatmap_box(heatmap: Heatmap, *, fraction: float = 0.15) -> Int[Array, "4"]:
+def heatmap_box(heatmap: Heatmap, *, fraction: float = 0.15) -> Int[Array, " c"]:
     """The box around the largest connected component of {L >= fraction * max L}.
 
-    Pixels are connected through their four sides. Of components of the same size it is the one that comes first in
-    reading order (row by row). Runs on the host: under jit and vmap through `jax.pure_callback`.
+    Pixels are connected through their four sides, voxels through their six. Of components of the same size it is the
+    one that comes first in reading order (row by row). Runs on the host: under jit and vmap through
+    `jax.pure_callback`.
 
     Args:
-        heatmap: L, `[H, W]`; a positive factor changes nothing.
+        heatmap: L, `[*grid]`; a positive factor changes nothing.
         fraction: the share of the maximum, in (0, 1].
 
     Returns:
-        x0, y0, x1, y1 in pixels, half-open, int32 `[4]`; zeros where the heatmap is zero or not finite.
+        x0, y0, x1, y1 in pixels, half-open, int32 `[4]`; of a series begin and end, of a volume x0, y0, z0, x1, y1, z1
+        (`metrics.boxes`); zeros where the heatmap is zero or not finite.
 
     Raises:
-        ValueError: heatmap is not `[H, W]`, or fraction is out of range.
+        ValueError: heatmap is not `[*grid]`, or fraction is out of range.
 
         TypeError: heatmap is not floating point, or fraction not a number.
 
@@ -101,40 +103,42 @@ def heatmap_box(heatmap: Heatmap, *, fraction: float = 0.15) -> Int[Array, "4"]:
     """
     check_heatmap(heatmap)
     share = check_number("fraction", fraction, above=0, high=1)
-    found = jax.ShapeDtypeStruct((4,), jnp.int32)
+    found = jax.ShapeDtypeStruct((2 * heatmap.ndim,), jnp.int32)
     # All maps of a batch come in one call.
-    boxes = partial(_boxes, fraction=share)
+    boxes = partial(_boxes, fraction=share, num_axes=heatmap.ndim)
     return jax.pure_callback(boxes, found, jnp.asarray(heatmap), vmap_method="expand_dims")
 
 
-def heatmap_boxes_numpy(heatmaps: Float[np.ndarray, "... H W"], fraction: float) -> Int[np.ndarray, "... 4"]:
-    """`heatmap_box` of many heatmaps, in NumPy: `[..., H, W] -> [..., 4]`, int32."""
+def heatmap_boxes_numpy(heatmaps: Float[np.ndarray, "..."], fraction: float, num_axes: int = 2) -> np.ndarray:
+    """`heatmap_box` of many heatmaps, in NumPy: `[..., *grid] -> [..., 2 r]`, int32, for grids with r = num_axes."""
     check_all_floating(heatmaps=heatmaps)
-    if heatmaps.ndim < 2:
-        raise ValueError(f"heatmaps must be [..., H, W], but came as {list(heatmaps.shape)}")
-    check_same_shape(heatmap=np.empty(heatmaps.shape[-2:], bool))
-    return _boxes(heatmaps, fraction=check_number("fraction", fraction, above=0, high=1))
+    if heatmaps.ndim < num_axes:
+        raise ValueError(
+            f"heatmaps must be [..., *grid] with {num_axes} axes of positions, but came as {list(heatmaps.shape)}"
+        )
+    check_same_shape(heatmap=np.empty(heatmaps.shape[-num_axes:], bool))
+    return _boxes(heatmaps, fraction=check_number("fraction", fraction, above=0, high=1), num_axes=num_axes)
 
 
-def _boxes(heatmaps: Array | np.ndarray, *, fraction: float) -> np.ndarray:
+def _boxes(heatmaps: Array | np.ndarray, *, fraction: float, num_axes: int) -> np.ndarray:
     maps = np.asarray(heatmaps)
     maps = maps.astype(np.float32) if jnp.finfo(maps.dtype).bits < 32 else maps
-    flat = maps.reshape(-1, *maps.shape[-2:])
-    found = np.zeros((len(flat), 4), np.int32)
+    flat = maps.reshape(-1, *maps.shape[-num_axes:])
+    found = np.zeros((len(flat), 2 * num_axes), np.int32)
     for box, each in zip(found, flat, strict=True):
         box[:] = _box(each, fraction)
-    return found.reshape(*maps.shape[:-2], 4)
+    return found.reshape(*maps.shape[:-num_axes], 2 * num_axes)
 
 
-def _box(heatmap: np.ndarray, fraction: float) -> tuple[int, int, int, int]:
+def _box(heatmap: np.ndarray, fraction: float) -> list[int]:
     top = heatmap.max()
     if not np.isfinite(heatmap).all() or top <= 0:
-        return 0, 0, 0, 0
+        return [0] * (2 * heatmap.ndim)
     from scipy import ndimage  # here, since it takes as long to import as all of jaxcam
 
     labels: np.ndarray = ndimage.label(heatmap >= heatmap.dtype.type(fraction) * top)[0]  # pyright: ignore[reportAssignmentType, reportIndexIssue]
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0  # the background
     largest = labels.ravel()[(sizes == sizes.max())[labels.ravel()].argmax()]  # the first pixel decides between equals
-    rows, columns = np.nonzero(labels == largest)
-    return int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
+    places = np.nonzero(labels == largest)[::-1]  # x first
+    return [int(place.min()) for place in places] + [int(place.max()) + 1 for place in places]

@@ -1,6 +1,10 @@
-"""Pictures behind masks: what a network is shown of an image, and what in its place."""
+"""Images behind masks: what a network is shown of an image, and what in its place.
+
+An image is `[*grid, d]`: a picture `[H, W, d]`, a series `[t, d]`, a volume or clip with three axes of positions.
+"""
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -11,34 +15,40 @@ from jaxcam.checks import check_number
 from jaxcam.metrics.operands import (
     Heatmap,
     Image,
-    check_heatmap,
+    check_fits,
     check_image,
     together,
 )
 
 
-def blurred(image: Image, sigma: float) -> Float[Array, "H W d"]:
+def blurred(image: Image, sigma: float | Sequence[float]) -> Float[Array, "*grid d"]:
     """The image behind a Gaussian blur, each channel by itself; edges held.
 
     Args:
-        image: `[H, W, d]`.
-        sigma: in pixels. The weights exp(-x^2 / (2 sigma^2)) reach to |x| = ceil(3 sigma) and sum to 1.
+        image: `[*grid, d]`.
+        sigma: in positions (pixels, samples, voxels), for all axes or one for each. The weights
+            exp(-x^2 / (2 sigma^2)) reach to |x| = ceil(3 sigma) and sum to 1.
 
     Returns:
-        `[H, W, d]`.
+        `[*grid, d]`.
 
     Raises:
-        ValueError: image is not `[H, W, d]`, or sigma is not positive.
+        ValueError: image is not `[*grid, d]`, or sigma is not positive, or not one for each axis.
 
         TypeError: image is not floating point, or sigma not a number.
     """
     check_image(image)
-    sigma = check_number("sigma", sigma, above=0)
+    num_axes = image.ndim - 1
+    sigmas = list(sigma) if isinstance(sigma, list | tuple) else [sigma] * num_axes
+    if len(sigmas) != num_axes:
+        raise ValueError(f"sigma must be one number, or one for each of the {num_axes} axes of positions, not {sigma}")
     (values,) = together(image)
-    over_rows, over_columns = (jnp.asarray(_weights(n, sigma), values.dtype) for n in values.shape[:2])
-    # Accelerators would multiply in fewer digits if they were not told.
-    result = jnp.einsum("ih,jw,hwd->ijd", over_rows, over_columns, values, precision=jax.lax.Precision.HIGHEST)
-    return result.astype(image.dtype)
+    for axis, wide in enumerate(sigmas):
+        weights = jnp.asarray(_weights(values.shape[axis], check_number("sigma", wide, above=0)), values.dtype)
+        # Accelerators would multiply in fewer digits if they were not told.
+        product = jnp.tensordot(weights, values, axes=(1, axis), precision=jax.lax.Precision.HIGHEST)
+        values = jnp.moveaxis(product, 0, axis)
+    return values.astype(image.dtype)
 
 
 def _weights(size: int, sigma: float) -> np.ndarray:
@@ -53,18 +63,18 @@ def _weights(size: int, sigma: float) -> np.ndarray:
     return matrix
 
 
-def blended(image: Image, heatmap: Heatmap, baseline: Image) -> Float[Array, "H W d"]:
+def blended(image: Image, heatmap: Heatmap, baseline: Image) -> Float[Array, "*grid d"]:
     """L ∘ image + (1 - L) ∘ baseline: the image where the heatmap is 1, the baseline where it is 0.
 
     With a black baseline it is the explanation map of `maps.explanation_map`; with 1 - L for L, the inverse one.
 
     Args:
-        image: `[H, W, d]`.
-        heatmap: L in [0, 1], `[H, W]`.
-        baseline: what stands in the image's place, `[H, W, d]`.
+        image: `[*grid, d]`.
+        heatmap: L in [0, 1], `[*grid]`.
+        baseline: what stands in the image's place, `[*grid, d]`.
 
     Returns:
-        `[H, W, d]`, in the image's type.
+        `[*grid, d]`, in the image's type.
 
     Raises:
         ValueError: the shapes do not fit.
@@ -72,11 +82,6 @@ def blended(image: Image, heatmap: Heatmap, baseline: Image) -> Float[Array, "H 
         TypeError: not floating point.
     """
     check_image(image, baseline=baseline)
-    check_heatmap(heatmap)
-    if heatmap.shape != image.shape[:2]:
-        raise ValueError(
-            f"heatmap must be [H, W] of the image, {list(image.shape[:2])}, but came as {list(heatmap.shape)}: "
-            "resize it to the image first"
-        )
+    check_fits(heatmap, image)
     shown, share, behind = together(image, heatmap, baseline)
     return (share[..., None] * shown + (1 - share[..., None]) * behind).astype(image.dtype)

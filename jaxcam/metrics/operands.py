@@ -8,11 +8,11 @@ from jaxtyping import Array, Bool, Float
 
 from jaxcam.checks import check_floating
 
-Heatmap = Float[Array, "H W"] | Float[np.ndarray, "H W"]
-Mask = Bool[Array, "H W"] | Bool[np.ndarray, "H W"]
+Heatmap = Float[Array, "*grid"] | Float[np.ndarray, "*grid"]
+Mask = Bool[Array, "*grid"] | Bool[np.ndarray, "*grid"]
 Map = Float[Array, "*spatial"] | Float[np.ndarray, "*spatial"]
 Values = Float[Array, "*n"] | Float[np.ndarray, "*n"]
-Image = Float[Array, "H W d"] | Float[np.ndarray, "H W d"]
+Image = Float[Array, "*grid d"] | Float[np.ndarray, "*grid d"]
 
 
 def check_all_floating(**arrays: Any) -> None:
@@ -34,29 +34,38 @@ def check_same_shape(**arrays: Any) -> None:
 
 
 def check_heatmap(heatmap: Any) -> None:
-    """That it is one floating point map `[H, W]`."""
+    """That it is one floating point map `[*grid]`."""
     check_all_floating(heatmap=heatmap)
-    if heatmap.ndim != 2:
-        raise ValueError(
-            f"heatmap must be [H, W], of one picture, but came as {list(heatmap.shape)}: jax.vmap goes over batches"
-        )
+    if heatmap.ndim < 1:
+        raise ValueError("heatmap must be [*grid], of one example, as [H, W] of a picture, but is a single number")
     check_same_shape(heatmap=heatmap)
+
+
+def check_fits(heatmap: Any, image: Any) -> None:
+    """That it is a map of the image's grid."""
+    check_heatmap(heatmap)
+    if heatmap.shape != image.shape[:-1]:
+        raise ValueError(
+            f"heatmap must be [*grid] of the image, {list(image.shape[:-1])}, but came as {list(heatmap.shape)}: "
+            "resize it to the image first"
+        )
 
 
 def check_mask(mask: Any, heatmap: Any) -> None:
     """That it is bool and of the heatmap's shape."""
     if not hasattr(mask, "dtype") or mask.dtype != bool:
         kind = mask.dtype if hasattr(mask, "dtype") else type(mask).__name__
-        raise TypeError(f"mask must be a bool array [H, W], not {kind}: use mask > 0")
+        raise TypeError(f"mask must be a bool array [*grid], not {kind}: use mask > 0")
     check_same_shape(heatmap=heatmap, mask=mask)
 
 
 def check_image(image: Any, **others: Any) -> None:
-    """That all are floating point `[H, W, d]` of one shape."""
+    """That all are floating point `[*grid, d]` of one shape."""
     check_all_floating(image=image, **others)
-    if image.ndim != 3:
+    if image.ndim < 2:
         raise ValueError(
-            f"image must be [H, W, d], one picture, but came as {list(image.shape)}: jax.vmap goes over batches"
+            f"image must be [*grid, d], as [H, W, d] of a picture, but came as {list(image.shape)}: add the channels' "
+            "axis with image[..., None]"
         )
     check_same_shape(image=image, **others)
 

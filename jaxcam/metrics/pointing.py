@@ -4,7 +4,6 @@ import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxcam.checks import check_number
@@ -18,8 +17,8 @@ def pointing_game(heatmap: Heatmap, mask: Mask, *, tolerance: float = 15.0) -> F
     heatmap that is constant gets the share of the picture that counts as a hit.
 
     Args:
-        heatmap: L, `[H, W]`; a positive factor changes nothing.
-        mask: where the object is, `[H, W]`.
+        heatmap: L, `[*grid]`; a positive factor changes nothing.
+        mask: where the object is, `[*grid]`.
         tolerance: how far from the mask a hit may lie, in pixels, between the pixels' centres. 15 belongs to pictures
             of 224 or so: scale it with other sizes.
 
@@ -48,8 +47,8 @@ def energy_pointing_game(heatmap: Heatmap, mask: Mask) -> Float[Array, ""]:
     """The sum of L inside the mask over the sum of L, in [0, 1]. Higher is better.
 
     Args:
-        heatmap: L, not negative, `[H, W]`; a positive factor changes nothing.
-        mask: where the object is, `[H, W]`.
+        heatmap: L, not negative, `[*grid]`; a positive factor changes nothing.
+        mask: where the object is, `[*grid]`.
 
     Returns:
         NaN where the heatmap is zero or not finite, or the mask empty.
@@ -71,27 +70,37 @@ def energy_pointing_game(heatmap: Heatmap, mask: Mask) -> Float[Array, ""]:
     return where_defined(defined, energy).astype(heatmap.dtype)
 
 
-def dilated(mask: Bool[Array, "H W"], radius: float) -> Bool[Array, "H W"]:
-    """The pixels whose centre lies within `radius` of the centre of a pixel of the mask: exactly, by a disc.
+def dilated(mask: Bool[Array, "*grid"], radius: float) -> Bool[Array, "*grid"]:
+    """The positions whose centre lies within `radius` of the centre of one of the mask: exactly, by a ball.
 
-    The distance to the mask within each column comes from two running maxima. A pixel is hit through column j + dx if
-    that distance there is at most sqrt(radius^2 - dx^2): integers, compared without rounding.
+    The squared distance to the mask along the first axis comes from two running maxima; with each further axis it is
+    the least of those of the neighbours j + dx, plus dx^2. Integers, compared without rounding.
     """
-    height, width = mask.shape
-    far = 2 * height  # further than any distance within a column
-    rows = jnp.broadcast_to(jnp.arange(height, dtype=jnp.int32)[:, None], mask.shape)
+    square = min(math.floor(radius * radius), sum((n - 1) ** 2 for n in mask.shape))
+    far = math.isqrt(square) + 1  # further than it may be, and its square is no large number
+    length = mask.shape[0]
+    rows = jnp.arange(length, dtype=jnp.int32).reshape(-1, *(1,) * (mask.ndim - 1))
+    rows = jnp.broadcast_to(rows, mask.shape)
     above = rows - jax.lax.cummax(jnp.where(mask, rows, -far), axis=0)
-    below = jax.lax.cummin(jnp.where(mask, rows, far + height), axis=0, reverse=True) - rows
-    distance = jnp.minimum(above, below)
-    square = math.floor(radius * radius)
-    reach = min(math.isqrt(square), width - 1)
-    # Half the disc's height in the column dx; at most the picture's.
-    halves = [min(math.isqrt(square - dx * dx), height - 1) for dx in range(-reach, reach + 1)]
-    allowed = jnp.asarray(np.asarray(halves, np.int32))
-    padded = jnp.pad(distance, ((0, 0), (reach, reach)), constant_values=far)
+    below = jax.lax.cummin(jnp.where(mask, rows, length + far), axis=0, reverse=True) - rows
+    distance = jnp.minimum(jnp.minimum(above, below), far)
+    if mask.ndim == 1:
+        return distance < far
+    distance = distance**2
+    for axis in range(1, mask.ndim):
+        distance = _nearest(distance, axis, min(far - 1, mask.shape[axis] - 1), far * far)
+    return distance <= square
 
-    def with_column(k: Array, hit: Array) -> Array:
-        column = jax.lax.dynamic_slice_in_dim(padded, k, width, axis=1)
-        return hit | (column <= allowed[k])
 
-    return jax.lax.fori_loop(jnp.int32(0), jnp.int32(len(halves)), with_column, jnp.zeros_like(mask))
+def _nearest(distance: Array, axis: int, reach: int, far: int) -> Array:
+    """The least of distance[j + dx] + dx^2 along an axis, for dx up to `reach`; `far` beyond the edges."""
+    size = distance.shape[axis]
+    padded = jnp.pad(
+        distance, [(reach, reach) if i == axis else (0, 0) for i in range(distance.ndim)], constant_values=far
+    )
+
+    def with_neighbours(k: Array, nearest: Array) -> Array:
+        neighbours = jax.lax.dynamic_slice_in_dim(padded, k, size, axis=axis)
+        return jnp.minimum(nearest, neighbours + (k - reach) ** 2)
+
+    return jax.lax.fori_loop(jnp.int32(0), jnp.int32(2 * reach + 1), with_neighbours, jnp.full_like(distance, far))

@@ -225,11 +225,15 @@ def test_figures_of_a_map_are_the_loops(seed):
 # --- Pictures behind masks -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("size", "sigma"), [((9, 12), 0.8), ((17, 5), 2.5), ((3, 4), 4.0), ((1, 6), 1.0)])
+BLURS = [((9, 12), 0.8), ((17, 5), 2.5), ((3, 4), 4.0), ((1, 6), 1.0), ((11,), 0.9), ((4, 5, 3), (0.7, 1.5, 0.4))]
+
+
+@pytest.mark.parametrize(("size", "sigma"), BLURS)
 def test_blurred_is_the_gaussian_of_scipy(size, sigma):
     image = normal(3, *size, 2)
-    radius = math.ceil(3 * sigma)
-    expected = ndimage.gaussian_filter(image, (sigma, sigma, 0), mode="nearest", radius=(radius, radius, 0))
+    sigmas = sigma if isinstance(sigma, tuple) else (sigma,) * len(size)
+    radius = [math.ceil(3 * each) for each in sigmas]
+    expected = ndimage.gaussian_filter(image, (*sigmas, 0), mode="nearest", radius=(*radius, 0))
     np.testing.assert_allclose(compiled(metrics.blurred, sigma=sigma)(image), expected, rtol=1e-12, atol=1e-14)
 
 
@@ -465,14 +469,23 @@ def curve_of(f=jnp.sum, image=IMAGE, heatmap=GOOD, **options):
         (lambda: metrics.sparsity(NONE), ValueError, "heatmap is empty"),
         (lambda: metrics.adcc(TWO, TWO, THREE), ValueError, "complexity must have the shape of drop"),
         (lambda: metrics.adcc(TWO, INTEGERS, TWO), TypeError, r"coherency .* int"),
-        (lambda: metrics.blurred(GOOD, 1.0), ValueError, r"image must be \[H, W, d\]"),
+        (lambda: metrics.blurred(TWO, 1.0), ValueError, r"image must be \[\*grid, d\]"),
+        (
+            lambda: metrics.blurred(IMAGE, (1.0,)),
+            ValueError,
+            r"sigma must be one number, or one for each of the 2 axes",
+        ),
         (lambda: metrics.blurred(IMAGE, 0.0), ValueError, r"sigma .* 0 .* 0.0"),
         (lambda: metrics.blurred(IMAGE, NAN), ValueError, r"sigma .* nan"),
         (lambda: metrics.blurred(IMAGE, "1"), TypeError, r"sigma .* '1'"),
         (lambda: metrics.blurred(IMAGE.astype(int), 1.0), TypeError, r"image .* int"),
-        (lambda: metrics.blended(IMAGE, GOOD[:1], IMAGE), ValueError, r"heatmap must be \[H, W\] of the image"),
+        (lambda: metrics.blended(IMAGE, GOOD[:1], IMAGE), ValueError, r"heatmap must be \[\*grid\] of the image"),
         (lambda: metrics.blended(IMAGE, GOOD, IMAGE[:1]), ValueError, "baseline must have the shape of image"),
-        (lambda: metrics.blended(IMAGE, IMAGE, IMAGE), ValueError, r"heatmap must be \[H, W\], of one picture"),
+        (
+            lambda: metrics.blended(IMAGE, IMAGE, IMAGE),
+            ValueError,
+            r"heatmap must be .*\[2, 2\], but came as \[2, 2, 3\]",
+        ),
         (lambda: metrics.area_under_curve(TWO[:1]), ValueError, "two values at least"),
         (lambda: metrics.area_under_curve(GOOD), ValueError, r"curve must be \[num_steps \+ 1\]"),
         (lambda: metrics.area_under_curve(INTEGERS), TypeError, r"curve .* int"),
@@ -480,7 +493,7 @@ def curve_of(f=jnp.sum, image=IMAGE, heatmap=GOOD, **options):
         (lambda: curve_of(f=lambda x: x.sum((0, 1))), ValueError, r"f must return a scalar.*\[3\]"),
         (lambda: curve_of(f=lambda x: (x.sum(), x)), ValueError, "f must return a scalar.*tuple"),
         (lambda: curve_of(f=lambda x: x.sum().astype(int)), TypeError, r"the value of f .* int"),
-        (lambda: curve_of(heatmap=GOOD[:, :1]), ValueError, r"heatmap must be \[H, W\] of the image"),
+        (lambda: curve_of(heatmap=GOOD[:, :1]), ValueError, r"heatmap must be \[\*grid\] of the image"),
         (lambda: curve_of(baseline=IMAGE[..., :1]), ValueError, "baseline must have the shape of image"),
         (lambda: curve_of(num_steps=0), ValueError, r"num_steps .* 1 .* 0"),
         (lambda: curve_of(num_steps=2.0), TypeError, r"num_steps .* 2.0"),

@@ -256,6 +256,51 @@ def test_energy_pointing_game_by_hand():
     assert float(compiled(metrics.energy_pointing_game)(HEATMAP, np.ones((2, 2), bool))) == 1
 
 
+# --- Other numbers of axes -------------------------------------------------------------------------------------------
+
+
+def test_boxes_of_series_and_volumes_by_hand():
+    intervals = np.array([[1, 3], [4.5, 9]])
+    found = compiled(metrics.box_mask, size=(6,))(intervals)
+    assert found.tolist() == [False, True, True, False, True, True]  # the centre at 4.5 belongs to what begins there
+    np.testing.assert_allclose(
+        compiled(metrics.box_iou)(np.array([2, 6]), np.array([[1, 3], [4, 8], [7, 9]])), [0.2, 1 / 3, 0]
+    )
+    # x0, y0, z0, x1, y1, z1 of a volume [z, y, x].
+    volume = np.zeros((4, 3, 5), bool)
+    volume[1:3, 0:2, 2:5] = True
+    box = np.array([[2, 0, 1, 5, 2, 3]])
+    np.testing.assert_array_equal(compiled(metrics.box_mask, size=(4, 3, 5))(box), volume)
+    assert compiled(metrics.heatmap_box)(1.0 * volume).tolist() == box[0].tolist()
+    others = np.array([[2, 0, 1, 5, 2, 3], [3, 1, 2, 6, 3, 5], [2, 0, 3, 5, 2, 4]])
+    np.testing.assert_allclose(compiled(metrics.box_iou)(box[0], others), [1, 2 / (12 + 18 - 2), 0])
+    assert compiled(metrics.heatmap_box)(np.array([0, 0.2, 1, 0, 0.3, 0.4, 0.2])).tolist() == [4, 7]
+    maps = np.stack([1.0 * volume, np.zeros(volume.shape)])
+    assert heatmap_boxes_numpy(maps, 0.15, num_axes=3).tolist() == [box[0].tolist(), [0] * 6]
+
+
+@pytest.mark.parametrize(("shape", "radii"), [((40,), (0.0, 1.0, 3.7, 100.0)), ((5, 6, 7), (0.0, 1.0, 1.5, 2.3, 50.0))])
+def test_dilation_in_a_line_and_in_space_is_the_distance_transform(shape, radii):
+    masks = np.random.default_rng(0).uniform(size=(20, *shape)) < 0.03
+    dilate = lambda masks: [jax.vmap(partial(dilated, radius=radius))(masks) for radius in radii]
+    for found, radius in zip(jax.jit(dilate)(masks), radii, strict=True):
+        expected = [(ndimage.distance_transform_edt(~mask) <= radius) & mask.any() for mask in masks]
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("shape", [(63,), (3, 7, 3), (3, 1, 7, 3)])
+def test_where_pixels_stand_does_not_matter_where_no_distance_does(shape):
+    """A picture cut into rows one after the other, or laid in space, has the same figures."""
+    heatmap, mask = random_case(3)
+
+    @jax.jit
+    def figures(heatmap, mask):
+        of_a_mask = [OF_A_MASK["localisation"], metrics.iou, metrics.energy_pointing_game]
+        return [f(heatmap, mask) for f in (*of_a_mask, partial(metrics.pointing_game, tolerance=0.0))]
+
+    np.testing.assert_allclose(figures(heatmap.reshape(shape), mask.reshape(shape)), figures(heatmap, mask))
+
+
 # --- The rules -------------------------------------------------------------------------------------------------------
 
 OF_A_MASK = {
@@ -368,7 +413,7 @@ BOX, BOXES = np.array([0, 0, 1, 1]), np.array([[0, 0, 1, 1]])
                 (lambda f=f: f(HEATMAP, LEFT[:1]), ValueError, "mask must have the shape of heatmap"),
                 (lambda f=f: f(HEATMAP, HEATMAP), TypeError, "mask must be a bool array .* not float64"),
                 (lambda f=f: f(HEATMAP, [[True]]), TypeError, "mask must be a bool array .* not list"),
-                (lambda f=f: f(HEATMAP[None], LEFT[None]), ValueError, r"heatmap must be \[H, W\], of one picture"),
+                (lambda f=f: f(HEATMAP[0, 0], LEFT[0, 0]), ValueError, r"heatmap must be \[\*grid\], of one example"),
                 (lambda f=f: f(HEATMAP[:0], LEFT[:0]), ValueError, "heatmap is empty"),
                 (lambda f=f: f(LEFT, LEFT), TypeError, r"heatmap .* floating .* bool"),
             )
@@ -387,18 +432,24 @@ BOX, BOXES = np.array([0, 0, 1, 1]), np.array([[0, 0, 1, 1]])
         (lambda: metrics.pointing_game(HEATMAP, LEFT, tolerance="15"), TypeError, r"tolerance .* '15'"),
         (lambda: metrics.heatmap_box(HEATMAP, fraction=0), ValueError, r"fraction .* 0 .* 1 .* 0"),
         (lambda: metrics.heatmap_box(HEATMAP, fraction=1.5), ValueError, r"fraction .* 0 .* 1 .* 1.5"),
-        (lambda: metrics.heatmap_box(HEATMAP[0]), ValueError, r"heatmap must be \[H, W\]"),
+        (lambda: metrics.heatmap_box(HEATMAP[0, 0]), ValueError, r"heatmap must be \[\*grid\]"),
         (lambda: metrics.heatmap_box(LEFT), TypeError, r"heatmap .* floating .* bool"),
-        (lambda: heatmap_boxes_numpy(np.zeros(3), 0.1), ValueError, r"heatmaps must be \[..., H, W\]"),
+        (lambda: heatmap_boxes_numpy(np.zeros(3), 0.1), ValueError, r"heatmaps must be \[..., \*grid\] with 2 axes"),
         (lambda: heatmap_boxes_numpy(np.zeros((5, 0, 3)), 0.1), ValueError, "heatmap is empty"),
         (lambda: metrics.box_mask([[0, 0, 1, 1]], (2, 2)), TypeError, "boxes must be an array .* not list"),
         (lambda: metrics.box_mask(BOX, (2, 2)), ValueError, r"boxes must be \[m, 4\]"),
         (lambda: metrics.box_mask(BOXES > 0, (2, 2)), TypeError, "boxes must be numbers"),
-        (lambda: metrics.box_mask(BOXES, (2, 2, 3)), ValueError, r"size must be \(H, W\)"),
+        (
+            lambda: metrics.box_mask(BOXES, (2, 2, 3)),
+            ValueError,
+            r"size must be \(H, W\) for boxes \[1, 4\], but has 3",
+        ),
+        (lambda: metrics.box_mask(BOXES[:, :3], (2, 2)), ValueError, r"or \[m, 2 r\] on a grid with r axes"),
         (lambda: metrics.box_mask(BOXES, (2, 0)), ValueError, r"size .* 1 .* 0"),
         (lambda: metrics.box_mask(BOXES, (2, 2.0)), TypeError, r"size .* 2.0"),
         (lambda: metrics.box_iou(BOXES, BOXES), ValueError, r"box must be \[4\]"),
-        (lambda: metrics.box_iou([0, 0, 1, 1], BOXES), ValueError, r"box must be \[4\] .* list"),
+        (lambda: metrics.box_iou(BOX[:2], BOXES), ValueError, r"box must be \[4\], .* \[2\]"),
+        (lambda: metrics.box_iou([0, 0, 1, 1], BOXES), ValueError, r"box must be \[4\],? .* list"),
         (lambda: metrics.box_iou(BOX, BOX), ValueError, r"boxes must be \[m, 4\]"),
     ],
 )
