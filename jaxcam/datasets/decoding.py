@@ -18,6 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from jaxcam.checks import check_integer
 from jaxcam.datasets.examples import View
 from jaxcam.datasets.items import Item
+from jaxcam.datasets.prepared import Prepared
 from jaxcam.datasets.views import view_of
 from jaxcam.images.preprocessing import Preprocessing
 
@@ -37,13 +38,13 @@ def checked_num_workers(num_workers: int | None) -> int:
 
 
 def views_of(
-    items: Iterator[Item], *, preprocessing: Preprocessing, num_workers: int, prefetch: int | None
+    items: Iterator[Item], *, preprocessing: Preprocessing | Prepared, num_workers: int, prefetch: int | None
 ) -> Generator[View]:
     """The views of the items, in their order.
 
     Args:
         items: any number of them.
-        preprocessing: of the network.
+        preprocessing: of the network; or what inputs are like that are prepared for it.
         num_workers: threads that decode image files; 0: none, each file is decoded here when it is its turn.
         prefetch: how many items to take ahead; 4 for each thread by default.
     """

@@ -3,7 +3,8 @@
 Contract: an `Example` is what the user gives, checked by `truth_of`; a `Truth` is its checked truth in pixels of the
 whole picture; a `View` is what the network sees, with the truth in its coordinates, or one line that says why there
 is nothing to see. Boxes are x0, y0, x1, y1 in pixels, half-open: the pixel in column x and row y covers
-[x, x + 1) by [y, y + 1). The class -1 is one that is not known.
+[x, x + 1) by [y, y + 1). Of inputs that are prepared for the model boxes are in positions of its grid, as
+`metrics.boxes` says: intervals of a series are begin, end. The class -1 is one that is not known.
 """
 
 import os
@@ -20,15 +21,20 @@ UNKNOWN = -1
 
 
 class Example(NamedTuple):
-    """A picture, or the path of one, and what is known about it.
+    """A picture, the path of one, or an input that is prepared for the model, and what is known about it.
 
     Attributes:
-        image: `[H, W, 3]`, floating, in [0, 1]; or a path.
+        image: a picture `[H, W, 3]`, floating, in [0, 1], grey ones `[H, W]` or `[H, W, 1]`; or a path. For a model
+            without preprocessing its input as it takes it, without the axis n: a series `[t, d]`, a volume, a clip,
+            a normalised picture, or a dictionary of several.
         label: the true class, or None.
-        boxes: `[m, 4]`: x0, y0, x1, y1 of each instance in pixels of the picture, half-open; or None.
-        box_classes: `[m]`: the class of each box; the label for all of them by default; -1: a class that the model
-            does not know.
-        masks: bool `[m, H, W]`: the pixels of each instance, in the order of the boxes; or None.
+        boxes: `[m, 4]`: x0, y0, x1, y1 of each instance in pixels of the picture, half-open; or None. Of prepared
+            inputs `[m, 2 r]` on a grid with r axes: the intervals of a series begin, end, in a volume x0, y0, z0, x1,
+            y1, z1; or `[m, t, 4]`, a box in every frame of a clip (without area where there is none).
+        box_classes: `[m]`: the class of each box or mask; the label for all of them by default; -1: a class that the
+            model does not know.
+        masks: bool `[m, H, W]`: the pixels of each instance, in the order of the boxes, if there are any; or None. Of
+            prepared inputs `[m, *spatial]`: the samples, voxels, or pixels of frames.
         name: for tables and messages; by default the path or the number.
     """
 
@@ -45,7 +51,7 @@ class Truth(NamedTuple):
 
     Attributes:
         label: the true class, -1 if unknown.
-        boxes: float64 `[m, 4]`.
+        boxes: float64 `[m, 4]`, or as those of the `Example`; `[0, 4]` where only masks are known.
         box_classes: int32 `[m]`.
         masks: bool `[m, H, W]`, regions that are drawn when the picture is there, or None.
         size: the height and width that the annotation gives, or None.
@@ -64,18 +70,21 @@ class View(NamedTuple):
     Attributes:
         index: of the item in the data set.
         name: of the item.
-        image: float32 `[h, w, 3]` in [0, 1], after `Preprocessing.view`; None if there is none.
+        image: float32 `[h, w, 3]` in [0, 1], after `Preprocessing.view`, or the arrays of a prepared input; None if
+            there is none.
         label: the true class, -1 if unknown.
-        boxes: float32 `[m, 4]`, moved with resize and crop and clipped to the view; empty ones are dropped.
+        boxes: float32 `[m, 4]`, moved with resize and crop and clipped to the view; empty ones are dropped. None at
+            all where only masks are known.
         box_classes: int32 `[m]`.
-        masks: bool `[m, h, w]`, or None.
-        num_boxes_lost: how many boxes were dropped: outside of the crop, or without any area from the start.
+        masks: bool `[m, h, w]`, or None; empty ones without a box are dropped.
+        num_boxes_lost: how many boxes, or masks without one, were dropped: outside of the crop, or without any area
+            from the start.
         error: one line: why there is no image; None if there is one.
     """
 
     index: int  # pyright: ignore[reportIncompatibleMethodOverride]
     name: str
-    image: np.ndarray | None
+    image: Any
     label: int
     boxes: np.ndarray
     box_classes: np.ndarray
@@ -103,7 +112,7 @@ def printable(name: str) -> str:
 
 
 def as_example(item: Any) -> Example:
-    """An item of a data set: an Example as it is, a pair (picture or path, label), a path or a picture.
+    """An item of a data set: an Example as it is, a pair (picture, path or input, label), or one without a label.
 
     Raises:
         TypeError: a tuple that is neither an Example nor a pair.
@@ -127,12 +136,13 @@ def is_path(image: Any) -> bool:
     return isinstance(image, str | os.PathLike)
 
 
-def truth_of(example: Example, *, num_classes: int | None) -> Truth:
+def truth_of(example: Example, *, num_classes: int | None, is_prepared: bool = False) -> Truth:
     """The checked truth of an Example; its image is not looked at.
 
     Args:
         example: an Example.
         num_classes: labels must be below it; None: not checked.
+        is_prepared: whether it is an input for the model, of a grid that is not known yet, and no picture.
 
     Raises:
         TypeError: a field is of the wrong kind.
@@ -141,19 +151,21 @@ def truth_of(example: Example, *, num_classes: int | None) -> Truth:
     if example.name is not None and not isinstance(example.name, str):
         raise TypeError(f"name must be a str or None, got {type(example.name).__name__}")
     label = UNKNOWN if example.label is None else checked_label(example.label, "label", num_classes)
-    if example.boxes is None:
-        for name, value in (("box_classes", example.box_classes), ("masks", example.masks)):
-            if value is not None:
-                raise ValueError(f"{name} belong to boxes, and boxes is None; give the boxes too")
+    if example.boxes is None and example.masks is None:
+        if example.box_classes is not None:
+            raise ValueError("box_classes belong to boxes or masks, and both are None; give the boxes too")
         return NO_TRUTH._replace(label=label)
-    boxes = checked_boxes(example.boxes)
-    classes = np.full(len(boxes), label, np.int32)
+    boxes = NO_TRUTH.boxes if example.boxes is None else checked_boxes(example.boxes, is_prepared=is_prepared)
+    num = None if example.boxes is None else len(boxes)
+    masks = None if example.masks is None else _checked_masks(example.masks, num, is_prepared=is_prepared)
+    num = len(boxes) if masks is None else len(masks)
+    classes = np.full(num, label, np.int32)
     if example.box_classes is not None:
         given = np.asarray(example.box_classes)
-        if given.shape != (len(boxes),):
-            raise ValueError(f"box_classes must have shape [{len(boxes)}], one a box, got {list(given.shape)}")
+        if given.shape != (num,):
+            raise ValueError(f"box_classes must have shape [{num}], one a box, got {list(given.shape)}")
         classes = np.array([checked_label(c, "box_classes", num_classes) for c in given], np.int32)
-    return Truth(label, boxes, classes, None if example.masks is None else _checked_masks(example.masks, len(boxes)))
+    return Truth(label, boxes, classes, masks)
 
 
 def checked_label(label: Any, name: str, num_classes: int | None) -> int:
@@ -173,27 +185,34 @@ def checked_label(label: Any, name: str, num_classes: int | None) -> int:
     return int(label)
 
 
-def checked_boxes(boxes: Any) -> np.ndarray:
-    """The boxes as float64 `[m, 4]`.
+def checked_boxes(boxes: Any, *, is_prepared: bool = False) -> np.ndarray:
+    """The boxes as float64 `[m, 4]`; of prepared inputs also `[m, 2 r]` or `[m, t, 4]`.
 
     Raises:
         ValueError: of another shape, not numbers, not finite, or with corners in the wrong order.
     """
+    expected = "boxes must be [m, 4]: x0, y0, x1, y1 for each"
+    if is_prepared:
+        expected += "; [m, 2] of a series: begin, end; [m, 6] of a volume; or [m, t, 4] of the frames of a clip"
     try:
         values = np.asarray(boxes)
     except ValueError as error:
-        raise ValueError("boxes must be [m, 4]: x0, y0, x1, y1 for each; got rows of different lengths") from error
-    if values.size == 0 and values.shape in ((0,), (0, 4)):
+        raise ValueError(f"{expected}; got rows of different lengths") from error
+    if values.size == 0 and (values.shape in ((0,), (0, 4)) or (is_prepared and values.ndim == 2)):
         return np.zeros((0, 4))
-    if values.ndim != 2 or values.shape[1] != 4:
-        raise ValueError(f"boxes must be [m, 4]: x0, y0, x1, y1 for each; got shape {list(values.shape)}")
+    is_whole = values.ndim == 2 and (values.shape[1] == 4 or (is_prepared and values.shape[1] % 2 == 0))
+    if not is_whole and not (is_prepared and values.ndim == 3 and values.shape[2] == 4):
+        raise ValueError(f"{expected}; got shape {list(values.shape)}")
     if values.dtype.kind not in "iuf":
         raise ValueError(f"boxes must be numbers, got {values.dtype}")
     checked = values.astype(np.float64)
-    for box in checked:
+    half = checked.shape[-1] // 2
+    for box in checked.reshape(-1, 2 * half):
         if not np.all(np.isfinite(box)):
             raise ValueError(f"boxes must be finite, got {box.tolist()}")
-        if box[2] < box[0] or box[3] < box[1]:
+        if np.any(box[half:] < box[:half]):
+            if half != 2:
+                raise ValueError(f"boxes must begin before they end, along every axis, got {box.tolist()}")
             raise ValueError(
                 f"boxes must be x0, y0, x1, y1 with x0 <= x1 and y0 <= y1, got {box.tolist()}; "
                 "if these are x, y, width, height, add the first two to the last two"
@@ -201,10 +220,13 @@ def checked_boxes(boxes: Any) -> np.ndarray:
     return checked
 
 
-def _checked_masks(masks: Any, num: int) -> np.ndarray:
+def _checked_masks(masks: Any, num: int | None, *, is_prepared: bool) -> np.ndarray:
     values = np.asarray(masks)
+    grid = "*spatial" if is_prepared else "H, W"
     if values.dtype != np.bool_:
-        raise TypeError(f"masks must be bool [m, H, W], got {values.dtype}; compare them: masks > 0")
-    if values.ndim != 3 or values.shape[0] != num:
-        raise ValueError(f"masks must have shape [{num}, H, W], one a box, got {list(values.shape)}")
+        raise TypeError(f"masks must be bool [m, {grid}], got {values.dtype}; compare them: masks > 0")
+    is_right = values.ndim >= 2 if is_prepared else values.ndim == 3
+    if not is_right or num not in (None, values.shape[0]):
+        shown = f"[m, {grid}], one an instance" if num is None else f"[{num}, {grid}], one a box"
+        raise ValueError(f"masks must have shape {shown}, got {list(values.shape)}")
     return values

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxcam.datasets.examples import NO_TRUTH
@@ -30,8 +31,17 @@ def fingerprint(items: Iterable[Item]) -> str:
 
 
 def content(images: Iterable[Any]) -> str:
-    """SHA-256 over the pixels of pictures in memory, and the sizes of files: another file of the same size passes."""
+    """SHA-256 over the pixels of pictures and inputs in memory, and the sizes of files, another of which passes."""
     digest = hashlib.sha256()
+    for image in images:
+        parts, structure = jax.tree.flatten(image)
+        if structure != jax.tree.structure(0):  # several inputs, or none
+            _add(digest, str(structure))
+        _add_parts(digest, parts)
+    return digest.hexdigest()
+
+
+def _add_parts(digest: Any, images: Iterable[Any]) -> None:
     for image in images:
         if isinstance(image, str | os.PathLike):
             try:
@@ -44,7 +54,6 @@ def content(images: Iterable[Any]) -> str:
             digest.update(pixels.tobytes())
         else:
             _add(digest, type(image).__name__)
-    return digest.hexdigest()
 
 
 def checked_description(dataset: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ class Item(NamedTuple):
     Attributes:
         index: in the data set.
         name: for tables and messages.
-        image: a path, or a picture.
+        image: a path, a picture, or a prepared input.
         truth: what is known about it.
         error: why it is bad already; or None.
     """
@@ -29,15 +29,15 @@ class Item(NamedTuple):
         return self.error is None and is_path(self.image)
 
 
-def item_of(index: int, given: Any, *, num_classes: int | None) -> Item:
-    """What the user's data set holds at a place, checked but for the picture."""
-    name = f"image {index}"
+def item_of(index: int, given: Any, *, num_classes: int | None, is_prepared: bool = False) -> Item:
+    """What the user's data set holds at a place, checked but for the picture, or the prepared input."""
+    name = f"{'example' if is_prepared else 'image'} {index}"
     try:
         example = as_example(given)
         if is_path(example.image):
             name = printable(os.fsdecode(example.image))
         if isinstance(example.name, str):
             name = printable(example.name)
-        return Item(index, name, example.image, truth_of(example, num_classes=num_classes))
+        return Item(index, name, example.image, truth_of(example, num_classes=num_classes, is_prepared=is_prepared))
     except Exception as error:
         return Item(index, name, error=one_line(error))

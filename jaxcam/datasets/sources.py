@@ -5,16 +5,21 @@ makes the views of any of them, in the order asked for. Image files are decoded 
 and generated ones are seen to by the caller's. What is wrong with one item becomes a bad view; what is wrong with the
 whole, an annotation file included, is an exception before the first view.
 
-What is in the pictures is part of the description as far as it can be had at once: the pixels of pictures in a list,
-the sizes of files. Not checked: the pictures of an iterable, of which only `description`, if it has one, is known.
+What is in the pictures is part of the description as far as it can be had at once: the pixels of pictures in a list or
+an array, the sizes of files. Not checked: the pictures of an iterable, of which only `description`, if it has one, is
+known.
 """
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from jaxcam.checks import check_integer
 from jaxcam.datasets.annotated import annotated_items
@@ -24,6 +29,7 @@ from jaxcam.datasets.examples import Example, View, is_path, one_line, printable
 from jaxcam.datasets.fingerprint import checked_description, content, fingerprint
 from jaxcam.datasets.image_files import files_in, files_of
 from jaxcam.datasets.items import Item, item_of
+from jaxcam.datasets.prepared import Prepared
 from jaxcam.images.preprocessing import Preprocessing
 
 
@@ -39,11 +45,23 @@ class Source(ABC):
     length: int | None
 
     @property
-    def knows(self) -> tuple[bool, bool]:
-        """Whether there are boxes, and masks; of items that would have to be drawn or read first, as of the first."""
-        items = list(self._looked_at())
-        boxes = any(len(item.truth.boxes) for item in items)
-        return boxes, any(item.truth.masks is not None and len(item.truth.boxes) for item in items)
+    def knows(self) -> frozenset[str]:
+        """Of "boxes", "frames" (boxes in each frame) and "masks" which there are.
+
+        Of items that would have to be drawn or read first, as of the first.
+        """
+        truths = [item.truth for item in self._looked_at()]
+        boxes = {("boxes", "frames")[truth.boxes.ndim - 2] for truth in truths if len(truth.boxes)}
+        return frozenset(boxes) | {"masks" for truth in truths if truth.masks is not None and len(truth.box_classes)}
+
+    def first(self) -> Item:
+        """The first item that is not bad.
+
+        Raises:
+            ValueError: there is none.
+        """
+        assert self.length is not None
+        return _first(self._items(iter(range(self.length))))
 
     def _looked_at(self) -> Iterable[Item]:
         return self._items(iter([0]))
@@ -52,7 +70,7 @@ class Source(ABC):
         self,
         indices: Iterable[int],
         *,
-        preprocessing: Preprocessing,
+        preprocessing: Preprocessing | Prepared,
         num_workers: int | None = None,
         prefetch: int | None = None,
     ) -> Generator[View]:
@@ -62,7 +80,7 @@ class Source(ABC):
 
         Args:
             indices: from 0 to below the length; increasing if the length is None.
-            preprocessing: of the network.
+            preprocessing: of the network; or what inputs are like that are prepared for it.
             num_workers: threads that decode image files; 0: the caller's; by default one a core, at most 4.
             prefetch: how many images to decode ahead; by default 4 for each thread.
 
@@ -71,7 +89,7 @@ class Source(ABC):
             ValueError: num_workers or prefetch is out of range; an index is (when its turn comes).
             Exception: what an iterable data set raises itself, after which it has no more items.
         """
-        if not isinstance(preprocessing, Preprocessing):
+        if not isinstance(preprocessing, Preprocessing | Prepared):
             raise TypeError(f"preprocessing must be a jaxcam.images.Preprocessing but is {preprocessing!r}")
         if prefetch is not None:
             check_integer("prefetch", prefetch, low=1)
@@ -97,6 +115,7 @@ def source_of(
     annotations: str | os.PathLike[str] | None = None,
     classes: Mapping[Any, Any] | None = None,
     class_names: Sequence[str] = (),
+    is_prepared: bool = False,
 ) -> Source:
     """The source for what the user gives.
 
@@ -107,6 +126,7 @@ def source_of(
             sequence of paths. Only images that it says something about are evaluated.
         classes: names in the annotations -> class indices or names of the model.
         class_names: of the model; empty: not known.
+        is_prepared: whether the items are inputs that are prepared for the model, and no pictures.
 
     Raises:
         TypeError: dataset or another argument is of the wrong kind.
@@ -124,21 +144,27 @@ def source_of(
     elif annotations is not None:
         described, files = {"kind": "files"}, files_of(_paths(dataset))
     else:
-        return _source_of_items(dataset, len(names) or None)
+        return _source_of_items(dataset, len(names) or None, is_prepared)
     is_folder = described["kind"] == "folder"
     items, about = annotated_items(files, annotations, ClassIndex(classes, names), is_folder=is_folder)
     return Listed(items, described | about)
 
 
-def _source_of_items(dataset: Any, num_classes: int | None) -> Source:
-    _check_kind(dataset)
+_ItemOf = Callable[[int, Any], Item]
+
+
+def _source_of_items(dataset: Any, num_classes: int | None, is_prepared: bool) -> Source:
+    _check_kind(dataset, is_prepared)
+    item: _ItemOf = partial(item_of, num_classes=num_classes, is_prepared=is_prepared)
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
-        return Iterated(dataset, num_classes)
+        return Iterated(dataset, item)
     if not len(dataset):
         raise ValueError("the data set is empty; give at least one image")
+    if hasattr(dataset, "shape") and hasattr(dataset, "dtype"):
+        dataset = list(np.asarray(dataset))
     if not isinstance(dataset, list | tuple):
-        return Indexed(dataset, num_classes)
-    items = [item_of(i, given, num_classes=num_classes) for i, given in enumerate(dataset)]
+        return Indexed(dataset, item)
+    items = [item(i, given) for i, given in enumerate(dataset)]
     return Listed(items, {"kind": "sequence", **checked_description(dataset)})
 
 
@@ -165,9 +191,9 @@ class Listed(Source):
 class Indexed(Source):
     """Anything with a length whose items can be had by number, which may mean to draw or decode them."""
 
-    def __init__(self, dataset: Any, num_classes: int | None) -> None:
+    def __init__(self, dataset: Any, item: _ItemOf) -> None:
         self._dataset = dataset
-        self._num_classes = num_classes
+        self._item = item
         self.length = len(dataset)
         described = {"kind": "sequence", **checked_description(dataset), "number": self.length}
         self.description = {**described, "fingerprint": fingerprint([Item(0, repr(sorted(described.items())))])}
@@ -179,25 +205,40 @@ class Indexed(Source):
             except Exception as error:
                 yield Item(index, f"image {index}", error=f"the data set gives no item: {one_line(error)}")
             else:
-                yield item_of(index, given, num_classes=self._num_classes)
+                yield self._item(index, given)
 
 
 class Iterated(Source):
     """Anything else that can be iterated over, once or again and again."""
 
-    def __init__(self, dataset: Iterable[Any], num_classes: int | None) -> None:
+    def __init__(self, dataset: Iterable[Any], item: _ItemOf) -> None:
         self._dataset = dataset
-        self._num_classes = num_classes
+        self._item = item
         self.length = None
         # An iterator can be gone through once: a second call to `views` goes on where the first one stopped.
-        self._once = enumerate(dataset) if isinstance(dataset, Iterator) else None
+        self._once: Iterator[tuple[int, Any]] | None = enumerate(dataset) if isinstance(dataset, Iterator) else None
         self._next = 0
         self.description = {"kind": "iterable", **checked_description(dataset), "number": None, "fingerprint": None}
 
     @property
-    def knows(self) -> tuple[bool, bool]:
+    def knows(self) -> frozenset[str]:
         """Unknown before the end, so there may be."""
-        return True, True
+        return frozenset({"boxes", "masks"})
+
+    def first(self) -> Item:
+        """The first that is not bad; what was looked at of an iterator is put back."""
+        given, looked = enumerate(self._dataset) if self._once is None else self._once, list[tuple[int, Any]]()
+
+        def items() -> Iterator[Item]:
+            for pair in given:
+                looked.append(pair)
+                yield self._item(*pair)
+
+        try:
+            return _first(items())
+        finally:
+            if self._once is not None:
+                self._once = chain(looked, given)
 
     def _items(self, indices: Iterator[int]) -> Iterator[Item]:
         given = enumerate(self._dataset) if self._once is None else self._once
@@ -212,7 +253,18 @@ class Iterated(Source):
             found = next((pair for pair in given if pair[0] == index), None)
             if found is None:
                 return
-            yield item_of(*found, num_classes=self._num_classes)
+            yield self._item(*found)
+
+
+def _first(items: Iterator[Item]) -> Item:
+    bad: list[Item] = []
+    for item in items:
+        if item.error is None:
+            return item
+        bad = [*bad[:1], item]
+    if not bad:
+        raise ValueError("dataset: there is no example in it")
+    raise ValueError(f"dataset: none of its examples can be used; {bad[0].name}: {bad[0].error}")
 
 
 def _folder(path: str | os.PathLike[str]) -> Path:
@@ -236,13 +288,17 @@ def _paths(dataset: Any) -> list[Any]:
     return paths
 
 
-def _check_kind(dataset: Any) -> None:
+def _check_kind(dataset: Any, is_prepared: bool) -> None:
     if isinstance(dataset, Mapping | AbstractSet | bytes | bytearray):
         raise TypeError(f"the data set must be a sequence, got a {type(dataset).__name__}, which has no order of items")
     if isinstance(dataset, Example):
         raise TypeError("the data set is one Example; give a list of them: [example]")
     shape = getattr(dataset, "shape", None)
-    if shape is not None and len(shape) != 4:
+    if is_prepared and shape is not None and len(shape) < 3:
+        raise ValueError(
+            f"an array as a data set must be [n, *spatial, d], got {list(shape)}; put one input into a list: [series]"
+        )
+    if not is_prepared and shape is not None and len(shape) != 4:
         raise ValueError(
             f"an array as a data set must be [n, H, W, 3], got {list(shape)}; put one picture into a list: [picture]"
         )

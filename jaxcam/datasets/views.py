@@ -2,7 +2,7 @@
 
 Contract: boxes and masks move exactly as `resize_and_crop` moves the pixels: scaled by new/old along each axis, then
 shifted by the crop's corner. Boxes are clipped to the view. Masks take the nearest pixel. Whatever is wrong with one
-picture becomes one line of text; no exception leaves `view_of`.
+picture becomes one line of text; no exception leaves `view_of`. What is prepared for the model is only checked.
 """
 
 import numpy as np
@@ -11,17 +11,19 @@ from PIL import Image
 
 from jaxcam.datasets.examples import Truth, View, one_line
 from jaxcam.datasets.items import Item
+from jaxcam.datasets.prepared import Prepared, prepared_view
 from jaxcam.datasets.regions import drawn
 from jaxcam.images.picture import checked_picture
 from jaxcam.images.preprocessing import Frame, Preprocessing, frame_of, read_view
 
 
-def view_of(item: Item, preprocessing: Preprocessing) -> View:
+def view_of(item: Item, preprocessing: Preprocessing | Prepared) -> View:
     """The view of an item's picture, with its truth in the view's coordinates; or why there is none."""
     index, name, truth, error = item.index, item.name, item.truth, item.error
     if error is None:
         try:
-            return _view(item, preprocessing)
+            is_prepared = isinstance(preprocessing, Prepared)
+            return prepared_view(item, preprocessing) if is_prepared else _view(item, preprocessing)
         except Exception as caught:
             error = one_line(caught)
     return View(index, name, None, truth.label, np.zeros((0, 4), np.float32), np.zeros(0, np.int32), None, 0, error)
@@ -31,7 +33,8 @@ def _view(item: Item, preprocessing: Preprocessing) -> View:
     if item.is_file:
         image, (height, width) = read_view(item.image, preprocessing)
     else:
-        picture = checked_picture(item.image, channels=len(preprocessing.mean))
+        is_flat = preprocessing.is_grey and getattr(item.image, "ndim", None) == 2
+        picture = checked_picture(item.image[..., None] if is_flat else item.image, channels=len(preprocessing.mean))
         image, (height, width) = preprocessing.view(picture), picture.shape[:2]
     truth = item.truth
     _check_size(truth, height, width)
@@ -39,10 +42,14 @@ def _view(item: Item, preprocessing: Preprocessing) -> View:
     boxes, kept = moved_boxes(truth.boxes, height, width, frame)
     masks = None
     if truth.masks is not None:
-        left = [mask for mask, keep in zip(truth.masks, kept, strict=True) if keep]
+        has_boxes = len(truth.boxes) > 0
+        left = [mask for mask, keep in zip(truth.masks, kept, strict=True) if keep] if has_boxes else truth.masks
         # One at a time: thousands of instances of a large picture would fill any memory.
         whole = (m if isinstance(m, np.ndarray) else drawn(m, height, width) for m in left)
         masks = np.concatenate([moved_masks([], frame), *(moved_masks([mask], frame) for mask in whole)])
+        if not has_boxes:
+            kept = masks.any((1, 2))
+            masks = masks[kept]
     return View(item.index, item.name, image, truth.label, boxes, truth.box_classes[kept], masks, int(np.sum(~kept)))
 
 

@@ -1,6 +1,6 @@
-"""The compiled part of `evaluate`: a block of pictures in, heatmaps and what the methods are worth out.
+"""The compiled part of `evaluate`: a block of pictures or inputs in, heatmaps and what the methods are worth out.
 
-A block is a fixed number of pictures, and every device of the mesh works on one block at a time. So a picture's figures
+A block is a fixed number of them, and every device of the mesh works on one block at a time. So a picture's figures
 do not depend on how many devices there are: it is always computed in the same place of the same block.
 """
 
@@ -15,7 +15,17 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxcam import maps, metrics
 from jaxcam.cuts.model import Adapted
-from jaxcam.evaluation.plan import AXIS, Plan, background_of, confidence_of, masked_input, network_input, of_class
+from jaxcam.evaluation.plan import (
+    AXIS,
+    Plan,
+    background_of,
+    confidence_of,
+    image_of,
+    masked_input,
+    network_input,
+    normalised,
+    of_class,
+)
 from jaxcam.evaluation.protocol import Protocol
 from jaxcam.evaluation.shuffled import shuffled
 from jaxcam.explanation.batch import Request, explained
@@ -35,7 +45,7 @@ class Block(NamedTuple):
     o: Float[Array, "n m"]
     """The confidence on the explanation map of each method; NaN where the map is empty or there is none."""
     status: Int[Array, "n m"]
-    heatmaps: Float[Array, "n m H W"]
+    heatmaps: Float[Array, "n m *grid"]
     values: dict[str, Float[Array, "n m"]]
     """By metric; NaN where it is undefined, and for an empty map all of them: `metrics.operands.is_explanation`."""
 
@@ -43,24 +53,24 @@ class Block(NamedTuple):
 class Truth(NamedTuple):
     """Where the explained class is."""
 
-    boxes: Bool[Array, "n H W"]
-    """The union of its boxes."""
-    masks: Bool[Array, "n H W"]
+    boxes: Bool[Array, "n *grid"]
+    """The union of its boxes, or of its masks where only these are known."""
+    masks: Bool[Array, "n *grid"]
     """The union of its masks."""
 
 
 def explained_blocks(
-    mesh: Mesh, plan: Plan, model: Adapted, pictures: Array, labels: Array, seed: Array | np.uint32
+    mesh: Mesh, plan: Plan, model: Adapted, data: Any, labels: Array, seed: Array | np.uint32
 ) -> Block:
-    """Program 1: the pictures `[n, H, W, 3]` of a block for every device of the mesh.
+    """Program 1: the data `[n, ...]` of a block for every device of the mesh.
 
     Methods that draw are given the seed's key for every picture, wherever it stands: see `jaxcam.explain`.
     """
     arrays, static = model.tree_flatten()
-    return _compiled((mesh, plan, static), arrays, pictures, labels, seed)
+    return _compiled((mesh, plan, static), arrays, data, labels, seed)
 
 
-def _explained_blocks(static: tuple[Mesh, Plan, Any], arrays: Any, *operands: Array) -> Block:
+def _explained_blocks(static: tuple[Mesh, Plan, Any], arrays: Any, *operands: Any) -> Block:
     mesh, plan, model = static
     over_devices = jax.shard_map(
         partial(_explained_block, plan),
@@ -88,32 +98,34 @@ def compared_blocks(mesh: Mesh, protocol: Protocol, heatmaps: Array, truth: Trut
     return over_devices(heatmaps, truth)
 
 
-def _explained_block(plan: Plan, model: Adapted, pictures: Array, labels: Array, seed: Array) -> Block:
+def _explained_block(plan: Plan, model: Adapted, data: Any, labels: Array, seed: Array) -> Block:
     key = jax.random.key(seed, impl="threefry2x32")
     protocol = plan.protocol
     confidence = partial(confidence_of, plan, model)
-    images = network_input(plan, plan.preprocessing.normalise(pictures))
+    image = image_of(plan, data)
+    size = image.shape[1:-1]
+    inputs = network_input(plan, data, normalised(plan, image))
     class_idx = labels if protocol.class_idx == "true" else None
     found: list[Explanation] = []
     y: Array | None = None
     for request in plan.requests:
         # Each begins with the same forward pass, of which XLA keeps one.
-        explanation, logits, probability = explained(model, request, images, class_idx, _key(request, key))
+        explanation, logits, probability = explained(model, request, inputs, class_idx, _key(request, key))
         class_idx = explanation.class_idx
         y = of_class(protocol, probability, logits, class_idx) if y is None else y
         found.append(explanation)
     assert y is not None
     assert class_idx is not None
-    heatmaps = [_heatmap(protocol, explanation, pictures.shape[1:3]) for explanation in found]
-    background = background_of(plan, pictures)
-    masked = [masked_input(plan, pictures, heatmap, background) for heatmap in heatmaps]
+    heatmaps = [_heatmap(protocol, explanation, size) for explanation in found]
+    background = background_of(plan, image)
+    masked = [masked_input(plan, data, heatmap, background) for heatmap in heatmaps]
     values: dict[str, list[Array]] = {}
     if "coherency" in plan.groups:
         o, again = [], []
-        for request, images_e in zip(plan.requests, masked, strict=True):
-            explanation, logits_e, probability = explained(model, request, images_e, class_idx, _key(request, key))
+        for request, inputs_e in zip(plan.requests, masked, strict=True):
+            explanation, logits_e, probability = explained(model, request, inputs_e, class_idx, _key(request, key))
             o.append(of_class(protocol, probability, logits_e, class_idx))
-            again.append(_heatmap(protocol, explanation, pictures.shape[1:3]))
+            again.append(_heatmap(protocol, explanation, size))
         values["coherency"] = [jax.vmap(metrics.coherency)(a, b) for a, b in zip(heatmaps, again, strict=True)]
     else:
         o = _in_one_batch(confidence, masked, class_idx)
@@ -122,7 +134,7 @@ def _explained_block(plan: Plan, model: Adapted, pictures: Array, labels: Array,
     values["absolute_drop"] = [jax.nn.relu(y - each) for each in o]
     values["increase"] = [_counted(each > y, each + y) for each in o]
     if "deletion" in plan.groups:
-        inverse = [masked_input(plan, pictures, 1 - heatmap, background) for heatmap in heatmaps]
+        inverse = [masked_input(plan, data, 1 - heatmap, background) for heatmap in heatmaps]
         o_inverse = _in_one_batch(confidence, inverse, class_idx)
         values["drop_in_deletion"] = [metrics.relative_drop(y, each) for each in o_inverse]
     if "shape" in plan.groups or "coherency" in plan.groups:
@@ -135,7 +147,7 @@ def _explained_block(plan: Plan, model: Adapted, pictures: Array, labels: Array,
             for three in zip(drops, values["coherency"], values["complexity"], strict=True)
         ]
     if "sanity" in plan.groups:
-        values["sanity"] = _sanity(plan, model, images, found, key)
+        values["sanity"] = _sanity(plan, model, inputs, found, key)
     status = jnp.stack([explanation.status for explanation in found], 1)
     shown = jnp.stack(heatmaps, 1)
     has_map = (
@@ -152,7 +164,7 @@ def _explained_block(plan: Plan, model: Adapted, pictures: Array, labels: Array,
 
 
 def _compared_block(protocol: Protocol, heatmaps: Array, truth: Truth) -> dict[str, Array]:
-    tolerance = protocol.tolerance * min(heatmaps.shape[-2:])
+    tolerance = protocol.tolerance * min(heatmaps.shape[2:])
 
     def one(heatmap: Array, boxes: Array, masks: Array) -> dict[str, Array]:
         return {
@@ -172,7 +184,7 @@ def loc_key(delta: float) -> str:
 
 
 def _heatmap(protocol: Protocol, explanation: Explanation, size: tuple[int, ...]) -> Array:
-    """`[n, H, W]` as the protocol says; guided methods have a gradient of the picture's size instead of a map."""
+    """`[n, *grid]` as the protocol says; guided methods have a gradient of the input's size instead of a map."""
     if explanation.gradient is not None or (protocol.normalisation, protocol.resize) == ("max", "linear"):
         return explanation.heatmap
     cam_map = explanation.cam_map
@@ -182,13 +194,14 @@ def _heatmap(protocol: Protocol, explanation: Explanation, size: tuple[int, ...]
         shown = maps.normalised(raw if protocol.normalisation == "max" else raw - raw.min())
         return jnp.clip(jax.image.resize(shown, size, method=protocol.resize), 0, 1)
 
-    finite = jnp.isfinite(cam_map).all((1, 2), keepdims=True)
+    finite = jnp.isfinite(cam_map).all(tuple(range(1, cam_map.ndim)), keepdims=True)
     return jax.vmap(one)(jnp.where(finite, cam_map, 0))
 
 
-def _in_one_batch(confidence: Any, masked: list[Array], class_idx: Array) -> list[Array]:
+def _in_one_batch(confidence: Any, masked: list[Any], class_idx: Array) -> list[Array]:
     """The confidence on the explanation maps of all methods, in one forward pass."""
-    together = confidence(jnp.concatenate(masked), jnp.tile(class_idx, len(masked)))
+    inputs = jax.tree.map(lambda *each: jnp.concatenate(each), *masked)
+    together = confidence(inputs, jnp.tile(class_idx, len(masked)))
     return list(together.reshape(len(masked), -1))
 
 
@@ -196,12 +209,12 @@ def _counted(is_so: Array, where_finite: Array) -> Array:
     return jnp.where(jnp.isfinite(where_finite), is_so.astype(where_finite.dtype), jnp.nan)
 
 
-def _sanity(plan: Plan, model: Adapted, images: Array, found: list[Explanation], key: Array) -> list[Array]:
+def _sanity(plan: Plan, model: Adapted, inputs: Any, found: list[Explanation], key: Array) -> list[Array]:
     """Rank correlation with the map for the same class when the weights behind the layer are shuffled."""
     values = []
     for request, explanation in zip(plan.requests, found, strict=True):
-        others = shuffled(model, request, without_batch(images))
-        again = explained(others, request, images, explanation.class_idx, _key(request, key)).explanation
+        others = shuffled(model, request, without_batch(inputs), plan.main)
+        again = explained(others, request, inputs, explanation.class_idx, _key(request, key)).explanation
         values.append(jax.vmap(metrics.rank_correlation)(_raw(explanation), _raw(again)))
     return values
 

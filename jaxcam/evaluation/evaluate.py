@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,28 +11,32 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array
 
+from jaxcam import scenes
 from jaxcam.checks import check_integer
 from jaxcam.cuts.cut import cuts, network
 from jaxcam.cuts.model import Adapted, adapted, name_of
 from jaxcam.cuts.refusals import check_evaluates
+from jaxcam.datasets.examples import is_path
 from jaxcam.datasets.sources import Source, source_of
 from jaxcam.evaluation import hosts
+from jaxcam.evaluation.feed import Feed, fed
 from jaxcam.evaluation.header import array_hash, code_hash, program_hash
 from jaxcam.evaluation.journal import Journal
 from jaxcam.evaluation.measures import Column, columns_of
 from jaxcam.evaluation.plan import GROUPS, Plan
-from jaxcam.evaluation.protocol import Protocol, differences
+from jaxcam.evaluation.protocol import Protocol, differences, protocol_for
 from jaxcam.evaluation.requests import Methods, requests_of
 from jaxcam.evaluation.result import Evaluation, table_of
 from jaxcam.evaluation.run import Job, steps
 from jaxcam.evaluation.statistics import Statistics
 from jaxcam.evaluation.table import Table
-from jaxcam.images.preprocessing import Preprocessing
+from jaxcam.explanation.arguments import check_alone
 from jaxcam.methods.method import METHODS, Bound
-from jaxcam.programs.specs import spec_of
+from jaxcam.programs.specs import spec_of, specs_of
 from jaxcam.programs.watched import Watched
 from jaxcam.progress import Progress
 from jaxcam.tables import printable
+from jaxcam.types import Target
 from jaxcam.version import __version__
 
 DEFAULT_METHODS = ("grad_cam", "grad_cam_pp")
@@ -45,6 +48,7 @@ def evaluate(
     dataset: str | os.PathLike[str] | Iterable[Any],
     *,
     methods: Methods = DEFAULT_METHODS,
+    target: Target | None = None,
     metrics: str | Sequence[str] = DEFAULT_METRICS,
     protocol: Protocol | None = None,
     annotations: str | os.PathLike[str] | None = None,
@@ -65,21 +69,35 @@ def evaluate(
     same on one device, on eight, and on several hosts (`jax.distributed.initialize` first, then the same call in every
     process). Image files are decoded by threads meanwhile. Memory does not grow with the number of pictures.
 
+    A model that knows its preprocessing is given pictures. Any other is given inputs as it takes them, called pictures
+    here as well: series, volumes, clips, pictures that are normalised, or several inputs together, of which the one
+    that has the heatmap is masked.
+
     Args:
         model: as for `explain`: an image network in evaluation mode that knows its preprocessing, or
-            `jaxcam.adapt(model, preprocessing=...)`. Pictures are channels last all the same.
-        dataset: a folder of pictures; a sequence or any iterable of pictures `[H, W, 3]` in [0, 1] (`[H, W, 1]`
-            where the preprocessing has one mean; rounded to 8 bits, as in files), paths, pairs
+            `jaxcam.adapt(model, preprocessing=...)`; pictures are channels last all the same. Or any other model, for
+            inputs that are prepared for it.
+        dataset: a folder of pictures; a sequence or any iterable of pictures `[H, W, 3]` in [0, 1] (grey ones `[H, W]`
+            or `[H, W, 1]` where the preprocessing has one mean; rounded to 8 bits, as in files), paths, pairs
             (picture or path, label) or `jaxcam.Example`s; or generated ones, `jaxcam.scenes.Dataset(1000)`.
+            For a model without preprocessing the same of inputs: an array `[n, *spatial, d]`, or arrays
+            `[*spatial, d]`, dictionaries of several arrays, pairs (input, label) or `jaxcam.Example`s, with masks on
+            the input's grid where they are known. All have the shapes of the first.
         methods: names from `jaxcam.methods.METHODS`, with options as "grad_cam_pp:alphas=exact", or functions as for
             `explain`; or a dictionary from the names of the rows to these, or to dictionaries as `{"method":
             "grad_cam_pp", "alphas": "exact"}`.
+        target: for outputs of any structure, what is explained instead of a class: a function `(outputs, inputs)` of
+            one example to one number, as for `explain`. Its value takes the place of the confidence, on the input and
+            on the explanation map (of which it sees the masked input too): see `Protocol.confidence` for what drop,
+            increase and win mean where it is negative. All boxes and masks of an example are what it should look at.
+            What differs from example to example, as a region, may be one of several inputs that the model leaves out.
         metrics: groups of metrics, or "all". "confidence" (average drop, increase, win; one forward pass for each
             method), "localisation" (where boxes or masks are known), "shape" (complexity, sparsity), "deletion" (one
             more pass each), "coherency" (with ADCC), "curves" (insertion and deletion: 2 (num_steps + 1) passes each),
             "sanity" (correlation with the maps when the weights behind the layer are shuffled).
             See `jaxcam.metrics`. Those of "confidence" are always there.
-        protocol: what is measured in detail; by default that of the Grad-CAM++ paper.
+        protocol: what is measured in detail; by default that of the Grad-CAM++ paper, for prepared inputs with
+            mask="input" and baseline="zero", with a target confidence="target".
         annotations: classes and boxes of a folder's pictures: JSON of our own (a list of `{"file", "label",
             "boxes"}`), COCO JSON, or a folder of PASCAL VOC XML. Pictures that it does not name are left out.
         classes: what the annotations' class names are in the model: indices or names of it. Names that are the same in
@@ -88,7 +106,8 @@ def evaluate(
         results: a file to which a line of JSON for every picture is written as it comes. A run that was ended goes on
             there when it is called again in the same way, and a complete one is only read. Until the end its name
             has ".part" added. What would change the figures is compared first: the model's arrays and program, the
-            methods, the protocol, the data set's names, truths, pixels (in a list) and file sizes. Of an iterable
+            methods, the protocol, the target,
+            the data set's names, truths, pixels (in a list) and file sizes. Of an iterable
             without a length the pictures are not known; give it a `description`, a dictionary of what it is.
         batch_size: pictures that a device works on at a time.
         num_workers: threads that decode image files; by default one for each core up to four, 0 for none.
@@ -102,8 +121,9 @@ def evaluate(
         An `Evaluation`; `print` it. A picture that cannot be read is counted and listed, and does not stop the run.
 
     Raises:
-        ValueError: an unknown method, metric, layer or annotation; no pictures; a results file of another evaluation.
-        TypeError: an argument of the wrong kind, or preprocessing is missing.
+        ValueError: an unknown method, metric, layer or annotation; no pictures; a protocol of something else; several
+            inputs with positions, or a target with several scores; a results file of another evaluation.
+        TypeError: an argument of the wrong kind, or preprocessing is missing for image files.
         RuntimeError: a process of several was lost (start them all again, with the same `results`), or a device is out
             of memory.
 
@@ -111,34 +131,43 @@ def evaluate(
     """
     known = adapted(model)
     check_evaluates(known.state)
-    protocol = _checked_protocol(protocol)
+    is_prepared = known.preprocessing is None
+    if is_prepared and (is_path(dataset) or annotations is not None or isinstance(dataset, scenes.Dataset)):
+        raise TypeError(
+            f"preprocessing of {known.name} must be known for pictures, but is not: say what the model expects of its "
+            "input with jaxcam.adapt(model, preprocessing=jaxcam.images.Preprocessing(resize=256, crop=224, mean=..., "
+            "std=...))"
+        )
+    if target is not None:
+        check_alone(target, None, None)
+    protocol = protocol_for(protocol, is_prepared=is_prepared, has_target=target is not None)
     groups = _checked_groups(metrics)
     requests = requests_of(methods, layer)
-    preprocessing = _preprocessing_of(known)
     check_integer("batch_size", batch_size, low=1)
     check_integer("num_resamples", num_resamples, low=0)
     check_integer("seed", seed, low=0, high=2**32 - 1)
-    source = source_of(dataset, annotations=annotations, classes=classes, class_names=known.class_names)
+    names = known.class_names
+    source = source_of(dataset, annotations=annotations, classes=classes, class_names=names, is_prepared=is_prepared)
     mesh = hosts.mesh_of(mesh)
-    size = _size(preprocessing, source)
-    known, example, channel_axis = _for_pictures(known, size, len(preprocessing.mean))
+    feed = fed(known, source, target)
+    known, example, preprocessing = feed.model, feed.example, known.preprocessing
     arrays = jax.tree.leaves(known)
-    has_boxes, has_masks = source.knows
-    if "localisation" in groups and groups not in (GROUPS, DEFAULT_METRICS) and not (has_boxes or has_masks):
+    if "localisation" in groups and groups not in (GROUPS, DEFAULT_METRICS) and not source.knows:
         raise ValueError(
             'metrics: "localisation" needs to know where things are, and no box or mask is known: give annotations=, '
-            "or jaxcam.Example(image, label=..., boxes=...)"
+            "or jaxcam.Example(image, label=..., boxes=...); of a series jaxcam.Example(series, label=..., masks=...)"
         )
-    columns = columns_of(groups, protocol, has_boxes=has_boxes, has_masks=has_masks)
-    plan = Plan(tuple(requests.values()), protocol, preprocessing, groups, channel_axis)
+    columns = columns_of(groups, protocol, source.knows)
+    plan = Plan(tuple(requests.values()), protocol, preprocessing, groups, feed.channel_axis, feed.main)
 
-    def logits_of(model: Adapted, image: Array) -> Array:
-        return network(model, image)(image)
+    def logits_of(model: Adapted, inputs: Any) -> Array:
+        whole, leaves = network(model, specs_of(inputs), main=feed.main), jax.tree.leaves(inputs)
+        return whole.given(leaves)(leaves[feed.main])
 
-    if protocol.confidence == "probability" and network(known, example).probability is None:
+    if protocol.confidence == "probability" and network(known, example, main=feed.main).probability is None:
         raise ValueError(
             f'protocol: the outputs of {known.name} are no probabilities: use jaxcam.Protocol(confidence="logit"), or '
-            "say what makes them with jaxcam.adapt(model, probability=...)"
+            "say what makes them with jaxcam.adapt(model, probability=...), or what is explained with target="
         )
     logits = jax.eval_shape(logits_of, known, example)
     header = {
@@ -150,18 +179,25 @@ def evaluate(
             "program": program_hash(logits_of, known, example),
         },
         "layer": layer,
-        "grid": None if known.grid is None else _grid_hash(known, example, layer),
+        "grid": None if known.grid is None else _grid_hash(feed, layer),
+        "target": None if target is None else _target_name(target),
         "methods": list(requests),
         "requests": [_described(request.method, logits) for request in requests.values()],
         "metrics": [column.key for column in columns],
         "protocol": protocol.to_dict(),
-        "preprocessing": {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(preprocessing).items()},
+        "preprocessing": None
+        if preprocessing is None
+        else {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(preprocessing).items()},
+        "inputs": {
+            jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}"
+            for path, leaf in jax.tree_util.tree_flatten_with_path(example)[0]
+        },
         "dataset": {name: value for name, value in source.description.items() if name != "path"},
         "batch_size": batch_size,
         "seed": seed,
     }
     on_devices = jax.tree.unflatten(jax.tree.structure(known), hosts.replicated(mesh, arrays))
-    job = Job(mesh, plan, on_devices, columns, source, size, batch_size, num_workers, seed)
+    job = Job(mesh, plan, on_devices, columns, source, feed.form, feed.like, batch_size, num_workers, seed)
     journal = _journal(results, header)
     done = set(hosts.from_first(lambda: sorted(journal.done) if journal else []))
     is_complete = hosts.from_first(lambda: bool(journal and journal.is_complete))
@@ -229,7 +265,8 @@ def _result(
         bad = [(int(i), name, error) for i, name, error in told["bad"]]
         table = Table(names, columns, Statistics.of_lists(told["statistics"]), facts, len(bad))
     if bad and not table.statistics.images:
-        raise ValueError(f"dataset: none of its {len(bad)} pictures can be used; {printable(': '.join(bad[0][1:]))}")
+        what = "examples" if header["preprocessing"] is None else "pictures"
+        raise ValueError(f"dataset: none of its {len(bad)} {what} can be used; {printable(': '.join(bad[0][1:]))}")
     return Evaluation(header, table, bad, journal)
 
 
@@ -263,16 +300,9 @@ def _facts(header: dict[str, Any], protocol: Protocol, source: Source) -> dict[s
     return {
         "model": header["model"]["name"] + ("" if header["layer"] is None else f" at layer {header['layer']}"),
         "data": where + (f" ({told})" if told else ""),
-        "protocol": protocol.summary,
+        "protocol": protocol.told(is_prepared=header["preprocessing"] is None),
+        **({} if header["target"] is None else {"target": header["target"].rpartition(" ")[0]}),
     }
-
-
-def _checked_protocol(protocol: Any) -> Protocol:
-    if protocol is None:
-        return Protocol()
-    if not isinstance(protocol, Protocol):
-        raise TypeError(f"protocol must be a jaxcam.Protocol, not {protocol!r}")
-    return protocol
 
 
 def _checked_groups(metrics: Any) -> tuple[str, ...]:
@@ -285,62 +315,6 @@ def _checked_groups(metrics: Any) -> tuple[str, ...]:
         if name not in GROUPS:
             raise ValueError(f'metrics: {name!r} is not known: use "all", or some of {", ".join(map(repr, GROUPS))}')
     return tuple(group for group in GROUPS if group in listed or group == "confidence")
-
-
-def _preprocessing_of(model: Adapted) -> Preprocessing:
-    if model.preprocessing is None:
-        raise TypeError(
-            f"preprocessing of {model.name} must be known, but is not: say what the model expects of its input with "
-            "jaxcam.adapt(model, preprocessing=jaxcam.images.Preprocessing(resize=256, crop=224, mean=..., std=...))"
-        )
-    return model.preprocessing
-
-
-def _for_pictures(model: Adapted, size: tuple[int, int], channels: int) -> tuple[Adapted, jax.ShapeDtypeStruct, int]:
-    """The model for pictures of a size, one of them as the model takes it, and where it has its channels.
-
-    A model that takes channels first is known by what it takes: it fails on the others.
-    """
-    last, first = (jax.ShapeDtypeStruct((1, *shape), jnp.float32) for shape in ((*size, channels), (channels, *size)))
-    try:
-        known = model.hoist(last)
-        jax.eval_shape(known, last)
-    except Exception as error:  # whatever a model raises for images that it cannot take
-        try:
-            known = model.hoist(first)
-            jax.eval_shape(known, first)
-        except Exception:
-            _check_channels(model, size, 1 if channels == 3 else 3)
-            raise error from None
-        return known, jax.ShapeDtypeStruct(first.shape[1:], first.dtype), 0
-    return known, jax.ShapeDtypeStruct(last.shape[1:], last.dtype), -1
-
-
-def _check_channels(model: Adapted, size: tuple[int, int], others: int) -> None:
-    """Refuses a model that takes pictures of other channels than the preprocessing makes."""
-    try:
-        jax.eval_shape(model, jax.ShapeDtypeStruct((1, *size, others), jnp.float32))
-    except Exception:
-        return
-    numbers, pictures = ("three numbers", "coloured") if others == 3 else ("one number", "grey")
-    raise ValueError(
-        f"preprocessing must have a mean and a std of {numbers} for {model.name}, which takes {pictures} pictures: "
-        "give jaxcam.adapt(model, preprocessing=...) one that has"
-    )
-
-
-def _size(preprocessing: Preprocessing, source: Source) -> tuple[int, int]:
-    """Of all views."""
-    if preprocessing.crop is not None:
-        return preprocessing.crop, preprocessing.crop
-    if source.length is None:
-        raise ValueError("preprocessing must have a crop= for a data set without a length: all pictures need one size")
-    with closing(source.views(range(source.length), preprocessing=preprocessing, num_workers=0, prefetch=1)) as views:
-        for view in views:
-            if view.image is not None:
-                height, width = view.image.shape[:2]
-                return height, width
-    raise ValueError("dataset: none of its pictures can be read")
 
 
 def _described(method: Bound, logits: jax.ShapeDtypeStruct) -> dict[str, Any]:
@@ -356,10 +330,17 @@ def _described(method: Bound, logits: jax.ShapeDtypeStruct) -> dict[str, Any]:
     return {"method": name, **options, "score": score}
 
 
-def _grid_hash(model: Adapted, example: jax.ShapeDtypeStruct, layer: Any) -> str:
-    assert model.grid is not None
-    (cut,) = cuts(model, example, (layer,))
-    return program_hash(model.grid, spec_of(cut.halves.layer.aval))
+def _grid_hash(feed: Feed, layer: Any) -> str:
+    known = feed.model
+    assert known.grid is not None
+    (cut,) = cuts(known, feed.example, (layer,), main=feed.main)
+    return program_hash(known.grid, spec_of(cut.halves.layer.aval))
+
+
+def _target_name(target: Target) -> str:
+    """A target for the table, and a hash of it: of what it computes, the program's is another part of the header."""
+    name = getattr(target, "__qualname__", type(target).__name__).split(".<locals>")[0]
+    return f"{name} {code_hash(target)}"
 
 
 def _named(function: Any) -> str:

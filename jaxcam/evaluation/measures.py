@@ -34,10 +34,10 @@ class Measure(NamedTuple):
     groups: tuple[str, ...]
     column: Column
     truth: str = ""
-    """"boxes", "masks" or nothing."""
+    """"boxes", "masks", "places" (any of them, and boxes in frames), or nothing."""
 
 
-def measures_of(protocol: Protocol) -> tuple[Measure, ...]:
+def measures_of(protocol: Protocol, *, inside: str = "in box") -> tuple[Measure, ...]:
     """All metrics, in the order of a table."""
     confidence, coherency, localisation = ("confidence",), ("coherency",), ("localisation",)
     absolute = _percent if protocol.confidence == "probability" else Column
@@ -49,11 +49,11 @@ def measures_of(protocol: Protocol) -> tuple[Measure, ...]:
         Measure(("curves",), Column("insertion", "insertion AUC", better="higher")),
         Measure(("curves",), Column("deletion", "deletion AUC", better="lower")),
         *(
-            Measure(localisation, Column(loc_key(delta), f"Loc({delta:g})", better="higher"), "boxes")
+            Measure(localisation, Column(loc_key(delta), f"Loc({delta:g})", better="higher"), "places")
             for delta in protocol.deltas
         ),
-        Measure(localisation, _percent("pointing", "pointing game", better="higher"), "boxes"),
-        Measure(localisation, _percent("energy", "energy in box", better="higher"), "boxes"),
+        Measure(localisation, _percent("pointing", "pointing game", better="higher"), "places"),
+        Measure(localisation, _percent("energy", f"energy {inside}", better="higher"), "places"),
         Measure(localisation, Column("box_iou", "box IoU", better="higher"), "boxes"),
         Measure(localisation, _percent("localised", "box IoU at least 0.5", better="higher"), "boxes"),
         Measure(localisation, Column("iou", "mask IoU", better="higher"), "masks"),
@@ -65,13 +65,13 @@ def measures_of(protocol: Protocol) -> tuple[Measure, ...]:
     )
 
 
-def columns_of(groups: tuple[str, ...], protocol: Protocol, *, has_boxes: bool, has_masks: bool) -> tuple[Column, ...]:
-    """The columns of the groups, in the order of a row's values."""
-    known = {"": True, "boxes": has_boxes, "masks": has_masks}
+def columns_of(groups: tuple[str, ...], protocol: Protocol, known: frozenset[str]) -> tuple[Column, ...]:
+    """The columns of the groups, in the order of a row's values; `known` is what the source knows."""
+    has = {"": True, "boxes": "boxes" in known, "masks": "masks" in known, "places": bool(known)}
     return tuple(
         measure.column
-        for measure in measures_of(protocol)
-        if known[measure.truth] and set(measure.groups) & {"confidence", *groups}
+        for measure in measures_of(protocol, inside="inside" if not known & {"boxes", "frames"} else "in box")
+        if has[measure.truth] and set(measure.groups) & {"confidence", *groups}
     )
 
 

@@ -1,7 +1,12 @@
-"""What an evaluation asks of the network: its confidence on pictures that are partly masked."""
+"""What an evaluation asks of the network: its confidence on inputs that are partly masked.
+
+Contract: `data` is what a block holds, arrays `[n, ...]`: pictures in [0, 1], which become the model's input here, or
+inputs that are prepared for the model, one array or a pytree. The `image` is what of it the heatmap lies on,
+`[n, *grid, d]` in floats; it alone is masked, and other inputs stay as they are.
+"""
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,48 +34,77 @@ class Plan(NamedTuple):
     requests: tuple[Request, ...]
     """One for each method."""
     protocol: Protocol
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | None
+    """Of pictures; None: the data are prepared."""
     groups: tuple[str, ...]
     channel_axis: int
     """Of one example as the model takes it: -1, or 0 for channels first."""
+    main: int = 0
+    """Which of the arrays of the data the heatmap lies on."""
 
 
-def network_input(plan: Plan, normalised: Array) -> Array:
-    """Normalised pictures with their channels where the model has them."""
-    return jnp.moveaxis(normalised, -1, 1) if plan.channel_axis == 0 else normalised
+def image_of(plan: Plan, data: Any) -> Array:
+    """What the heatmap lies on, channels last."""
+    image = jax.tree.leaves(data)[plan.main]
+    if plan.preprocessing is None and plan.channel_axis == 0:
+        image = jnp.moveaxis(image, 1, -1)
+    return image if jnp.issubdtype(image.dtype, jnp.floating) else image.astype(jnp.float32)
 
 
-def background_of(plan: Plan, pictures: Array) -> Array:
-    """What is seen where the heatmap is 0, in pixels."""
-    if plan.protocol.baseline == "black":
-        return jnp.zeros_like(pictures)
+def normalised(plan: Plan, image: Array) -> Array:
+    """As the model takes it, but for the place of the channels."""
+    return image if plan.preprocessing is None else plan.preprocessing.normalise(image)
+
+
+def network_input(plan: Plan, data: Any, image: Array) -> Any:
+    """The model's inputs with this normalised image among them."""
+    leaves, structure = jax.tree.flatten(data)
+    given = leaves[plan.main].dtype
+    if plan.preprocessing is None and not jnp.issubdtype(given, jnp.floating):  # the model itself scales integers
+        image = jnp.round(image).astype(given)
+    leaves[plan.main] = jnp.moveaxis(image, -1, 1) if plan.channel_axis == 0 else image
+    return jax.tree.unflatten(structure, leaves)
+
+
+def background_of(plan: Plan, image: Array) -> Array:
+    """What is seen where the heatmap is 0, in the image's own units."""
+    size = image.shape[1:-1]
+    if plan.protocol.baseline in ("black", "zero"):
+        return jnp.zeros_like(image)
     if plan.protocol.baseline == "mean":
-        return jnp.broadcast_to(
-            jnp.asarray(plan.preprocessing.mean, pictures.dtype).reshape(1, 1, 1, -1), pictures.shape
-        )
-    sigma = _BLUR * min(pictures.shape[1:3])
-    return jax.vmap(partial(metrics.blurred, sigma=sigma))(pictures)
+        if plan.preprocessing is None:
+            mean = image.mean(tuple(range(1, image.ndim - 1)), keepdims=True)
+        else:
+            mean = jnp.asarray(plan.preprocessing.mean, image.dtype).reshape(1, 1, 1, -1)
+        return jnp.broadcast_to(mean, image.shape)
+    lengths = size if plan.preprocessing is None else (min(size),) * len(size)
+    return jax.vmap(partial(metrics.blurred, sigma=tuple(_BLUR * length for length in lengths)))(image)
 
 
-def masked_input(plan: Plan, pictures: Array, heatmaps: Array, background: Array) -> Array:
+def masked_input(plan: Plan, data: Any, heatmaps: Array, background: Array) -> Any:
     """The network's input for E = L ∘ I + (1 - L) ∘ background."""
-    blended, normalise = jax.vmap(metrics.blended), plan.preprocessing.normalise
+    image, blended = image_of(plan, data), jax.vmap(metrics.blended)
     if plan.protocol.mask == "pixels":
-        return network_input(plan, normalise(blended(pictures, heatmaps, background)))
-    return network_input(plan, blended(normalise(pictures), heatmaps, normalise(background)))
+        return network_input(plan, data, normalised(plan, blended(image, heatmaps, background)))
+    shown = blended(normalised(plan, image), heatmaps, normalised(plan, background))
+    return network_input(plan, data, shown)
 
 
-def confidence_of(plan: Plan, model: Adapted, images: Array, class_idx: Array) -> Array:
+def confidence_of(plan: Plan, model: Adapted, inputs: Any, class_idx: Array) -> Array:
     """The confidence in one class for each of a batch of inputs, `[n]`."""
-    whole = network(model, without_batch(images))
-    return of_class(plan.protocol, whole.probability, jax.vmap(whole)(images), class_idx)
+    whole = network(model, without_batch(inputs), main=plan.main)
+
+    def logits(*leaves: Array) -> Array:
+        return whole.given(leaves)(leaves[plan.main])
+
+    return of_class(plan.protocol, whole.probability, jax.vmap(logits)(*jax.tree.leaves(inputs)), class_idx)
 
 
 def of_class(protocol: Protocol, probability: Probability, logits: Array, class_idx: Array) -> Array:
-    """`[n]`; NaN where there is no such class."""
+    """`[n]`; NaN where there is no such class. Of a target, whose value is the only score, that."""
 
     def of_one(logits: Array, class_idx: Array) -> Array:
-        if protocol.confidence == "logit":
+        if protocol.confidence in ("logit", "target"):
             return scores.logit(logits, class_idx)
         if probability == "softmax":
             return scores.softmax(logits, class_idx)

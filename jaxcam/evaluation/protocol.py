@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 _CHOICES = {
-    "confidence": ("probability", "logit"),
+    "confidence": ("probability", "logit", "target"),
     "mask": ("pixels", "input"),
-    "baseline": ("black", "mean", "blur"),
+    "baseline": ("black", "zero", "mean", "blur"),
     "normalisation": ("max", "min_max"),
     "resize": ("linear", "nearest", "cubic"),
     "class_idx": ("predicted", "true"),
@@ -19,21 +19,28 @@ class Protocol:
     """What `evaluate` measures; stored with every result, and two results with different protocols do not compare.
 
     Attributes:
-        confidence: Y and O, the network's confidence on the image and on the explanation map: the softmax
-            "probability" of the explained class, or its "logit".
+        confidence: Y and O, the network's confidence on the image and on the explanation map: the "probability" of the
+            explained class, by what the outputs mean (softmax, sigmoid ...: see `jaxcam.adapt`), its "logit", or the
+            value of a "target" (with `evaluate(target=)`, and only there). Logits and targets may be negative and have
+            no limits: average drop, drop in deletion, ADCC and wins are of the examples with Y > 0, for nothing can
+            fall from Y <= 0; absolute drop and increase are of all, in the target's own unit; a drop is above 100 %
+            where O is negative. What is better when lower, as an error, has to be negated (`targets.negated`).
         mask: where E = L ∘ I + (1 - L) ∘ baseline is made: on "pixels" in [0, 1], which are normalised afterwards, or
             on the normalised "input". Both blend in the same way, so they differ in what zero means: on pixels black,
-            on the input the mean colour. mask="input" therefore needs the baseline "mean" or "blur".
+            on the input the mean colour. mask="input" therefore needs the baseline "mean" or "blur". Inputs that are
+            prepared for the model, as series and volumes, have no pixels: mask="input".
         baseline: what is seen where the heatmap is 0: "black", the "mean" colour of the preprocessing, or a "blur" of
-            the picture (Gaussian, sigma 5/224 of the shorter side). Insertion begins and deletion ends with it too.
+            the picture (Gaussian, sigma 5/224 of the shorter side). Of prepared inputs "zero" (E = L ∘ I), the "mean"
+            of each channel over the example's positions, or a "blur" along each axis (5/224 of its length). Insertion
+            begins and deletion ends with it too.
         normalisation: of the raw map: divided by its "max" (negative values are zero), or "min_max".
         resize: from the feature grid to the picture: "linear", "nearest" or "cubic" (cut off at 0 and 1).
         class_idx: the class that is explained: "predicted" by the network, or "true" (images without a label then do
-            not count).
+            not count; what has several labels is an example with each). Without meaning where there is a target.
         deltas: the thresholds of the localisation metric Loc(δ).
         box_fraction: the box of a heatmap holds the largest component above this share of its maximum.
         mask_threshold: above this share of the maximum a pixel belongs to the heatmap's mask, for the IoU with masks.
-        tolerance: of the pointing game, as a share of the shorter side (15 pixels of 224).
+        tolerance: of the pointing game, as a share of the shortest side (15 pixels of 224).
         num_steps: of the insertion and deletion curves.
 
     Raises:
@@ -44,9 +51,9 @@ class Protocol:
     Zhang et al. 2018.
     """
 
-    confidence: Literal["probability", "logit"] = "probability"
+    confidence: Literal["probability", "logit", "target"] = "probability"
     mask: Literal["pixels", "input"] = "pixels"
-    baseline: Literal["black", "mean", "blur"] = "black"
+    baseline: Literal["black", "zero", "mean", "blur"] = "black"
     normalisation: Literal["max", "min_max"] = "max"
     resize: Literal["linear", "nearest", "cubic"] = "linear"
     class_idx: Literal["predicted", "true"] = "predicted"
@@ -63,8 +70,12 @@ class Protocol:
         if self.mask == "input" and self.baseline == "black":
             raise ValueError(
                 'baseline="black" belongs to mask="pixels": on the normalised input zero is the mean colour, so pass '
-                'baseline="mean" with mask="input"'
+                'baseline="mean" with mask="input", or baseline="zero" for inputs that are no pictures'
             )
+        if self.mask == "pixels" and self.baseline == "zero":
+            raise ValueError('baseline="zero" belongs to mask="input": on pixels it is called "black"')
+        if self.confidence == "target" and self.class_idx == "true":
+            raise ValueError('class_idx="true" means nothing with confidence="target": leave it out')
         deltas: Any = self.deltas
         if not isinstance(deltas, tuple | list) or not deltas:
             raise TypeError(f"deltas must be a tuple of numbers from 0 to below 1, not {deltas!r}")
@@ -88,13 +99,44 @@ class Protocol:
     @property
     def summary(self) -> str:
         """In one line."""
-        zero = {"black": "black", "mean": "the mean colour", "blur": "a blur"}[self.baseline]
+        return self.told(is_prepared=self.baseline == "zero")
+
+    def told(self, *, is_prepared: bool) -> str:
+        """In one line, of pictures or of prepared inputs."""
+        mean, given = ("the mean", "the input") if is_prepared else ("the mean colour", "the normalised input")
+        zero = {"black": "black", "zero": "zero", "mean": mean, "blur": "a blur"}[self.baseline]
         range_ = {"max": "divided by their maximum", "min_max": "from minimum to maximum"}[self.normalisation]
-        where = {"pixels": "on the pixels", "input": "on the normalised input"}[self.mask]
-        return (
-            f"{self.confidence} of the {self.class_idx} class; mask {where}, {zero} where the map is 0; maps {range_}, "
-            f"resized {self.resize}"
+        where = {"pixels": "on the pixels", "input": f"on {given}"}[self.mask]
+        value = "value of the target"
+        if self.confidence != "target":
+            value = f"{self.confidence} of the {self.class_idx} class"
+        return f"{value}; mask {where}, {zero} where the map is 0; maps {range_}, resized {self.resize}"
+
+
+def protocol_for(protocol: Any, *, is_prepared: bool, has_target: bool) -> Protocol:
+    """The protocol as given, if it fits the data and the target; the default one for them if there is none.
+
+    Raises:
+        TypeError, ValueError: it is none, or does not fit.
+    """
+    confidence = "target" if has_target else "probability"
+    if protocol is None:
+        if is_prepared:
+            return Protocol(confidence=confidence, mask="input", baseline="zero")
+        return Protocol(confidence=confidence)
+    if not isinstance(protocol, Protocol):
+        raise TypeError(f"protocol must be a jaxcam.Protocol, not {protocol!r}")
+    if has_target != (protocol.confidence == "target"):
+        remedy = "with target=, and only with it, pass"
+        raise ValueError(f'protocol: {remedy} jaxcam.Protocol(confidence="target"), not {protocol.confidence!r}')
+    if is_prepared and protocol.mask == "pixels":
+        raise ValueError(
+            'protocol: mask="pixels" is of pictures that a preprocessing makes the input of, and these inputs are '
+            'prepared for the model: pass jaxcam.Protocol(mask="input", baseline="zero"), or "mean" or "blur"'
         )
+    if not is_prepared and protocol.baseline == "zero":
+        raise ValueError('protocol: baseline="zero" of a normalised picture is the mean colour: pass "mean"')
+    return protocol
 
 
 def differences(a: dict[str, Any], b: dict[str, Any], *, inside: str = "") -> str:

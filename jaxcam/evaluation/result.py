@@ -13,7 +13,7 @@ from jaxcam.explanation.explanation import Status
 from jaxcam.tables import printable
 
 _SHOWN_BAD = 3
-_SAME = ("protocol", "preprocessing", "dataset")
+_SAME = ("protocol", "target", "preprocessing", "dataset")
 
 
 class Evaluation:
@@ -75,13 +75,14 @@ class Evaluation:
 
         Raises:
             TypeError: other is no Evaluation.
-            ValueError: the two have other protocols, preprocessing or data sets, or nothing in common.
+            ValueError: the two have other protocols, targets, preprocessing or data sets, or nothing in common.
         """
         if not isinstance(other, Evaluation):
             raise TypeError(f"other must be what evaluate returned, not {type(other).__name__}")
         for part in _SAME:
-            if self.header[part] != other.header[part]:
-                unlike = differences(self.header[part], other.header[part])
+            a, b = self.header[part], other.header[part]
+            if a != b:
+                unlike = differences(a, b) if isinstance(a, dict) and isinstance(b, dict) else f"{a} and {b}"
                 raise ValueError(
                     f"these evaluations do not compare, because they differ in {part}: {unlike}. Evaluate both in the "
                     "same way first"

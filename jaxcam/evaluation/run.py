@@ -1,4 +1,4 @@
-"""The loop of `evaluate`: blocks of pictures to the devices, records to the results file.
+"""The loop of `evaluate`: blocks of pictures or inputs to the devices, records to the results file.
 
 While the devices work on one step, the next one is decoded by threads, and the step before is compared with the
 truth and written. A step is one block for every device; a block that is done already is not begun.
@@ -6,6 +6,7 @@ truth and written. A step is one block for every device; a block that is done al
 
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from itertools import chain, count, islice
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from jax.sharding import Mesh
 
 from jaxcam.cuts.model import Adapted
 from jaxcam.datasets.examples import View
+from jaxcam.datasets.prepared import Prepared
 from jaxcam.datasets.sources import Source
 from jaxcam.evaluation import hosts
 from jaxcam.evaluation.block import Block, explained_blocks
@@ -23,6 +25,7 @@ from jaxcam.evaluation.journal import Record
 from jaxcam.evaluation.measures import Column
 from jaxcam.evaluation.plan import Plan
 from jaxcam.evaluation.truths import against_truth
+from jaxcam.images.preprocessing import Preprocessing
 
 _NOTE_BYTES = 1024
 _ABSENT, _GOOD, _BAD = 0, 1, 2
@@ -36,7 +39,10 @@ class Job(NamedTuple):
     model: Adapted
     columns: tuple[Column, ...]
     source: Source
-    size: tuple[int, int]
+    form: Preprocessing | Prepared
+    """What makes views of the items."""
+    like: Any
+    """What each view's image is like, a pytree of shapes and dtypes."""
     batch_size: int
     num_workers: int | None
     seed: int
@@ -58,8 +64,7 @@ def steps(job: Job, done: set[int]) -> Iterator[list[Record]]:
     own = hosts.own_places(job.mesh)
     indices = (i for blocks in _schedule(job, done) for place in own for i in _of_block(job, blocks[place]))
     ahead = 2 * job.batch_size * len(own)
-    preprocessing, num_workers = job.plan.preprocessing, job.num_workers
-    views = job.source.views(indices, preprocessing=preprocessing, num_workers=num_workers, prefetch=ahead)
+    views = job.source.views(indices, preprocessing=job.form, num_workers=job.num_workers, prefetch=ahead)
     with closing(views):
         line = _Line(views)
         waiting: _Step | None = None
@@ -118,27 +123,30 @@ def _places(job: Job, block: int | None) -> list[int | None]:
 
 
 def _begun(job: Job, blocks: list[int | None], views: list[View | None]) -> _Step:
-    checked = [None if view is None else _of_size(view, job.size) for view in views]
-    pictures = np.zeros((len(checked), *job.size, len(job.plan.preprocessing.mean)), np.float32)
+    checked = [None if view is None else _of_size(view, job.like) for view in views]
+    arrays = jax.tree.map(lambda each: np.zeros((len(checked), *each.shape), each.dtype), job.like)
     labels = np.full(len(checked), -1, np.int32)
     for i, view in enumerate(checked):
         if view is not None and view.image is not None:
-            pictures[i], labels[i] = view.image, view.label
-    inputs, own_labels = hosts.sharded(job.mesh, pictures), hosts.sharded(job.mesh, labels)
-    block = explained_blocks(job.mesh, job.plan, job.model, inputs, own_labels, np.uint32(job.seed))
+            labels[i] = view.label
+            for whole, one in zip(jax.tree.leaves(arrays), jax.tree.leaves(view.image), strict=True):
+                whole[i] = one
+    data, own_labels = jax.tree.map(partial(hosts.sharded, job.mesh), (arrays, labels))
+    block = explained_blocks(job.mesh, job.plan, job.model, data, own_labels, np.uint32(job.seed))
     if "curves" in job.plan.groups:
-        rest = (job.model, inputs, block.heatmaps, block.class_idx)
+        rest = (job.model, data, block.heatmaps, block.class_idx)
         block = block._replace(values=block.values | curves_of(job.mesh, job.plan, *rest))
     return _Step(blocks, checked, block)
 
 
-def _of_size(view: View, size: tuple[int, int]) -> View:
-    if view.image is None or view.image.shape[:2] == size:
+def _of_size(view: View, like: Any) -> View:
+    """Pictures need one size; prepared inputs have been looked at."""
+    if not isinstance(view.image, np.ndarray) or view.image.shape == like.shape:
         return view
     return view._replace(
         image=None,
-        error=f"the network would see {list(view.image.shape[:2])} pixels of it and {list(size)} of the others: give a "
-        "preprocessing with crop=",
+        error=f"the network would see {list(view.image.shape[:2])} pixels of it and {list(like.shape[:2])} of the "
+        "others: give a preprocessing with crop=",
     )
 
 

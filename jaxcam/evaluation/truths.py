@@ -1,4 +1,8 @@
-"""The heatmaps of a step against what is known to be there: boxes and masks of the class that was explained."""
+"""The heatmaps of a step against what is known to be there: boxes and masks of the class that was explained.
+
+Where only masks are known, what is compared with the boxes otherwise is compared with these. With a target all boxes
+and masks of an example count, whatever their class.
+"""
 
 from collections.abc import Sequence
 
@@ -22,14 +26,15 @@ def against_truth(mesh: Mesh, protocol: Protocol, views: Sequence[View | None], 
     devices, but for the box around their largest component, which SciPy finds.
     """
     classes = hosts.own(block.class_idx)
-    chosen = [_of_class(view, int(c)) for view, c in zip(views, classes, strict=True)]
-    size = block.heatmaps.shape[-2:]
+    any_class = protocol.confidence == "target"
+    chosen = [_of_class(view, None if any_class else int(c)) for view, c in zip(views, classes, strict=True)]
+    size = block.heatmaps.shape[2:]
     boxes, masks = np.zeros((len(views), *size), bool), np.zeros((len(views), *size), bool)
     for i, (view, own) in enumerate(zip(views, chosen, strict=True)):
         if view is not None and own.size:
-            boxes[i] = union(view.boxes[own], size)
             if view.masks is not None:
                 masks[i] = view.masks[own].any(0)
+            boxes[i] = union(view.boxes[own], size) if len(view.boxes) else masks[i]
     truth = Truth(hosts.sharded(mesh, boxes), hosts.sharded(mesh, masks))
     values = dict(compared_blocks(mesh, protocol, block.heatmaps, truth))
     overlap = _overlap(protocol, views, chosen, block)
@@ -38,38 +43,52 @@ def against_truth(mesh: Mesh, protocol: Protocol, views: Sequence[View | None], 
 
 
 def union(boxes: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """`metrics.box_mask` on the host: the pixels whose centre is in one of the boxes, bool `[H, W]`."""
-    y, x = np.arange(size[0]) + 0.5, np.arange(size[1]) + 0.5
-    rows = (boxes[:, 1, None] <= y) & (y < boxes[:, 3, None])
-    columns = (boxes[:, 0, None] <= x) & (x < boxes[:, 2, None])
-    return np.asarray((rows[:, :, None] & columns[:, None, :]).any(0))
+    """`metrics.box_mask` on the host: the positions whose centre is in one of the boxes, bool `[*size]`.
+
+    Of boxes `[m, t, 4]` those of each frame, in it.
+    """
+    if boxes.ndim == 3:
+        return np.stack([union(boxes[:, frame], size[1:]) for frame in range(size[0])])
+    inside = np.zeros(size, bool)
+    # The first centre i + 1/2 at a corner or beyond it. x comes first in a box and last among the axes.
+    corners = np.ceil(boxes.reshape(len(boxes), 2, -1)[:, :, ::-1].astype(np.float64) - 0.5).clip(0).astype(int)
+    for low, high in corners:
+        inside[tuple(map(slice, low, high))] = True
+    return inside
 
 
 def overlaps(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """`metrics.box_iou` on the host: `[m]`."""
-    across = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
+    half = len(box) // 2
+    across = np.minimum(box[half:], boxes[:, half:]) - np.maximum(box[:half], boxes[:, :half])
     both = np.clip(across, 0, None).prod(1)
-    either = (box[2:] - box[:2]).prod() + (boxes[:, 2:] - boxes[:, :2]).prod(1) - both
+    either = (box[half:] - box[:half]).prod() + (boxes[:, half:] - boxes[:, :half]).prod(1) - both
     # A heatmap's box without area is that of an empty map.
-    has_area = (box[2:] > box[:2]).all() & (either > 0)
+    has_area = (box[half:] > box[:half]).all() & (either > 0)
     return np.divide(both, either, out=np.full(len(boxes), np.nan), where=has_area)
 
 
-def _of_class(view: View | None, class_idx: int) -> np.ndarray:
-    """The numbers of the boxes of this class."""
-    if view is None or view.image is None or class_idx < 0:
+def _of_class(view: View | None, class_idx: int | None) -> np.ndarray:
+    """The numbers of the boxes or masks of this class, or of all."""
+    if view is None or view.image is None or (class_idx is not None and class_idx < 0):
         return np.zeros(0, np.int64)
-    return np.flatnonzero(view.box_classes == class_idx)
+    return np.arange(len(view.box_classes)) if class_idx is None else np.flatnonzero(view.box_classes == class_idx)
 
 
 def _overlap(protocol: Protocol, views: Sequence[View | None], chosen: list[np.ndarray], block: Block) -> np.ndarray:
     """`[n, m]`: the IoU of a heatmap's box with that box of the class which it fits best."""
     overlap = np.full((len(views), block.heatmaps.shape[1]), np.nan, np.float32)
-    known = [i for i, own in enumerate(chosen) if own.size]
+    # Boxes that change from frame to frame are no box of the whole clip.
+    known = [i for i, (view, own) in enumerate(zip(views, chosen, strict=True)) if own.size and _has_boxes(view)]
     if known:
-        found = heatmap_boxes_numpy(hosts.own(block.heatmaps)[known], protocol.box_fraction)
+        heatmaps = hosts.own(block.heatmaps)[known]
+        found = heatmap_boxes_numpy(heatmaps, protocol.box_fraction, num_axes=heatmaps.ndim - 2)
         for i, of_methods in zip(known, found, strict=True):
             view = views[i]
             assert view is not None
             overlap[i] = [overlaps(box, view.boxes[chosen[i]]).max() for box in of_methods]
     return overlap
+
+
+def _has_boxes(view: View | None) -> bool:
+    return view is not None and len(view.boxes) > 0 and view.boxes.ndim == 2

@@ -330,7 +330,7 @@ BOX = [[0, 0, 1, 1]]
         (Example(GREY, boxes=[[3, 0, 1, 1]]), "x0 <= x1"),
         (Example(GREY, boxes=BOX, box_classes=[1, 2]), r"box_classes must have shape \[1\]"),
         (Example(GREY, boxes=BOX, box_classes=[10]), "box_classes"),
-        (Example(GREY, box_classes=[1]), "boxes is None"),
+        (Example(GREY, box_classes=[1]), "both are None"),
         (Example(GREY, boxes=BOX, masks=np.ones((1, 6, 8))), "must be bool"),
         (Example(GREY, boxes=BOX, masks=np.ones((2, 6, 8), bool)), r"\[1, H, W\]"),
         (Example(GREY, boxes=BOX, masks=np.ones((1, 8, 6), bool)), r"as large as the picture, \[6, 8\]"),

@@ -456,8 +456,9 @@ def test_what_cannot_be_evaluated(model, unchecked):
     with pytest.raises(ValueError, match="global average pooling"):
         evaluate(jaxcam.models.mini_vgg(), scenes.Dataset(2), methods=["cam"])
     head = relu_head((4, 4), 3, 2)
-    with pytest.raises(TypeError, match=r"preprocessing of .* must be known"):
-        evaluate(lambda x: jax.vmap(head)(x[:, :4, :4]), [np.zeros((8, 8, 3))])
+    for pictures in ("photos", scenes.Dataset(2)):
+        with pytest.raises(TypeError, match=r"preprocessing of .* must be known"):
+            evaluate(lambda x: jax.vmap(head)(x[:, :4, :4]), pictures)
 
 
 @pytest.mark.parametrize(
