@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jax import Array
 
 from jaxcam.checks import check_integer
 from jaxcam.datasets.annotated import annotated_items
@@ -160,7 +161,7 @@ def _source_of_items(dataset: Any, num_classes: int | None, is_prepared: bool) -
         return Iterated(dataset, item)
     if not len(dataset):
         raise ValueError("the data set is empty; give at least one image")
-    if hasattr(dataset, "shape") and hasattr(dataset, "dtype"):
+    if type(dataset) is np.ndarray or isinstance(dataset, Array):  # what is mapped into memory is not read here
         dataset = list(np.asarray(dataset))
     if not isinstance(dataset, list | tuple):
         return Indexed(dataset, item)

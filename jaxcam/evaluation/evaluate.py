@@ -71,7 +71,7 @@ def evaluate(
 
     A model that knows its preprocessing is given pictures. Any other is given inputs as it takes them, called pictures
     here as well: series, volumes, clips, pictures that are normalised, or several inputs together, of which the one
-    that has the heatmap is masked.
+    that has the heatmap is masked. (`jaxcam.adapt(lambda inputs: model(inputs))` knows no preprocessing.)
 
     Args:
         model: as for `explain`: an image network in evaluation mode that knows its preprocessing, or
@@ -152,12 +152,13 @@ def evaluate(
     feed = fed(known, source, target)
     known, example, preprocessing = feed.model, feed.example, known.preprocessing
     arrays = jax.tree.leaves(known)
-    if "localisation" in groups and groups not in (GROUPS, DEFAULT_METRICS) and not source.knows:
+    truths = source.knows
+    if "localisation" in groups and groups not in (GROUPS, DEFAULT_METRICS) and not truths:
         raise ValueError(
             'metrics: "localisation" needs to know where things are, and no box or mask is known: give annotations=, '
             "or jaxcam.Example(image, label=..., boxes=...); of a series jaxcam.Example(series, label=..., masks=...)"
         )
-    columns = columns_of(groups, protocol, source.knows)
+    columns = columns_of(groups, protocol, truths)
     plan = Plan(tuple(requests.values()), protocol, preprocessing, groups, feed.channel_axis, feed.main)
 
     def logits_of(model: Adapted, inputs: Any) -> Array:

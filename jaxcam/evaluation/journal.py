@@ -129,9 +129,9 @@ class Journal:
         if self._path is not None and not self.is_complete and not self.done:
             self._part.unlink(missing_ok=True)
 
-    def __del__(self) -> None:
+    def __del__(self, suppress: Any = contextlib.suppress) -> None:  # modules are gone when the interpreter ends
         if hasattr(self, "_stream"):
-            with contextlib.suppress(OSError, TypeError):  # TypeError: the interpreter ends, os is half gone
+            with suppress(OSError, TypeError):  # TypeError: os is half gone
                 self._stream.close()
 
     def records(self, indices: Set[int] | None = None) -> Iterator[Record]:

@@ -106,8 +106,8 @@ class Evaluation:
     def rows(self) -> Iterator[dict[str, Any]]:
         """A dictionary for every picture, as pandas.DataFrame takes them, in the order of their numbers.
 
-        It has `index`, `name`, `class_idx` (explained), `label`, `y`, `error`, and for every method `method/o`,
-        `method/status` and `method/metric`; NaN where a metric does not count.
+        It has `index`, `name`, `class_idx` (explained; 0 with a target), `label`, `y`, `error`, and for every method
+        `method/o`, `method/status` and `method/metric`; NaN where a metric does not count.
 
         Raises:
             ValueError: in another process than the first of several, which alone keeps them.

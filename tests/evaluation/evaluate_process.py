@@ -15,12 +15,31 @@ if options.get("num_processes", 1) > 1:
         options["coordinator"], options["num_processes"], options["process_id"], heartbeat_timeout_seconds=10
     )
 
+import jax.numpy as jnp
+import numpy as np
+
 import jaxcam
 
+if options.get("kind") == "inputs":  # two inputs, of which the series is masked, and a target
+    kernel = jax.random.normal(jax.random.key(1), (5, 3, 8))
+
+    def model(inputs):
+        x = jax.lax.conv_general_dilated(inputs["series"], kernel, (2,), "SAME", None, None, ("NWC", "WIO", "NWC"))
+        return jnp.tanh(x).mean(1) * inputs["facts"]
+
+    drawn = jax.device_get(jaxcam.scenes.many(jaxcam.scenes.series, 0, options["num"], length=64))
+    facts = np.random.default_rng(0).normal(size=(options["num"], 8)).astype(np.float32)
+    parts = zip(drawn.values, facts, drawn.masks, strict=True)
+    data = [jaxcam.Example({"series": x, "facts": f}, masks=masks) for x, f, masks in parts]
+    asked = {"methods": ["grad_cam", "layer_cam"], "target": lambda outputs, inputs: outputs[2] - inputs["facts"][1]}
+    asked["metrics"] = ("localisation", "deletion", "curves")
+else:
+    model, data = jaxcam.models.mini_resnet(), jaxcam.scenes.Dataset(options["num"])
+    asked = {"methods": ["cam", "grad_cam", "grad_cam_pp"]}
 found = jaxcam.evaluate(
-    jaxcam.models.mini_resnet(),
-    jaxcam.scenes.Dataset(options["num"]),
-    methods=["cam", "grad_cam", "grad_cam_pp"],
+    model,
+    data,
+    **asked,
     results=options.get("results"),
     batch_size=options.get("batch_size", 8),
     num_resamples=50,

@@ -81,7 +81,7 @@ def background(x, baseline):
     return np.zeros_like(x) if baseline == "zero" else np.broadcast_to(x.mean(axes, keepdims=True), x.shape)
 
 
-def figures(heatmap, x, value, baseline="zero", inside=None, mask=None):
+def figures(heatmap, x, value, baseline="zero", inside=None, mask=None, tolerance=15 / 224):
     """What a row says of an example, from the definitions; `value` is the confidence as a function of x."""
     weights, behind_it = heatmap[..., None], background(x, baseline)
     y, o = value(x), value(weights * x + (1 - weights) * behind_it)
@@ -101,7 +101,7 @@ def figures(heatmap, x, value, baseline="zero", inside=None, mask=None):
             found[f"loc_{100 * delta:g}"] = (above & inside).sum() / (inside.sum() + (above & ~inside).sum())
         top = np.unravel_index(heatmap.argmax(), heatmap.shape)
         near = min(math.dist(top, place) for place in np.argwhere(inside))
-        found["pointing"] = float(near <= 15 / 224 * min(heatmap.shape))
+        found["pointing"] = float(near <= tolerance * min(heatmap.shape))
         found["energy"] = heatmap[inside].sum() / max(heatmap.sum(), 1e-300)
     if mask is not None and mask.any():
         above = heatmap > heatmap.max() / 2
@@ -170,7 +170,12 @@ def test_rows_of_series_are_those_of_a_loop(options):
 def test_intervals_are_boxes_of_one_axis():
     net = Net(3, 4)
     intervals = [np.array([[i, i + 6], [14 + i, 16.4 + i]]) for i in range(5)]
-    data = [jaxcam.Example(x, label=1, boxes=boxes) for x, boxes in zip(SERIES, intervals, strict=True)]
+    # One that is outside of the series, and one of another class, before those that are meant.
+    known = [np.concatenate([[[30.0, 40.0], [3, 20]], boxes]) for boxes in intervals]
+    data = [
+        jaxcam.Example(x, label=1, boxes=boxes, box_classes=[1, 0, 1, 1])
+        for x, boxes in zip(SERIES, known, strict=True)
+    ]
     protocol = jaxcam.Protocol(mask="input", baseline="zero", class_idx="true")
     found = evaluate(net, iter(data), metrics=GROUPS, protocol=protocol, batch_size=2)
     for i, (x, row) in enumerate(zip(SERIES, found.rows(), strict=True)):
@@ -196,8 +201,8 @@ def test_rows_of_volumes_and_of_several_labels_are_those_of_a_loop():
     volumes = [normal(20 + i, 4, 6, 5, 2) for i in range(3)]
     boxes, masks = np.array([[1, 0, 2, 4, 3, 4]]), np.zeros((1, 4, 6, 5), bool)
     masks[0, 2:4, 1:3, 1:3] = True
-    data = [jaxcam.Example(x, label=c, boxes=boxes, masks=masks) for x in volumes for c in (0, 2)]
-    protocol = jaxcam.Protocol(mask="input", baseline="zero", class_idx="true")
+    data = [jaxcam.Example(x, label=c, boxes=boxes, masks=masks) for x in volumes for c in (1, 2)]
+    protocol = jaxcam.Protocol(mask="input", baseline="zero", class_idx="true", tolerance=0.5)
     net_ = jaxcam.adapt(net, probability="sigmoid")
     found = evaluate(net_, data, metrics=("localisation",), protocol=protocol, batch_size=4)
     inside = np.zeros((4, 6, 5), bool)
@@ -207,7 +212,7 @@ def test_rows_of_volumes_and_of_several_labels_are_those_of_a_loop():
         x, c = example.image, example.label
         value = lambda x, c=c: sigmoid(net.outputs(x))[c]
         heatmap = net.heatmap(x, onehot(c, 3))
-        y, figure = figures(heatmap, x, value, inside=inside, mask=masks[0])
+        y, figure = figures(heatmap, x, value, inside=inside, mask=masks[0], tolerance=0.5)
         check(row, y, {key: figure[key] for key in figure if key in ("o", *found.metrics)})
         box = np.asarray(jaxcam.metrics.heatmap_box(jnp.asarray(heatmap)))
         expected.append(float(jaxcam.metrics.box_iou(box, boxes)[0]))
@@ -309,19 +314,22 @@ def test_curves_and_coherency_mask_the_one_input():
     net, protocol = Net(3, 4), jaxcam.Protocol(confidence="target", mask="input", baseline="mean", num_steps=4)
     target = lambda outputs, inputs: outputs["scores"][2] - outputs["scores"][1]
     data = examples(masks_of_series())[:3]
-    found = evaluate(two_inputs(net), data, target=target, metrics=("curves", "coherency"), protocol=protocol)
+    methods = {"grad_cam": "grad_cam", "flat": lambda activations: activations.sum(-1)}
+    options = {"metrics": ("curves", "coherency"), "protocol": protocol}
+    found = evaluate(two_inputs(net), data, target=target, methods=methods, **options)
     for x, facts, row in zip(SERIES, FACTS, found.rows(), strict=False):
         v, value = onehot(2, 4) * facts[2] - onehot(1, 4) * facts[1], value_of(net, facts)
         heatmap, behind_it = net.heatmap(x, v), background(x, "mean")
-        order = np.argsort(-heatmap, kind="stable")
-        for name, shown, hidden in (("insertion", x, behind_it), ("deletion", behind_it, x)):
-            points = []
-            for step in range(5):
-                changed = np.array(hidden)
-                changed[order[: step * 6]] = shown[order[: step * 6]]
-                points.append(value(changed))
-            expected = np.trapezoid(points, np.linspace(0, 1, 5)) if heatmap.any() else np.nan
-            assert row[f"grad_cam/{name}"] == pytest.approx(expected, rel=1e-6, abs=1e-9, nan_ok=True)
+        for method, ranked in (("grad_cam", heatmap), ("flat", net.activations(x).sum(-1))):
+            order = np.argsort(-ranked, kind="stable")
+            for name, shown, hidden in (("insertion", x, behind_it), ("deletion", behind_it, x)):
+                points = []
+                for step in range(5):
+                    changed = np.array(hidden)
+                    changed[order[: step * 6]] = shown[order[: step * 6]]
+                    points.append(value(changed))
+                expected = np.trapezoid(points, np.linspace(0, 1, 5)) if ranked.any() else np.nan
+                assert row[f"{method}/{name}"] == pytest.approx(expected, rel=1e-6, abs=1e-9, nan_ok=True)
         e = heatmap[:, None] * x + (1 - heatmap[:, None]) * behind_it
         r = np.corrcoef(heatmap, net.heatmap(e, v))[0, 1]
         assert row["grad_cam/coherency"] == pytest.approx((1 + r) / 2, abs=1e-6, nan_ok=True)

@@ -416,6 +416,17 @@ def test_two_processes_give_the_same_table_to_the_last_digit(alone, devices, tmp
 
 
 @pytest.mark.slow
+def test_inputs_and_targets_give_the_same_table_on_many_devices_and_in_two_processes():
+    one = told(started(num=37, kind="inputs", batch_size=4))
+    assert told(started(3, num=37, kind="inputs", batch_size=4)) == {**one, "devices": 3}
+    shared = {"num": 37, "kind": "inputs", "batch_size": 4, "num_processes": 2}
+    shared["coordinator"] = f"127.0.0.1:{free_port()}"
+    found = [told(process) for process in [started(**shared, process_id=i) for i in range(2)]]
+    assert found[0] == {**one, "devices": 2}
+    assert found[1]["table"] == one["table"]
+
+
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_table(tmp_path):
     uninterrupted = told(started(num=700))
     results = tmp_path / "rows.jsonl"
