@@ -137,6 +137,25 @@ def test_an_example_keeps_boxes_classes_and_masks_together():
     assert (view.image.dtype, view.boxes.dtype, view.box_classes.dtype) == (np.float32, np.float32, np.int32)
 
 
+def test_masks_without_boxes_move_with_the_pixels_and_keep_their_classes():
+    masks = np.zeros((3, 20, 40), bool)
+    masks[0, :, :10] = masks[1, 4:8, 16:20] = masks[2, :, 18:22] = True
+    example = Example(np.zeros((20, 40, 3), np.float32), label=1, masks=masks, box_classes=[4, 5, 6])
+    source = source_of([example])
+    (view,) = views(source, preprocessing=Preprocessing(crop=10))  # columns 15 to 24, rows 5 to 14
+    assert source.knows == {"masks"}
+    assert (len(view.boxes), view.box_classes.tolist(), view.num_boxes_lost) == (0, [5, 6], 1)
+    np.testing.assert_array_equal(view.masks, masks[1:, 5:15, 15:25])
+
+
+def test_grey_pictures_need_no_axis_of_channels():
+    grey = np.random.default_rng(0).random((6, 8)).astype(np.float32)
+    preprocessing = Preprocessing(crop=4, mean=(0.5,), std=(0.5,))
+    flat, whole = views(source_of([grey, grey[..., None]]), preprocessing=preprocessing)
+    np.testing.assert_array_equal(flat.image, grey[1:5, 2:6, None])
+    np.testing.assert_array_equal(flat.image, whole.image)
+
+
 # Folders and annotations
 
 
