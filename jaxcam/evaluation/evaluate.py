@@ -252,22 +252,22 @@ def _result(
     options: dict[str, int],
 ) -> Evaluation:
     """The table, made from the results file in the first process and told to the others."""
+    noun = "example" if header["preprocessing"] is None else "image"
 
     def made() -> dict[str, Any]:
         assert journal is not None
-        table, bad = table_of(journal, names, columns, facts, **options)
+        table, bad = table_of(journal, names, columns, facts, noun=noun, **options)
         return {"statistics": table.statistics.to_lists(), "bad": bad}
 
     if jax.process_count() == 1:
         assert journal is not None
-        table, bad = table_of(journal, names, columns, facts, **options)
+        table, bad = table_of(journal, names, columns, facts, noun=noun, **options)
     else:
         told = hosts.from_first(made)
         bad = [(int(i), name, error) for i, name, error in told["bad"]]
-        table = Table(names, columns, Statistics.of_lists(told["statistics"]), facts, len(bad))
+        table = Table(names, columns, Statistics.of_lists(told["statistics"]), facts, len(bad), noun)
     if bad and not table.statistics.images:
-        what = "examples" if header["preprocessing"] is None else "pictures"
-        raise ValueError(f"dataset: none of its {len(bad)} {what} can be used; {printable(': '.join(bad[0][1:]))}")
+        raise ValueError(f"dataset: none of its {len(bad)} {noun}s can be used; {printable(': '.join(bad[0][1:]))}")
     return Evaluation(header, table, bad, journal)
 
 

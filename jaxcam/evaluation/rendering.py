@@ -42,9 +42,9 @@ def number(x: float, decimals: int) -> str:
     return shown.lstrip("-") if float(shown) == 0 else shown
 
 
-def legend(found: Statistics, best: np.ndarray, mark: str) -> list[str]:
-    """How to read the cells; the best of a column has the mark."""
-    lines = ["Means over the images that count; (lower) and (higher) say which is better."]
+def legend(found: Statistics, best: np.ndarray, mark: str, noun: str) -> list[str]:
+    """How to read the cells; the best of a column has the mark. The noun is of what was evaluated: "image"."""
+    lines = [f"Means over the {noun}s that count; (lower) and (higher) say which is better."]
     if found.num_resamples:
         lines.append(
             f"[low, high]: 95 % interval, from {found.num_resamples:,} bootstrap resamples with all methods paired."
@@ -52,32 +52,32 @@ def legend(found: Statistics, best: np.ndarray, mark: str) -> list[str]:
     if len(best) > 1 and found.num_resamples:
         lines.append(
             f"{mark}: the best of its column, where the 95 % intervals of its paired differences to all other methods "
-            "exclude 0 and no image more is left out than of these" + ("." if best.any() else "; here there is none.")
+            f"exclude 0 and no {noun} more is left out than of these" + ("." if best.any() else "; here there is none.")
         )
     if not found.num_resamples:
         lines.append("Without resamples there are no intervals, and no method is marked as the best.")
     if not found.counts.all():
-        lines.append(f'"{_NOTHING}": no image counts; see below.')
+        lines.append(f'"{_NOTHING}": no {noun} counts; see below.')
     return lines
 
 
-def about_wins(found: Statistics) -> list[str]:
+def about_wins(found: Statistics, noun: str) -> list[str]:
     """How to read the cells of the wins, of two methods or more."""
     contests = found.contests[np.triu_indices(len(found.contests), 1)]
     least, most = int(contests.min()), int(contests.max())
     images = f"{least:,}" if least == most else f"{least:,} to {most:,}"
     return [
-        "Win %: on which share of the images the row's method keeps more of the confidence than the column's.",
-        f"A tie is a win of neither. Images with a positive confidence on them: {images}.",
+        f"Win %: on which share of the {noun}s the row's method keeps more of the confidence than the column's.",
+        f"A tie is a win of neither. {noun.capitalize()}s with a positive confidence on them: {images}.",
     ]
 
 
-def notes(found: Statistics, names: Sequence[str], columns: Sequence[Column], num_bad: int) -> list[str]:
+def notes(found: Statistics, names: Sequence[str], columns: Sequence[Column], num_bad: int, noun: str) -> list[str]:
     """The counts; only what is not zero, but for images and bad images."""
-    lines = [f"Images: {found.images:,}; bad images, in no figure: {num_bad:,}."]
+    lines = [f"{noun.capitalize()}s: {found.images:,}; bad {noun}s, in no figure: {num_bad:,}."]
     of_y = {"zero or negative": found.y_not_positive, "not finite": found.y_not_finite}
     if any(of_y.values()):
-        lines.append(f"Confidence on the image: {', '.join(f'{name} {n:,}' for name, n in of_y.items() if n)}.")
+        lines.append(f"Confidence on the {noun}: {', '.join(f'{name} {n:,}' for name, n in of_y.items() if n)}.")
     excluded = found.images - found.counts
     for column, counts, far in zip(columns, excluded.T, found.out_of_range.T, strict=True):
         if counts.any():

@@ -135,7 +135,7 @@ class Evaluation:
         return "\n".join([self.table.text(), *reasons])
 
     def __repr__(self) -> str:
-        return f"<Evaluation of {', '.join(self.methods)} on {self.num_images} images>"
+        return f"<Evaluation of {', '.join(self.methods)} on {self.num_images} {self.table.noun}s>"
 
     @property
     def _rows_kept(self) -> Journal:
@@ -162,6 +162,7 @@ def table_of(
     columns: tuple[Column, ...],
     facts: dict[str, str],
     *,
+    noun: str = "image",
     num_resamples: int,
     seed: int,
 ) -> tuple[Table, list[tuple[int, str, str]]]:
@@ -174,7 +175,7 @@ def table_of(
             yield rows
 
     found = statistics(parts(), len(names), len(columns), num_resamples=num_resamples, seed=seed)
-    return Table(names, columns, found, facts, len(bad)), bad
+    return Table(names, columns, found, facts, len(bad), noun), bad
 
 
 def _side_by_side(a: Evaluation, b: Evaluation, methods: list[str], columns: list[Column]) -> Statistics:

@@ -45,6 +45,7 @@ class Table:
         statistics: of all images; with resamples there are intervals.
         facts: what the figures belong to (model, data set, protocol), shown above them.
         num_bad: how many images could not be read. They are in no other figure.
+        noun: what was evaluated, in the singular.
 
     Raises:
         ValueError: the statistics are not of these methods and columns, a name or key comes twice, a column says other
@@ -56,6 +57,7 @@ class Table:
     statistics: Statistics
     facts: Mapping[str, str] = field(default_factory=dict[str, str])
     num_bad: int = 0
+    noun: str = "image"
 
     def __post_init__(self) -> None:
         _check(self.names, self.columns, self.statistics)
@@ -124,12 +126,12 @@ class Table:
         sections = [
             "\n".join(tables.printable(f"{name}: {fact}") for name, fact in self.facts.items()),
             _text(header, self.names, rows),
-            _wrapped(rendering.legend(found, self.best, "*")),
+            _wrapped(rendering.legend(found, self.best, "*", self.noun)),
         ]
         if len(self.names) > 1:
             wins = rendering.win_cells(self.wins, self.ties)
-            sections += [_wrapped(rendering.about_wins(found)), _text(self.names, self.names, wins)]
-        sections.append(_wrapped(rendering.notes(found, self.names, self.columns, self.num_bad)))
+            sections += [_wrapped(rendering.about_wins(found, self.noun)), _text(self.names, self.names, wins)]
+        sections.append(_wrapped(rendering.notes(found, self.names, self.columns, self.num_bad, self.noun)))
         return "\n\n".join(section for section in sections if section)
 
     def markdown(self) -> str:
@@ -140,12 +142,12 @@ class Table:
         sections = [
             _items([f"{name}: {fact}" for name, fact in self.facts.items()]),
             _markdown(header, self.names, rows),
-            _items(rendering.legend(found, self.best, "bold")),
+            _items(rendering.legend(found, self.best, "bold", self.noun)),
         ]
         if len(self.names) > 1:
             wins = rendering.win_cells(self.wins, self.ties)
-            sections += [_items(rendering.about_wins(found)), _markdown(self.names, self.names, wins)]
-        sections.append(_items(rendering.notes(found, self.names, self.columns, self.num_bad)))
+            sections += [_items(rendering.about_wins(found, self.noun)), _markdown(self.names, self.names, wins)]
+        sections.append(_items(rendering.notes(found, self.names, self.columns, self.num_bad, self.noun)))
         return "\n\n".join(section for section in sections if section) + "\n"
 
     def csv(self) -> str:

@@ -449,7 +449,7 @@ def test_what_cannot_be_evaluated(model, unchecked):
         evaluate(model, iter(()), methods=["grad_cam"])
     with pytest.raises(ValueError, match="empty path"):
         evaluate(model, "")
-    with pytest.raises(ValueError, match=r"none of its 2 pictures can be used; image 0: .*uint8"):
+    with pytest.raises(ValueError, match=r"none of its 2 images can be used; image 0: .*uint8"):
         evaluate(model, [np.zeros((9, 9, 3), np.uint8)] * 2)
     with pytest.raises(ValueError, match="no box or mask is known"):
         evaluate(model, [np.zeros((64, 64, 3), np.float32)], metrics=["localisation"])

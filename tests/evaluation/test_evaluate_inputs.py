@@ -164,6 +164,7 @@ def test_rows_of_series_are_those_of_a_loop(options):
     assert found["grad_cam", "energy"].images == counted
     assert "box_iou" not in found.metrics
     assert "energy inside" in str(found)
+    assert "Examples: 5; bad examples, in no figure: 0." in str(found)
     assert "mask on the input" in str(found)
 
 
