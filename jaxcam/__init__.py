@@ -48,6 +48,8 @@ from jaxcam.explanation import Status as Status
 from jaxcam.explanation import explain as explain
 from jaxcam.images import read_image as read_image
 from jaxcam.maps import explanation_map as explanation_map
+from jaxcam.methods import attention_relevance as attention_relevance
+from jaxcam.methods import attention_rollout as attention_rollout
 from jaxcam.methods import cam as cam
 from jaxcam.methods import grad_cam as grad_cam
 from jaxcam.methods import grad_cam_pp as grad_cam_pp

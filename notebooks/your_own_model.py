@@ -344,7 +344,11 @@ for name, method in jaxcam.methods.METHODS.items():
 
 # %%
 network, view = jaxcam.models.mini_vgg(), view_of(reference, picture)
-regions = [name for name in jaxcam.methods.METHODS if not name.startswith("guided") and name != "cam"]
+regions = [
+    name
+    for name, method in jaxcam.methods.METHODS.items()
+    if not name.startswith("guided") and name != "cam" and not method.needs_attention
+]
 rows = []
 for class_idx in (FIRST, SECOND):
     cells = []

@@ -135,6 +135,9 @@ def _results(eqn: JaxprEqn, wheres: Sequence[_Operand], learned: set[Var], const
         return [None] * count
     if eqn.primitive is lax.dot_general_p:
         return [_multiplied(eqn, wheres, learned, constants)]
+    first = wheres[0]
+    if eqn.primitive.name == "stack" and isinstance(first, tuple) and all(_agree(first, where) for where in wheres):
+        return [tuple(Positions(p.sizes, _expanded(p.coordinates, eqn.params["axis"])) for p in first)]
     if moving != [0]:
         return [None] * count
     (where,) = [w for w in wheres[:1] if isinstance(w, tuple)]
@@ -193,6 +196,10 @@ def _concatenated(eqn: JaxprEqn, wheres: Sequence[_Operand], constants: Constant
             coordinates += joined
         found.append(Positions(sizes, tuple(coordinates)))
     return tuple(found)
+
+
+def _expanded(coordinates: Iterable[np.ndarray], axis: int) -> tuple[np.ndarray, ...]:
+    return tuple(np.expand_dims(c, axis) for c in coordinates)
 
 
 def _multiplied(eqn: JaxprEqn, wheres: Sequence[_Operand], learned: set[Var], constants: Constants) -> Where:

@@ -18,7 +18,7 @@ from jaxcam.cuts.sites import Analysis, Site
 from jaxcam.programs.program import shape
 from jaxcam.programs.specs import spec_of
 
-__all__ = ["Grid", "grid_of", "is_grid", "told", "whole"]
+__all__ = ["Grid", "cells_of", "grid_of", "is_grid", "renumbered", "told", "whole"]
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def grid_of(analysis: Analysis, site: Site, reshape: Callable[[Array], Array] | 
     if (order := _order(positions, lengths)) is not None:
         return Grid(order, positions.sizes)
     axes = positions.axes
-    cells = _cells(positions, lengths).reshape(-1)
+    cells = cells_of(positions, lengths).reshape(-1)
     places = np.argsort(cells, kind="stable")[np.count_nonzero(cells < 0) :]
     return Grid((), positions.sizes, axes, tuple(places.tolist()), lengths)
 
@@ -135,10 +135,10 @@ def whole(analysis: Analysis, site: Site) -> Positions | None:
     where = analysis.axes.get(site.var, ())
     if where is None or len(where) != 1:
         return None
-    positions = _renumbered(where[0])
+    positions = renumbered(where[0])
     if positions is None or max(positions.sizes) == 1:
         return None
-    cells = _cells(positions, shape(site.var))
+    cells = cells_of(positions, shape(site.var))
     counts = np.bincount(cells[cells >= 0].reshape(-1), minlength=prod(positions.sizes))
     # With a batch of n a window's or a clip's axis of the batch has each position n times.
     is_whole = counts.min() == counts.max() and counts[0] in (1, shape(analysis.image)[0])
@@ -150,7 +150,7 @@ def told(analysis: Analysis, site: Site) -> str:
     positions = whole(analysis, site)
     if positions is not None:
         shown = "x".join(map(str, positions.sizes))
-        cells = _cells(positions, shape(site.var)).reshape(-1)
+        cells = cells_of(positions, shape(site.var)).reshape(-1)
         there = np.flatnonzero(cells >= 0)
         before, after = there[0], cells.size - 1 - there[-1]
         around = {"before": before, "after": after, "between": cells.size - there.size - before - after}
@@ -165,7 +165,7 @@ def told(analysis: Analysis, site: Site) -> str:
     return "positions twice" if others else "a part of " + "x".join(map(str, first.sizes))
 
 
-def _renumbered(positions: Positions) -> Positions | None:
+def renumbered(positions: Positions) -> Positions | None:
     """Every second row (`x[:, ::2]`) is the row of a coarser grid; rows 3 to 8 of 20 are a part of one, and None."""
     sizes, coordinates = list(positions.sizes), list(positions.coordinates)
     for i, (size, array) in enumerate(zip(positions.sizes, positions.coordinates, strict=True)):
@@ -179,7 +179,7 @@ def _renumbered(positions: Positions) -> Positions | None:
     return Positions(tuple(sizes), tuple(coordinates))
 
 
-def _cells(positions: Positions, lengths: tuple[int, ...]) -> np.ndarray:
+def cells_of(positions: Positions, lengths: tuple[int, ...]) -> np.ndarray:
     """The number of each place's cell, along the axes that hold positions; -1 for none."""
     axes = positions.axes
     to = [lengths[axis] if axis in axes else 1 for axis in range(len(lengths))]

@@ -22,7 +22,7 @@ from jax.extend.core.primitives import name_p, stop_gradient_p
 from jaxcam.cuts.sites import Opening, place_of_result
 from jaxcam.programs.program import Atom, called, needed, shape, straight_line
 
-__all__ = ["Ending", "ending", "without"]
+__all__ = ["Ending", "Reader", "ending", "without"]
 
 # What changes neither the order of the values nor, within a clip's limits, the values.
 _PASSED = {
@@ -49,7 +49,7 @@ def ending(closed: ClosedJaxpr) -> Ending | None:
     """The ending of a program to one array `[n, c]`, if it has one and its logits are a value of that shape."""
     program = straight_line(closed, opened=lambda eqn, place: called(eqn, custom=True))
     makers = {var: eqn for eqn in program.equations for var in eqn.outvars}
-    found = _Reader(makers).ending(program.outputs[0])
+    found = Reader(makers).ending(program.outputs[0])
     if found is None:
         return None
     name, logits = found
@@ -74,7 +74,7 @@ def without(closed: ClosedJaxpr, found: Ending) -> ClosedJaxpr:
     return ClosedJaxpr(jaxpr, list(program.constants.values()))
 
 
-class _Reader:
+class Reader:
     """Reads a program backwards from its output."""
 
     def __init__(self, makers: Mapping[Var, JaxprEqn]) -> None:
@@ -111,6 +111,40 @@ class _Reader:
         if exp is None or exp.primitive is not lax.exp_p or not self.sums_classes(total, over):
             return None
         return "softmax", self.unshifted(exp.invars[0])
+
+    def shares(self, eqn: JaxprEqn) -> tuple[int, ...] | None:
+        """The axes along which the results of an equation are shares of a whole: e / sum(e), as of every softmax."""
+        if eqn.primitive is lax.div_p:
+            pairs = [(eqn.invars[0], self.passed(eqn.invars[1]))]
+        elif eqn.primitive is lax.mul_p:  # e * (1 / sum(e))
+            inverses = [(over, self.inverted(inverse)) for over, inverse in (eqn.invars, eqn.invars[::-1])]
+            pairs = [(over, under) for over, under in inverses if under is not None]
+        else:
+            return None
+        for over, under in pairs:
+            total = self.maker(under)
+            if total is not None and total.primitive in (lax.max_p, lax.add_p):  # kept from being zero
+                sums = [self.maker(self.passed(atom)) for atom in total.invars]
+                total = next((s for s in sums if s is not None and s.primitive is lax.reduce_sum_p), None)
+            if total is None or total.primitive is not lax.reduce_sum_p or shape(total.invars[0]) != shape(over):
+                continue
+            if self.same(self.unmasked(total.invars[0]), self.unmasked(over)):
+                return tuple(map(int, total.params["axes"]))
+        return None
+
+    def unmasked(self, atom: Atom) -> Atom:
+        """X of where(mask, x, 0); else the value itself."""
+        at = self.passed(atom)
+        eqn = self.maker(at)
+        if eqn is None or eqn.primitive is not lax.select_n_p:
+            return at
+        kept = [case for case in eqn.invars[1:] if not self.is_zero(case)]
+        return self.passed(kept[0]) if len(kept) == 1 else at
+
+    def is_zero(self, atom: Atom) -> bool:
+        """Whether it is the number 0, in any shape."""
+        at = self.passed(atom)
+        return isinstance(at, Literal) and bool(np.all(at.val == 0))
 
     def sigmoid(self, over: Atom, under: Atom) -> tuple[str, Atom] | None:
         """1 / (1 + exp(-x))."""

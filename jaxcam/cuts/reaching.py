@@ -6,7 +6,7 @@ and no gradient.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jax import lax
@@ -16,49 +16,63 @@ from jaxcam.cuts.axes import placed
 from jaxcam.cuts.grid import whole
 from jaxcam.cuts.sites import Analysis, Site
 from jaxcam.programs.moves import Constants, compressed, moved
-from jaxcam.programs.primitives import about
-from jaxcam.programs.program import is_elementwise, shape
+from jaxcam.programs.primitives import Moves, about
+from jaxcam.programs.program import Program, is_elementwise, shape
 
-__all__ = ["reaches"]
+__all__ = ["UNKNOWN", "reached", "reaches"]
 
 
 def reaches(analysis: Analysis, site: Site) -> bool:
-    """Whether a position of the grid reaches what is explained, or only what stands beside them (a class token).
-
-    Marks go with the positions: 1 for what depends on one of them, with an axis of length 1 where all is the same.
-    """
+    """Whether a position of the grid reaches what is explained, or only what stands beside them (a class token)."""
     positions = whole(analysis, site)
     if positions is None:  # the grid is the user's word
         return True
-    constants = Constants(analysis.program)
     start = np.min(np.broadcast_arrays(*positions.coordinates), 0) >= 0
-    marks: dict[Var, np.ndarray] = {site.var: compressed(start.astype(np.int8))}
-    for eqn in analysis.program.equations[analysis.order[site.var] + 1 :]:
+    return bool(reached(analysis.program, {site.var: start.astype(np.int32)}) & 1)
+
+
+UNKNOWN = 1 << 30
+"""The mark of what is not known: more may be marked than is so."""
+
+
+def reached(program: Program, start: Mapping[Var, np.ndarray]) -> int:
+    """Which of up to 30 marks on some values reach what a program returns: a bit for each; and `UNKNOWN`, or not.
+
+    Marks go with the positions: whole numbers whose bits say which marks an element depends on, with an axis of length
+    1 where all is the same. Behind what is not known everything depends on all of them, and on `UNKNOWN`.
+    """
+    constants = Constants(program)
+    marks: dict[Var, np.ndarray] = {var: compressed(mark) for var, mark in start.items()}
+    for eqn in program.equations:
         operands = [None if isinstance(atom, Literal) else marks.get(atom) for atom in eqn.invars]
         if any(mark is not None for mark in operands):
-            marks.update(zip(eqn.outvars, _marked(eqn, operands, constants), strict=True))
-    return any(marks[out].any() for out in analysis.program.outputs if isinstance(out, Var) and out in marks)
+            made = zip(eqn.outvars, _marked(eqn, operands, constants), strict=True)
+            marks.update((var, mark) for var, mark in made if var not in start)
+    ends = [marks[out] for out in program.outputs if isinstance(out, Var) and out in marks]
+    return int(np.bitwise_or.reduce([np.bitwise_or.reduce(mark, axis=None) for mark in ends], initial=0))
 
 
 def _marked(eqn: JaxprEqn, marks: Sequence[np.ndarray | None], constants: Constants) -> list[np.ndarray]:
     known = [mark for mark in marks if mark is not None]
     ranks = [len(shape(var)) for var in eqn.outvars]
-    if not any(mark.any() for mark in known):
-        return [np.zeros((1,) * rank, np.int8) for rank in ranks]
-    everything = [np.ones((1,) * rank, np.int8) for rank in ranks]
+    some = np.bitwise_or.reduce([np.bitwise_or.reduce(mark, axis=None) for mark in known])
+    if not some:
+        return [np.zeros((1,) * rank, np.int32) for rank in ranks]
+    guessed = UNKNOWN if any(mark.size > 1 for mark in known) else 0
+    everything = [np.full((1,) * rank, some | guessed, np.int32) for rank in ranks]
     if eqn.primitive is lax.dot_general_p:
         contracted, _ = eqn.params["dimension_numbers"]
         sides = [
-            placed(eqn, side, mark.max(tuple(contracted[side]), keepdims=True))
+            placed(eqn, side, np.bitwise_or.reduce(mark, axis=tuple(contracted[side]), keepdims=True))
             for side, mark in enumerate(marks)
             if mark is not None
         ]
         return [_any(sides)]
     if about(eqn).moves is None and (is_elementwise(eqn) or about(eqn).elementwise):
         return [_any(known)] * len(ranks) if all(mark.ndim == ranks[0] for mark in known) else everything
-    if eqn.primitive is lax.concatenate_p or (marks[0] is not None and len(known) == 1):
+    if about(eqn).moves is Moves.JOINS or (marks[0] is not None and len(known) == 1):
         if about(eqn).reduces and not about(eqn).windowed and "axes" in eqn.params:
-            return [np.asarray(known[0].max(tuple(eqn.params["axes"])))] * len(ranks)
+            return [np.asarray(np.bitwise_or.reduce(known[0], axis=tuple(eqn.params["axes"])))] * len(ranks)
         return moved(eqn, marks, constants, fill=0) or everything
     return everything
 
@@ -66,5 +80,5 @@ def _marked(eqn: JaxprEqn, marks: Sequence[np.ndarray | None], constants: Consta
 def _any(marks: Sequence[np.ndarray]) -> np.ndarray:
     found = marks[0]
     for mark in marks[1:]:
-        found = np.asarray(np.maximum(found, mark))  # of no axes NumPy makes a scalar
+        found = np.asarray(np.bitwise_or(found, mark))  # of no axes NumPy makes a scalar
     return compressed(found)

@@ -328,9 +328,11 @@ def _fused_gradient(gradients: Array, fusion: str) -> Array:
 def _check_result(method: Bound, result: Any, image: Array, place: _Place | None) -> None:
     expected = [] if place is None else [place.activations.shape[:-1]]
     expected += [image.shape] if method.needs == "image" else []
+    # Without a layer a map has a grid of its own: that of the patches, for one from a transformer's attention.
+    is_own = place is None and getattr(result, "ndim", None) == image.ndim - 1
     if hasattr(result, "dtype") and not jnp.issubdtype(result.dtype, jnp.floating):
         raise TypeError(f"method {method.name!r} must return floating-point numbers but returned {result.dtype}")
-    if not hasattr(result, "shape") or result.shape not in expected:
+    if not hasattr(result, "shape") or not (is_own or result.shape in expected):
         raise ValueError(
             f"method {method.name!r} must return a map of shape {' or '.join(map(str, map(list, expected)))} but "
             f"returned {list(getattr(result, 'shape', [type(result).__name__]))}: one value for each position"

@@ -24,12 +24,19 @@ From a model and an image, because they run it on changed images, or go back to 
     guided_backprop     dY / dI by the guided rule `[H, W, 3]`      Springenberg et al. 2015
     guided_grad_cam     guided_backprop times Grad-CAM `[H, W, 3]`  Selvaraju et al. 2017
 
+From a model with self-attention and an image, on the grid of patches, with the attention weights A of every layer:
+
+    attention_rollout   row of (A_L + I) / 2 ... (A_1 + I) / 2      Abnar and Zuidema 2020
+    attention_relevance R <- R + mean_h ReLU(dY/dA ∘ A) R           Chefer et al. 2021
+
 `smoothed(method, transforms)` is another method: the mean of its maps over flipped and scaled images.
 
 `class_idx` may be traced. All of it composes with jit, vmap and grad, by the parameters as well (not guided ones
 forwards). A batch, an image in and a heatmap out: `jaxcam.explain`, whose `method=` are the names in `METHODS`.
 """
 
+from jaxcam.methods.attention_maps import attention_relevance as attention_relevance
+from jaxcam.methods.attention_maps import attention_rollout as attention_rollout
 from jaxcam.methods.contrast import finer_cam as finer_cam
 from jaxcam.methods.contrast import shapley_cam as shapley_cam
 from jaxcam.methods.eigen_cam import eigen_cam as eigen_cam
@@ -62,6 +69,8 @@ __all__ = [
     "Method",
     "Transform",
     "ablation_cam",
+    "attention_relevance",
+    "attention_rollout",
     "cam",
     "counterfactual",
     "eigen_cam",

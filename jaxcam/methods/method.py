@@ -3,7 +3,7 @@
 A method is any function with one of these signatures, keyword options behind them:
 
     (head, activations, class_idx)    most of them                    -> raw map [*spatial]
-    (model, image, class_idx)         runs the model on other images  -> raw map, or a gradient like the image
+    (model, image, class_idx)         runs the model itself           -> raw map, or a gradient like the image
     (activations)                     knows no class                  -> raw map [*spatial]
     (head_kernel, activations, class_idx)   CAM                       -> raw map [*spatial]
 
@@ -23,6 +23,7 @@ from jaxcam import scores
 from jaxcam.checks import check_key
 from jaxcam.cuts.halves import Halves
 from jaxcam.derivatives.of_score import is_one_backward_pass
+from jaxcam.methods.attention_maps import attention_relevance, attention_rollout
 from jaxcam.methods.contrast import finer_cam, shapley_cam
 from jaxcam.methods.eigen_cam import eigen_cam
 from jaxcam.methods.grad_cam import cam, grad_cam
@@ -50,6 +51,8 @@ class Method(NamedTuple):
     is_cheap: bool | Callable[..., bool] = True
     """Whether it costs about one backward pass, so that the maps of a whole batch fit into memory together; or how that
     follows from the head and the options."""
+    needs_attention: bool = False
+    """Whether it is of transformers only, and refuses other networks."""
 
 
 METHODS: dict[str, Method] = {
@@ -69,6 +72,10 @@ METHODS: dict[str, Method] = {
     "score_cam": Method("Score-CAM", "Wang et al. 2020", score_cam, is_cheap=False),
     "smooth_grad_cam_pp": Method("SmoothGrad-CAM++", "Omeiza et al. 2019", smooth_grad_cam_pp, is_cheap=False),
     "counterfactual": Method("Counterfactual", "Selvaraju et al. 2017", counterfactual),
+    "attention_rollout": Method("Attention rollout", "Abnar and Zuidema 2020", attention_rollout, needs_attention=True),
+    "attention_relevance": Method(
+        "Attention relevance", "Chefer et al. 2021", attention_relevance, needs_attention=True
+    ),
     "guided_backprop": Method("Guided backpropagation", "Springenberg et al. 2015", guided_backprop),
     "guided_grad_cam": Method("Guided Grad-CAM", "Selvaraju et al. 2017", guided_grad_cam),
 }

@@ -159,6 +159,14 @@ def _joined(eqn: JaxprEqn, values: Values, constants: Constants, fill: int) -> l
     return [np.concatenate([whole(part, atom) for part, atom in zip(parts, eqn.invars, strict=True)], axis)]
 
 
+def _stacked(eqn: JaxprEqn, values: Values, constants: Constants, fill: int) -> list[np.ndarray]:
+    axis = eqn.params["axis"]
+    rank = len(shape(eqn.outvars[0]))
+    parts = [np.full((1,) * rank, fill) if value is None else np.expand_dims(value, axis) for value in values]
+    lengths = [max(part.shape[i] for part in parts) for i in range(rank)]
+    return [np.concatenate([np.broadcast_to(part, lengths) for part in parts], axis)]
+
+
 def _padded(eqn: JaxprEqn, values: Values, constants: Constants, fill: int) -> list[np.ndarray]:
     value = _only(values)
     for axis, (low, high, between) in enumerate(eqn.params["padding_config"]):
@@ -249,6 +257,7 @@ _RULES: dict[Primitive | str, Any] = {
     lax.split_p: _split,
     "unstack": _unstacked,
     lax.concatenate_p: _joined,
+    "stack": _stacked,
     lax.pad_p: _padded,
     lax.rev_p: _reversed,
     lax.scatter_p: _put,

@@ -29,7 +29,20 @@ def smooth(x):
 
 mesh = Mesh(np.array(jax.devices()), ("images",))
 where = NamedSharding(mesh, PartitionSpec("images"))
-cases = {name: (network, {"method": name}) for name in jaxcam.methods.METHODS if name != "cam"}
+FEATURES = np.asarray(RANDOM.normal(size=(3, 4, 6)), np.float32)
+
+
+def transformer(x):
+    q, k, v = (x.reshape(len(x), 16, 12) @ np.tile(kernel, (3, 1)) for kernel in FEATURES)
+    return (jax.nn.softmax(q @ k.swapaxes(1, 2)) @ v).reshape(len(x), -1) @ HEAD[:96]
+
+
+networks = {True: transformer, False: network}
+cases = {
+    name: (networks[method.needs_attention], {"method": name})
+    for name, method in jaxcam.methods.METHODS.items()
+    if name != "cam"
+}
 cases["smooth_grad_cam_pp"][1].update(key=jax.random.key(0), num_samples=2)
 cases |= {
     "softmax": (network, {"method": "grad_cam_pp", "score": "softmax"}),

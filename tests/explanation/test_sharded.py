@@ -24,11 +24,18 @@ def network(x):
     return jax.vmap(F)(jax.nn.relu(x[:, ::2, ::2] @ KERNEL))
 
 
+def transformer(x):
+    """A token for four pixels."""
+    q, k, v = (x.reshape(len(x), 12, 12) @ np.tile(KERNEL * i, (4, 1)) for i in (1, 2, 3))
+    return jax.vmap(F)((jax.nn.softmax(q @ k.swapaxes(1, 2)) @ v).reshape(-1, 3, 4, 5))
+
+
 @pytest.mark.parametrize("name", [name for name in jaxcam.methods.METHODS if name != "cam"])
 def test_explain_inside_shard_map_with_its_checks(name):
     options = {"key": jax.random.key(0), "num_samples": 2} if name == "smooth_grad_cam_pp" else {}
     mesh, split = Mesh(np.array(jax.devices()[:1]), ("images",)), PartitionSpec("images")
-    explain = lambda x: jaxcam.explain(network, x, method=name, **options).heatmap
+    model = transformer if jaxcam.methods.METHODS[name].needs_attention else network
+    explain = lambda x: jaxcam.explain(model, x, method=name, **options).heatmap
     inside = jax.shard_map(explain, mesh=mesh, in_specs=split, out_specs=split)
     assert jax.eval_shape(inside, IMAGES).shape == (2, 6, 8)  # the checks are made while it is traced
 

@@ -38,7 +38,8 @@ def drawing(head, activations, class_idx, *, key):
 
 
 OPTIONS = {"score_cam": {"chunk_size": 2}, "smooth_grad_cam_pp": {"num_samples": 3}}
-TABLE = {name: (name, OPTIONS.get(name, {})) for name in methods.METHODS if name != "cam"}
+NOT_HERE = {"cam"} | {name for name, method in methods.METHODS.items() if method.needs_attention}
+TABLE = {name: (name, OPTIONS.get(name, {})) for name in methods.METHODS if name not in NOT_HERE}
 TABLE |= {
     "own": (own, {}),
     "drawing": (drawing, {}),
