@@ -42,7 +42,7 @@ from jaxcam.programs.rounds import is_scan, peeled, round_to_peel
 from jaxcam.programs.scopes import scopes
 from jaxcam.programs.specs import spec_of
 
-__all__ = ["Attention", "attention_of"]
+__all__ = ["Attention", "attention_of", "written_out"]
 
 _BITS = 30
 """How many tokens are followed at a time."""
@@ -149,7 +149,7 @@ def attention_of(network: Network) -> Attention:
             within windows, across to other tokens, or inside of a loop.
     """
     closed, name = network.closed, network.model.name
-    program = straight_line(closed, opened=_written_out)
+    program = straight_line(closed, opened=written_out)
     image = program.arguments[len(program.arguments) - len(network.others) - 1 + network.main]
     axes = axes_of(program, image, 1 if network.channel_axis == 0 else len(shape(image)) - 1)
     search = _Search(name, program, axes)
@@ -161,14 +161,15 @@ def attention_of(network: Network) -> Attention:
 
     def opened(eqn: JaxprEqn, place: Place) -> ClosedJaxpr | None:
         is_inside = any(p[: len(place)] == place and len(p) > len(place) + 1 for p in found)
-        return _written_out(eqn, place) if is_inside else None
+        return written_out(eqn, place) if is_inside else None
 
     whole = straight_line(closed, opened=opened)
     at = {place: var for var, place in whole.places.items()}
     return Attention(_with_added(whole, [at[place] for place in found]), whole, layers, rows, sizes, places)
 
 
-def _written_out(eqn: JaxprEqn, place: Place) -> ClosedJaxpr | None:
+def written_out(eqn: JaxprEqn, place: Place) -> ClosedJaxpr | None:
+    """The program of a call of any kind, or of a scan with its last round written out: what `straight_line` opens."""
     if is_scan(eqn):
         index = round_to_peel(eqn, ())
         return None if index is None else peeled(eqn, index)

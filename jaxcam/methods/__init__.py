@@ -27,6 +27,7 @@ From a model and an image, because they run it on changed images, or go back to 
 From a model with self-attention and an image, on the grid of patches, with the attention weights A of every layer:
 
     attention_rollout   row of (A_L + I) / 2 ... (A_1 + I) / 2      Abnar and Zuidema 2020
+    attn_lrp            I ∘ dS_c / dI by rules, of pixels           Achtibat et al. 2024
     attention_relevance R <- R + mean_h ReLU(dY/dA ∘ A) R           Chefer et al. 2021
 
 `smoothed(method, transforms)` is another method: the mean of its maps over flipped and scaled images.
@@ -37,6 +38,7 @@ forwards). A batch, an image in and a heatmap out: `jaxcam.explain`, whose `meth
 
 from jaxcam.methods.attention_maps import attention_relevance as attention_relevance
 from jaxcam.methods.attention_maps import attention_rollout as attention_rollout
+from jaxcam.methods.attn_lrp import attn_lrp as attn_lrp
 from jaxcam.methods.contrast import finer_cam as finer_cam
 from jaxcam.methods.contrast import shapley_cam as shapley_cam
 from jaxcam.methods.eigen_cam import eigen_cam as eigen_cam
@@ -71,6 +73,7 @@ __all__ = [
     "ablation_cam",
     "attention_relevance",
     "attention_rollout",
+    "attn_lrp",
     "cam",
     "counterfactual",
     "eigen_cam",

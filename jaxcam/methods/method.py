@@ -24,6 +24,7 @@ from jaxcam.checks import check_key
 from jaxcam.cuts.halves import Halves
 from jaxcam.derivatives.of_score import is_one_backward_pass
 from jaxcam.methods.attention_maps import attention_relevance, attention_rollout
+from jaxcam.methods.attn_lrp import attn_lrp
 from jaxcam.methods.contrast import finer_cam, shapley_cam
 from jaxcam.methods.eigen_cam import eigen_cam
 from jaxcam.methods.grad_cam import cam, grad_cam
@@ -76,6 +77,7 @@ METHODS: dict[str, Method] = {
     "attention_relevance": Method(
         "Attention relevance", "Chefer et al. 2021", attention_relevance, needs_attention=True
     ),
+    "attn_lrp": Method("AttnLRP", "Achtibat et al. 2024", attn_lrp, needs_attention=True),
     "guided_backprop": Method("Guided backpropagation", "Springenberg et al. 2015", guided_backprop),
     "guided_grad_cam": Method("Guided Grad-CAM", "Selvaraju et al. 2017", guided_grad_cam),
 }
