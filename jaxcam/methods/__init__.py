@@ -21,6 +21,7 @@ From a model and an image, because they run it on changed images, or go back to 
 
     score_cam           w = softmax_k Y(I ∘ H_k)                    Wang et al. 2020
     smooth_grad_cam_pp  grad_cam_pp with means over noisy images    Omeiza et al. 2019
+    integrated_grad_cam ∫ grad_cam on the way from an empty image   Sattarzadeh et al. 2021
     guided_backprop     dY / dI by the guided rule `[H, W, 3]`      Springenberg et al. 2015
     guided_grad_cam     guided_backprop times Grad-CAM `[H, W, 3]`  Selvaraju et al. 2017
 
@@ -54,6 +55,7 @@ from jaxcam.methods.gradient import layer_cam as layer_cam
 from jaxcam.methods.gradient import xgrad_cam as xgrad_cam
 from jaxcam.methods.guided import guided_backprop as guided_backprop
 from jaxcam.methods.guided import guided_grad_cam as guided_grad_cam
+from jaxcam.methods.integrated import integrated_grad_cam as integrated_grad_cam
 from jaxcam.methods.method import METHODS as METHODS
 from jaxcam.methods.method import Method as Method
 from jaxcam.methods.perturbation import ablation_cam as ablation_cam
@@ -87,6 +89,7 @@ __all__ = [
     "guided_backprop",
     "guided_grad_cam",
     "hires_cam",
+    "integrated_grad_cam",
     "kpca_cam",
     "layer_cam",
     "score_cam",

@@ -31,6 +31,7 @@ from jaxcam.methods.grad_cam import cam, grad_cam
 from jaxcam.methods.grad_cam_pp import grad_cam_pp
 from jaxcam.methods.gradient import counterfactual, grad_cam_positive, hires_cam, layer_cam, xgrad_cam
 from jaxcam.methods.guided import guided_backprop, guided_grad_cam
+from jaxcam.methods.integrated import integrated_grad_cam
 from jaxcam.methods.perturbation import ablation_cam, score_cam
 from jaxcam.methods.principal import eigen_grad_cam, kpca_cam
 from jaxcam.methods.smooth_grad_cam_pp import smooth_grad_cam_pp
@@ -72,6 +73,9 @@ METHODS: dict[str, Method] = {
     "ablation_cam": Method("Ablation-CAM", "Desai and Ramaswamy 2020", ablation_cam, is_cheap=False),
     "score_cam": Method("Score-CAM", "Wang et al. 2020", score_cam, is_cheap=False),
     "smooth_grad_cam_pp": Method("SmoothGrad-CAM++", "Omeiza et al. 2019", smooth_grad_cam_pp, is_cheap=False),
+    "integrated_grad_cam": Method(
+        "Integrated Grad-CAM", "Sattarzadeh et al. 2021", integrated_grad_cam, is_cheap=False
+    ),
     "counterfactual": Method("Counterfactual", "Selvaraju et al. 2017", counterfactual),
     "attention_rollout": Method("Attention rollout", "Abnar and Zuidema 2020", attention_rollout, needs_attention=True),
     "attention_relevance": Method(
