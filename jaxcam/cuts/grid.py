@@ -10,15 +10,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import Var
 from jaxtyping import Array
 
-from jaxcam.cuts.axes import Where
+from jaxcam.cuts.axes import Axes, Where
 from jaxcam.cuts.positions import Positions
 from jaxcam.cuts.sites import Analysis, Site
 from jaxcam.programs.program import shape
 from jaxcam.programs.specs import spec_of
 
-__all__ = ["Grid", "cells_of", "grid_of", "is_grid", "renumbered", "told", "whole"]
+__all__ = ["Grid", "cells_of", "grid_at", "grid_of", "is_grid", "renumbered", "told", "whole"]
 
 
 @dataclass(frozen=True)
@@ -103,19 +104,25 @@ def grid_of(analysis: Analysis, site: Site, reshape: Callable[[Array], Array] | 
     if reshape is not None:
         return Grid(reshape=reshape)
     lengths = shape(site.var)
-    positions = whole(analysis, site)
-    if positions is None:
+    if (grid := grid_at(analysis.axes, analysis.image, site.var)) is None:
         raise ValueError(
             f"layer: the program does not show a grid in this layer's {list(lengths)} ({told(analysis, site)}): name "
             "another layer, or say how they make one with jaxcam.adapt(model, grid=lambda a: ...) -> [n, i, j, k], as "
             "lambda a: a if it is one already, lambda a: a.transpose(0, 2, 3, 1) if channels come first"
         )
+    return grid
+
+
+def grid_at(axes: Axes, image: Var, var: Var) -> Grid | None:
+    """How a value holds the positions of an image, as far as the program shows it; None where it has no whole grid."""
+    positions, lengths = _whole(axes, image, var), shape(var)
+    if positions is None:
+        return None
     if (order := _order(positions, lengths)) is not None:
         return Grid(order, positions.sizes)
-    axes = positions.axes
     cells = cells_of(positions, lengths).reshape(-1)
     places = np.argsort(cells, kind="stable")[np.count_nonzero(cells < 0) :]
-    return Grid((), positions.sizes, axes, tuple(places.tolist()), lengths)
+    return Grid((), positions.sizes, positions.axes, tuple(places.tolist()), lengths)
 
 
 def is_grid(analysis: Analysis, site: Site, reshape: Callable[[Array], Array] | None) -> bool:
@@ -132,16 +139,20 @@ def is_grid(analysis: Analysis, site: Site, reshape: Callable[[Array], Array] | 
 
 def whole(analysis: Analysis, site: Site) -> Positions | None:
     """The positions of a value that has each one of a grid once; None if it has not, or if it is not known."""
-    where = analysis.axes.get(site.var, ())
+    return _whole(analysis.axes, analysis.image, site.var)
+
+
+def _whole(axes: Axes, image: Var, var: Var) -> Positions | None:
+    where = axes.get(var, ())
     if where is None or len(where) != 1:
         return None
     positions = renumbered(where[0])
     if positions is None or max(positions.sizes) == 1:
         return None
-    cells = cells_of(positions, shape(site.var))
+    cells = cells_of(positions, shape(var))
     counts = np.bincount(cells[cells >= 0].reshape(-1), minlength=prod(positions.sizes))
     # With a batch of n a window's or a clip's axis of the batch has each position n times.
-    is_whole = counts.min() == counts.max() and counts[0] in (1, shape(analysis.image)[0])
+    is_whole = counts.min() == counts.max() and counts[0] in (1, shape(image)[0])
     return positions if is_whole else None
 
 

@@ -219,7 +219,7 @@ def _found(
                 "kernel": (whole.model.told("cam_kernel"), place.activations, class_idx),
             }
             result = method(*operands[method.needs], **given)
-    _check_result(method, result, image, place)
+    _check_result(method, result, image, place, whole)
     complete = place is None or place.cut.complete
     is_by_image = method.needs == "image" and result.shape == image.shape
     # A gradient by the image goes through the whole network.
@@ -325,8 +325,8 @@ def _fused_gradient(gradients: Array, fusion: str) -> Array:
     return jnp.take_along_axis(gradients, jnp.abs(gradients).argmax(0, keepdims=True), 0)[0]
 
 
-def _check_result(method: Bound, result: Any, image: Array, place: _Place | None) -> None:
-    expected = [] if place is None else [place.activations.shape[:-1]]
+def _check_result(method: Bound, result: Any, image: Array, place: _Place | None, whole: Network) -> None:
+    expected = [whole.size(image) if place is None else place.activations.shape[:-1]]
     expected += [image.shape] if method.needs == "image" else []
     # Without a layer a map has a grid of its own: that of the patches, for one from a transformer's attention.
     is_own = place is None and getattr(result, "ndim", None) == image.ndim - 1

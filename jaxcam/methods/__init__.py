@@ -22,6 +22,7 @@ From a model and an image, because they run it on changed images, or go back to 
     score_cam           w = softmax_k Y(I ∘ H_k)                    Wang et al. 2020
     smooth_grad_cam_pp  grad_cam_pp with means over noisy images    Omeiza et al. 2019
     integrated_grad_cam ∫ grad_cam on the way from an empty image   Sattarzadeh et al. 2021
+    full_grad           shares of the input and of all biases       Srinivas and Fleuret 2019
     guided_backprop     dY / dI by the guided rule `[H, W, 3]`      Springenberg et al. 2015
     guided_grad_cam     guided_backprop times Grad-CAM `[H, W, 3]`  Selvaraju et al. 2017
 
@@ -43,6 +44,7 @@ from jaxcam.methods.attn_lrp import attn_lrp as attn_lrp
 from jaxcam.methods.contrast import finer_cam as finer_cam
 from jaxcam.methods.contrast import shapley_cam as shapley_cam
 from jaxcam.methods.eigen_cam import eigen_cam as eigen_cam
+from jaxcam.methods.full_grad import full_grad as full_grad
 from jaxcam.methods.grad_cam import cam as cam
 from jaxcam.methods.grad_cam import grad_cam as grad_cam
 from jaxcam.methods.grad_cam import grad_cam_weights as grad_cam_weights
@@ -81,6 +83,7 @@ __all__ = [
     "eigen_cam",
     "eigen_grad_cam",
     "finer_cam",
+    "full_grad",
     "grad_cam",
     "grad_cam_positive",
     "grad_cam_pp",

@@ -12,6 +12,7 @@ from jaxcam.cuts.layers import LayerName
 from jaxcam.derivatives.of_score import gradient_of_score, head_of
 from jaxcam.precision import widened
 from jaxcam.programs.notes import note
+from jaxcam.programs.specs import varied
 
 __all__ = ["integrated_grad_cam"]
 
@@ -61,7 +62,7 @@ def integrated_grad_cam(
     num_steps = check_integer("num_steps", num_steps, low=1)
     halves, image = cut(model, image, layer=layer), jnp.asarray(image)
     check_floating("image", image)
-    start = _filled(baseline, image, halves.network.channel_axis)
+    start, image = varied((_filled(baseline, image, halves.network.channel_axis), image))
     (origin,) = widened(halves.features(start)[0])
 
     def at(t: Array) -> tuple[Array, Array, Array]:

@@ -4,6 +4,7 @@ A method is any function with one of these signatures, keyword options behind th
 
     (head, activations, class_idx)    most of them                    -> raw map [*spatial]
     (model, image, class_idx)         runs the model itself           -> raw map, or a gradient like the image
+                                      without `layer`: a raw map on a grid of its own
     (activations)                     knows no class                  -> raw map [*spatial]
     (head_kernel, activations, class_idx)   CAM                       -> raw map [*spatial]
 
@@ -27,6 +28,7 @@ from jaxcam.methods.attention_maps import attention_relevance, attention_rollout
 from jaxcam.methods.attn_lrp import attn_lrp
 from jaxcam.methods.contrast import finer_cam, shapley_cam
 from jaxcam.methods.eigen_cam import eigen_cam
+from jaxcam.methods.full_grad import full_grad
 from jaxcam.methods.grad_cam import cam, grad_cam
 from jaxcam.methods.grad_cam_pp import grad_cam_pp
 from jaxcam.methods.gradient import counterfactual, grad_cam_positive, hires_cam, layer_cam, xgrad_cam
@@ -82,6 +84,7 @@ METHODS: dict[str, Method] = {
         "Attention relevance", "Chefer et al. 2021", attention_relevance, needs_attention=True
     ),
     "attn_lrp": Method("AttnLRP", "Achtibat et al. 2024", attn_lrp, needs_attention=True),
+    "full_grad": Method("FullGrad", "Srinivas and Fleuret 2019", full_grad, is_cheap=False),
     "guided_backprop": Method("Guided backpropagation", "Springenberg et al. 2015", guided_backprop),
     "guided_grad_cam": Method("Guided Grad-CAM", "Selvaraju et al. 2017", guided_grad_cam),
 }

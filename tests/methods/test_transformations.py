@@ -99,9 +99,11 @@ def test_a_batch_through_explain_is_one_by_one(name):
 @pytest.mark.parametrize("name", [name for name in TABLE if name not in NO_DERIVATIVE])
 def test_grad_is_finite_differences_and_finite_at_zero(name):
     function, direction = of_an_image(name), RANDOM.normal(size=(6, 8, 3))
-    spread = np.abs(RANDOM.normal(size=(3, 4)))
+    shape = (6, 8) if name == "full_grad" else (3, 4)
+    spread = np.abs(RANDOM.normal(size=shape))
 
-    @jax.jit
+    # Wholly without optimisation (conftest.py) XLA makes NaN of x dY/dx differentiated once more, written by hand, too.
+    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 1})
     def both(image, class_idx):
         total = lambda image: (function(image, class_idx) * spread).sum()
         value, gradient = jax.value_and_grad(total)(image)
