@@ -43,6 +43,19 @@ from jaxcam.programs.specs import spec_of, varied
 __all__ = ["FullGradient", "Parts", "full_gradient", "parts_of"]
 
 
+_AFFINE = (
+    lax.add_p,
+    lax.sub_p,
+    lax.concatenate_p,
+    lax.dynamic_update_slice_p,
+    lax.pad_p,
+    lax.scatter_p,
+    lax.scatter_add_p,
+    lax.select_n_p,
+)
+"""Of which the rest is what they make of zeros in the place of all that depends on x."""
+
+
 class FullGradient(NamedTuple):
     """f(x) = input.sum() + sum of the biases' sums, up to rounding."""
 
@@ -127,6 +140,10 @@ class Parts:
         for eqn, operands, results in self.equations:
             stage = Stage(operands, results, [eqn])
             at = [known[var] for var in operands]
+            if eqn.primitive in _AFFINE:
+                # Of v + b it is b to the last digit, and (v + b) - v is not.
+                rests += stage(known, *map(jnp.zeros_like, at))[0]
+                continue
             made, linear = jax.jvp(lambda *v, stage=stage: stage(known, *v)[0], at, at)
             rests += [y - part for y, part in zip(made, linear, strict=True)]
         sums: list[Any] = [0.0] * len(self.ends)
