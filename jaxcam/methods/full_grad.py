@@ -53,7 +53,7 @@ def full_grad(
         TypeError: the image is not floating point.
         ValueError: rescale is not known; and as `jaxcam.explain`.
 
-    **Source**: Srinivas and Fleuret 2019 (Full-Gradient Representation), FullGrad, section 4.
+    **Source**: Srinivas and Fleuret 2019 (Full-Gradient Representation): FullGrad, the saliency map S_f with ψ.
     """
     if rescale not in ("channel", "layer"):
         raise ValueError(f"rescale must be 'channel' or 'layer' but is {rescale!r}")

@@ -57,7 +57,7 @@ def integrated_grad_cam(
         ValueError: num_steps is less than 1, baseline is not finite or has not one number for each channel; and as
             `grad_cam`.
 
-    **Source**: Sattarzadeh et al. 2021 (Integrated Grad-CAM), section 3: the path integral and its straight line.
+    **Source**: Sattarzadeh et al. 2021 (Integrated Grad-CAM): the path integral along a straight line.
     """
     num_steps = check_integer("num_steps", num_steps, low=1)
     halves, image = cut(model, image, layer=layer), jnp.asarray(image)

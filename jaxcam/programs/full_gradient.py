@@ -92,8 +92,8 @@ def full_gradient(f: Callable[[Array], Array], x: Float[Array, "..."] | Float[np
         TypeError: f is not callable, or x or f's value is not floating point.
         ValueError: f does not return a scalar.
 
-    **Source**: Srinivas and Fleuret 2019 (Full-Gradient Representation), Proposition 1 and the implicit biases of
-    nonlinearities.
+    **Source**: Srinivas and Fleuret 2019 (Full-Gradient Representation): full gradients, and the implicit biases of
+    batch norm and nonlinearities.
     """
     if not callable(f):
         raise TypeError(f"f must be a function of an array, but is {type(f).__name__}: pass the function itself")
