@@ -34,9 +34,9 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    """Compile the default suite in a hurry: it compiles thousands of programs and runs most of them once.
+    """Compile what is not slow in a hurry: thousands of programs, most of which run once.
 
-    Slow and parity tests compile as users do.
+    Slow tests compile as users do.
     """
     if "not slow" in config.option.markexpr:
         os.environ.setdefault("XLA_FLAGS", " ".join(_QUICK))

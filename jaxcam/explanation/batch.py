@@ -13,20 +13,16 @@ from jaxcam.cuts.cut import Cut, Network, cuts, network
 from jaxcam.cuts.inputs import grids_of
 from jaxcam.cuts.logits import probabilities
 from jaxcam.cuts.model import Adapted, Probability
+from jaxcam.explanation.costs import check_cost
 from jaxcam.explanation.explanation import PRIORITY, Explanation, Status
 from jaxcam.methods.method import Bound
 from jaxcam.programs.notes import Notes, watch
-from jaxcam.programs.operations import num_operations, seconds_of
-from jaxcam.programs.specs import batch_of_one, spec_of, without_batch
+from jaxcam.programs.specs import batch_of_one, without_batch
 from jaxcam.programs.traced import Traced
 
 __all__ = ["Request", "cuts_of", "explained"]
 
 _CLASS_BYTES = 2**30
-_MOST_PASSES = 50
-"""So many forward passes a map may cost without anybody saying so,"""
-_FREE = 2 * 10**10
-"""or so many operations: half a second, more or less."""
 _CONSTANT = 16
 """A map whose values differ by less than this many times the rounding is constant."""
 
@@ -131,7 +127,7 @@ def _explained(
         here_cut = [cut.given(leaves) for cut in cut_at]
         places = [_Place(cut, a, cut.head(beside)) for cut, (a, beside) in zip(here_cut, made, strict=True)]
         for place in places:
-            _check_cost(request.method, place, whole)
+            check_cost(request.method, place.cut, place.head)
         image, here = leaves[main], whole.given(leaves)
         # XLA merges this forward pass with the one inside the method, and those of several layers.
         logits = places[0].head(places[0].activations) if places else here(image)
@@ -167,35 +163,6 @@ def _explained(
     cam_map = cam_maps if request.several else cam_maps[0]
     explanation = Explanation(heatmap, cam_map, chosen, value, confidence, status, gradient)
     return Explained(explanation, logits, whole.probability)
-
-
-def _check_cost(method: Bound, place: _Place, whole: Network) -> None:
-    """Refuses to begin in silence what takes very much longer than the model itself.
-
-    Raises:
-        ValueError: it does, and nobody has said `alphas="exact"`.
-    """
-    if (
-        method.needs != "head"
-        or dict(method.options).get("alphas", "auto") != "auto"
-        or "alphas" not in method.parameters
-    ):
-        return
-    if method.is_cheap(place.cut.halves):
-        return
-    with watch():
-        program = jax.make_jaxpr(lambda a: method(place.head, a, 0))(spec_of(place.activations))
-    operations, forward = num_operations(program.jaxpr), num_operations(whole.closed.jaxpr)
-    if operations <= _MOST_PASSES * forward or operations <= _FREE:
-        return
-    seconds = seconds_of(operations, place.activations.dtype)
-    layer = f"layer={place.cut.layer!r}" if place.cut.layer is not None else "the default layer"
-    raise ValueError(
-        f"method={method.name!r} needs exact derivatives at {layer}, because what follows it is not proven piecewise "
-        f"linear: about {operations / forward:,.0f} times the operations of a forward pass, some {seconds:,.0f} s an "
-        "example on this device. alphas='exact' says that you want to pay for that; method='grad_cam' costs one "
-        "backward pass; and behind a later layer there is less to differentiate (see jaxcam.layers)"
-    )
 
 
 def cuts_of(model: Adapted, request: Request, example: Any, main: int = 0) -> list[Cut]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import jaxcam
-from jaxcam.explanation import batch
+from jaxcam.explanation import costs
 
 RANDOM = np.random.default_rng(0)
 KERNEL, MIX, LAST = RANDOM.normal(size=(3, 5)), RANDOM.normal(size=(60, 60)) / 8, RANDOM.normal(size=(60, 4))
@@ -21,7 +21,7 @@ def network(x):
 
 @pytest.fixture
 def nothing_is_free(monkeypatch):
-    monkeypatch.setattr(batch, "_FREE", 0)
+    monkeypatch.setattr(costs, "_FREE", 0)
 
 
 def explained(**options):

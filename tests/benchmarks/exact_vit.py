@@ -1,0 +1,87 @@
+"""Exact derivatives of vision transformers: time beside the forward pass, memory, and agreement with nested `jax.jvp`.
+
+    python tests/benchmarks/exact_vit.py [vit_tiny_patch16_224 vit_small_patch16_224 ...]
+
+d1, d2, d3 of one logit by every element of the default layer (the input of the last block), 224 x 224 pixels, float32,
+random weights; the sample is of 24 elements, in float64 where `--check` is given.
+"""
+
+import argparse
+import resource
+import time
+
+import jax
+import numpy as np
+
+import jaxcam
+from jaxcam.cuts.cut import cut
+from jaxcam.derivatives import elementwise_derivatives
+
+CLASS = 3
+
+
+def seconds(function, *args):
+    """The best of three, after a first call."""
+    jax.block_until_ready(function(*args))
+    found = []
+    for _ in range(3):
+        start = time.perf_counter()
+        jax.block_until_ready(function(*args))
+        found.append(time.perf_counter() - start)
+    return min(found)
+
+
+def nested(f, a, elements):
+    """d1, d2, d3 by these elements, by nesting `jax.jvp` through the whole of f."""
+
+    def of(element):
+        unit = (jax.numpy.arange(a.size) == element).astype(a.dtype).reshape(a.shape)
+        slope = lambda g: lambda t: jax.jvp(g, (t,), (jax.numpy.ones_like(t),))[1]
+        g = lambda t: f(a + t * unit)
+        first, second = slope(g), slope(slope(g))
+        zero = jax.numpy.zeros((), a.dtype)
+        return first(zero), second(zero), slope(second)(zero)
+
+    return jax.lax.map(of, elements)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("networks", nargs="*", default=["vit_tiny_patch16_224", "vit_small_patch16_224"])
+    parser.add_argument("--check", action="store_true", help="compare a sample with nested derivatives in float64")
+    given = parser.parse_args()
+    if given.check:
+        jax.config.update("jax_enable_x64", True)
+    dtype = np.float64 if given.check else np.float32
+    print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}, {np.dtype(dtype).name}")
+    for name in given.networks:
+        model = jaxcam.models.MODELS[name](seed=0, dtype=dtype)
+        image = np.random.default_rng(0).normal(size=(224, 224, 3)).astype(dtype)
+        at = cut(model, image)
+        activations, beside = jax.jit(at.features)(image)
+
+        def logit(a, at=at, beside=beside):
+            return at.head(beside)(a)[CLASS]
+
+        forward = seconds(jax.jit(model), image[None])
+        start = time.perf_counter()
+        exact = jax.jit(lambda a, f=logit: elementwise_derivatives(f, a)).lower(activations).compile()
+        compiled = time.perf_counter() - start
+        took = seconds(exact, activations)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+        print(
+            f"{name}: {activations.size:,} elements; forward {1e3 * forward:.0f} ms, exact {took:.1f} s, "
+            f"{took / forward:.0f} times; compiled in {compiled:.0f} s; {peak:,.0f} MiB at most"
+        )
+        if given.check:
+            elements = np.sort(np.random.default_rng(1).choice(activations.size, 24, replace=False))
+            expected = jax.jit(lambda a, e, f=logit: nested(f, a, e))(activations, elements)
+            worst = [
+                float(np.abs(np.ravel(found)[elements] - other).max() / np.abs(other).max())
+                for found, other in zip(exact(activations), expected, strict=True)
+            ]
+            print(f"  against nested derivatives, 24 elements, relative to the largest: {worst}")
+
+
+if __name__ == "__main__":
+    main()
