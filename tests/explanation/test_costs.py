@@ -25,7 +25,7 @@ def nothing_is_free(monkeypatch):
 
 
 def explained(**options):
-    return jaxcam.explain(network, IMAGES, class_idx=3, **options)
+    return jaxcam.explain(network, IMAGES, class_idx=1, **options)
 
 
 def test_many_passes_are_refused_with_their_number_and_both_ways_on(nothing_is_free):
@@ -34,8 +34,8 @@ def test_many_passes_are_refused_with_their_number_and_both_ways_on(nothing_is_f
     (factor,) = re.findall(r"about ([\d,]+) times the operations of a forward pass", str(error.value))
     # One pass for each of the 60 elements, of three orders: equal tangents are counted as often as they stand there.
     assert 60 < int(factor.replace(",", "")) < 8 * 60
-    for options in ({"method": "grad_cam"}, {"method": "grad_cam_pp", "alphas": "exact"}):
-        assert explained(**options).status[0] == jaxcam.Status.OK
+    assert explained(method="grad_cam").status[0] == jaxcam.Status.OK
+    assert explained(method="grad_cam_pp", alphas="exact").heatmap.max() == 1
 
 
 def test_small_networks_are_not_refused():
