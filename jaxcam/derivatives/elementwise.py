@@ -3,8 +3,8 @@
 For f: array -> scalar and every element e of a, `elementwise_derivatives` gives ∂ⁿf/∂a_eⁿ: the diagonals of
 the derivative tensors, never the sums of their rows. Grad-CAM++ is defined by the first three.
 
-Each is a derivative of t ↦ f(a + t·e), which takes one pass through f for every element. Two facts, read off
-the program of f (see `_factor`), make that cheap and leave it exact:
+Each is a derivative of t ↦ f(a + t·e), which takes one pass through f for every element. Three facts, read off
+the program of f (see `stages` and `by_positions`), make that cheap and leave it exact:
 
 - f = outer ∘ inner, with inner piecewise linear and of width m (1 for exp(logit), 1,000 for the softmax of
   1,000 logits). m reverse passes give the Jacobian of inner, and ∂ⁿf/∂a_eⁿ = Dⁿouter[s, ..., s] along its
@@ -66,7 +66,8 @@ def elementwise_derivatives(
             worked in, and float32 for what follows f where it is narrower.
         order: how many derivatives.
         method: "auto" goes through the stages above where they are proven and cheaper: where the width m is
-            below the number of elements that are left after the fold. "factored" does wherever they are
+            below the number of elements that are left after the fold, and by positions otherwise. Axes but the last
+            are taken for positions. "factored" does wherever they are
             proven. "jvp" and "grad" nest `jax.jvp` and `jax.grad` along every element and need no proof.
         chunk_size: how many directions (elements, or rows or columns of the Jacobian) go through f at a time.
             By default as many as keep all values that f computes on the way, `order` + 1 numbers for each,
