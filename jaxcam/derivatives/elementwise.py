@@ -12,6 +12,8 @@ the program of f (see `stages` and `by_positions`), make that cheap and leave it
 - f = rest ∘ fold, where every element reaches at most one element z_k of what the fold makes, as in pooling:
   ∂ⁿf/∂a_eⁿ = cⁿ · ∂ⁿrest/∂z_kⁿ with c = ∂z_k/∂a_e. So a head that begins with global average pooling has as
   many directions as channels, not as elements.
+- f = F(Σ_p φ(a_p)), where positions meet in sums only, as before a class token: φ takes a pass for every channel,
+  at all positions at once, and F, which has no positions, one for every element.
 
 All of it composes with jit, vmap and grad, also with respect to what f closes over.
 
