@@ -26,7 +26,7 @@ from jax.extend.core import primitives as core
 
 from jaxcam.programs.moves import Constants, compressed, moved
 from jaxcam.programs.primitives import Runs, about
-from jaxcam.programs.program import Atom, Program, is_elementwise, rule, runs, shape
+from jaxcam.programs.program import Atom, Program, is_elementwise, moves, rule, runs, shape
 from jaxcam.programs.slopes import has_its_slope
 
 __all__ = ["NOWHERE", "ClashError", "Factor", "Global", "Reader", "Rows", "Sum"]
@@ -136,7 +136,9 @@ class Reader:
             states = [self.states.get(atom) if isinstance(atom, Var) else None for atom in eqn.invars]
             if any(states) and eqn.primitive is not core.stop_gradient_p:
                 for var, found in zip(eqn.outvars, self._results(eqn, states), strict=True):
-                    if not (isinstance(found, Rows) and not found.factors and (found.owner == NOWHERE).all()):
+                    # Masks and counts are locally constant: they stand still, whatever they are made of.
+                    stands = isinstance(found, Rows) and not found.factors and (found.owner == NOWHERE).all()
+                    if moves(var) and not stands:
                         self.states[var] = found
         (output,) = self.program.outputs
         return isinstance(output, Var) and isinstance(self.states.get(output), Global)
@@ -172,10 +174,12 @@ class Reader:
         if eqn.primitive is lax.div_p and place == 1:
             return None
         (out,) = eqn.outvars
-        clear = all(n == 1 or not varies for n, varies in zip(rows.owner.shape, factor.varies, strict=True))
-        if not clear or shape(eqn.invars[place]) != shape(out):
+        if shape(eqn.invars[place]) != shape(out):
             return None
-        axes = tuple(axis if varies else None for axis, varies in enumerate(factor.varies))
+        along = factor.varies or (False,) * rows.owner.ndim  # lax.mul and lax.div take a scalar as it is, too
+        if any(n > 1 and varies for n, varies in zip(rows.owner.shape, along, strict=True)):
+            return None
+        axes = tuple(axis if varies else None for axis, varies in enumerate(along))
         waiting = Factor(atom, axes, eqn.primitive is lax.div_p)
         return [Rows(rows.value, rows.owner, (*rows.factors, waiting))]
 

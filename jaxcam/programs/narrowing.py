@@ -123,7 +123,8 @@ def _needed_by(
     everything = made, list[Range | None](map(_whole, eqn.invars))
     facts, p, (out, *others) = about(eqn), eqn.params, outs
     if eqn.primitive is lax.split_p:
-        return outs, [_union(_origin(eqn, 0, outs, constants) or [])]
+        need = _union(_origin(eqn, 0, outs, constants) or [])
+        return everything if need is None else (outs, [need])  # of nothing but empty parts there is no range
     if out is None or others:
         return everything
     is_activation = eqn.primitive is core.custom_jvp_call_p and _is_activation(eqn, None if in_rule else out)
@@ -139,8 +140,9 @@ def _needed_by(
         out = _unbroken(eqn, out)
     if eqn.primitive in _MOVED:
         found = [_origin(eqn, i, [out], constants) for i in range(len(eqn.invars))]
-        if all(each is not None for each in found):
-            return [out], [_union(each or []) for each in found]
+        needs = [_union(each or []) for each in found]
+        if all(each is not None for each in found) and any(need is not None for need in needs):
+            return [out], needs
     return everything
 
 

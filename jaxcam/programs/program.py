@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.extend.core import ClosedJaxpr, DebugInfo, Jaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
 
 from jaxcam.programs.primitives import Facts, Runs, about
@@ -107,7 +108,8 @@ def straight_line(program: ClosedJaxpr, *, opened: Opened | None = None, pruned:
     """The program of a jaxpr, with the calls in it written out and, if `pruned`, only what its outputs need.
 
     Which calls are written out is what `opened` decides, given the equation and its place: all that are only calls
-    unless it is given. The scopes (`jax.named_scope`) around a call are those of the equations in it as well.
+    unless it is given. The scopes (`jax.named_scope`) around a call are those of the equations in it as well. A reshape
+    that takes the axes in another order, as `order="F"` does, is written as a transpose and one that does not.
     """
     opened = opened or (lambda eqn, place: called(eqn))
     equations: list[JaxprEqn] = []
@@ -124,7 +126,7 @@ def straight_line(program: ClosedJaxpr, *, opened: Opened | None = None, pruned:
             invars = [atom if isinstance(atom, Literal) else names[atom] for atom in eqn.invars]
             place, source = (*path, position), eqn.source_info
             scopes = source.name_stack if around is None else around + source.name_stack
-            if (callee := opened(eqn, place)) is not None:
+            if (callee := opened(eqn, place) or _in_order(eqn)) is not None:
                 results = inline(callee, invars, scopes, place)
             else:
                 outvars = [Var(var.aval) for var in eqn.outvars]
@@ -139,6 +141,14 @@ def straight_line(program: ClosedJaxpr, *, opened: Opened | None = None, pruned:
     outputs = tuple(inline(program, arguments, None, ()))
     kept = needed(equations, outputs, {*arguments, *constants}) if pruned else equations
     return Program(arguments, outputs, kept, constants, places)
+
+
+def _in_order(eqn: JaxprEqn) -> ClosedJaxpr | None:
+    """What a reshape that takes the axes in another order does, in two steps."""
+    if eqn.primitive is not lax.reshape_p or eqn.params["dimensions"] is None:
+        return None
+    order, params = eqn.params["dimensions"], {**eqn.params, "dimensions": None}
+    return jax.make_jaxpr(lambda x: lax.reshape_p.bind(lax.transpose(x, order), **params))(eqn.invars[0].aval)
 
 
 def needed(equations: Sequence[JaxprEqn], targets: Iterable[Atom], known: Container[Var]) -> list[JaxprEqn]:

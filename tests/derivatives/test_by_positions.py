@@ -79,6 +79,25 @@ def reversal(x):
 reversal.defjvp(lambda primals, tangents: (primals[0], -tangents[0]))
 
 
+@jax.custom_jvp
+def kept(mask, x):
+    return jnp.where(mask, x, 2 * x)
+
+
+kept.defjvp(lambda primals, tangents: (kept(*primals), jnp.where(primals[0], 1, 2) * tangents[1]))
+
+
+def counted(a):
+    """Masks and counts, which stand still, and a sum divided by one number as `lax.div` does it."""
+    e = jnp.exp(kept(a > 0, jnp.sin(a)))
+    mean = lax.div(jnp.where(a > 0.1, e, 0), e.sum()).sum((0, 1)) * 6
+    return logit(mean / (1 + (a > 0.1).sum((0, 1)).astype(a.dtype)))
+
+
+def in_another_order(a):
+    return logit(jnp.tanh(jnp.reshape(a @ UP, (12, 4), order="F")[2:11] @ LAST.T).sum(0))
+
+
 def pointwise(a):
     kernel = UP.reshape(1, 1, K, 8)
     out = lax.conv_general_dilated(a[None], kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
@@ -101,6 +120,8 @@ HEADS_OF = {
     "positions twice": (lambda a: logit(attention(TOKEN, jnp.concatenate([rows(a), 2 * rows(a)[::-1]]))[0]), GRID),
     "some positions": (lambda a: logit(attention(TOKEN, rows(a)[1:4])[0]), GRID),
     "a factor that waits": (spread_out, GRID),
+    "masks and counts": (counted, GRID),
+    "in another order of axes": (in_another_order, GRID),
     "sums of products": (lambda a: jnp.tanh(jnp.einsum("ijk,ijl->kl", a, jnp.tanh(a @ UP))).sum(), GRID),
 }  # fmt: skip
 MIXED = {
@@ -117,7 +138,10 @@ def program(f, a):
     return straight_line(jax.make_jaxpr(f)(a))
 
 
-QUICK = ("class token", "the token is an element", "positions twice", "a factor that waits", "softmax of logits")
+QUICK = (
+    *("class token", "the token is an element", "positions twice", "a factor that waits", "softmax of logits"),
+    *("masks and counts", "in another order of axes"),
+)
 
 
 @pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in HEADS_OF])
