@@ -92,8 +92,9 @@ def layers(model: Any, inputs: Any, *, target: Target | None = None) -> Layers:
     Raises:
         ValueError, TypeError: as `split`, but for the layer.
     """
+    known = adapted(model)
     spec = check_inputs(inputs)
-    known = adapted(model).hoist(spec)
+    known = known.hoist(spec)
     if target is not None:
         spec = batch_of_one(spec)
         known, _ = known.aim(target, spec)

@@ -33,6 +33,7 @@ from jaxtyping import Array
 from jaxcam.cuts.refusals import (
     calls_told,
     check_outputs,
+    check_reads_outputs,
     check_reads_statistics,
     check_returns_no_statistics,
     check_two,
@@ -135,7 +136,8 @@ class Adapted:
             inputs: what a batch of one example is like.
 
         Raises:
-            TypeError, ValueError: the target does not return floating-point scores, or the outputs have no axis n.
+            TypeError, ValueError: the target does not return floating-point scores, or reads none of the outputs; or
+                these have no axis n.
         """
         known = self.hoist(inputs)
         outputs = outputs_of(known, inputs)
@@ -147,14 +149,15 @@ class Adapted:
         try:
             scores = jax.eval_shape(made, *leaves)
         except Exception as error:
-            error.add_note(f"while target was called with the outputs and inputs of one example: {shapes(one)}")
+            outs, ins = map(shapes, one)
+            error.add_note(f"while target was called with the outputs {outs} and inputs {ins} of one example")
             raise
-        if not hasattr(scores, "shape") or not jnp.issubdtype(scores.dtype, jnp.floating):
-            came = getattr(scores, "dtype", type(scores).__name__)
-            raise TypeError(f"target must return a floating-point scalar or array of scores but returned {came}")
+        if not jnp.issubdtype(scores.dtype, jnp.floating):
+            raise _not_scores(scores.dtype)
         if 0 in scores.shape:
             raise ValueError(f"target must return one score or more but returned {list(scores.shape)}")
         program, captured = hoist(made, leaves)
+        check_reads_outputs(program.closed, len(captured), len(jax.tree.leaves(outputs)))
         aimed = _Aimed(known.call, program)
         return replace(known, state=(known.state, captured), call=aimed, probability=None), scores.shape
 
@@ -342,7 +345,17 @@ def _run(function: Apply, static: Static, structure: Any, *flat: Any) -> Any:
 
 def _scored(target: Callable[[Any, Any], Any], structure: Any, *flat: Any) -> Any:
     outputs, inputs = jax.tree.unflatten(structure, flat)
-    return target(outputs, inputs)
+    scores = target(outputs, inputs)
+    if not isinstance(scores, Array):  # a Python or NumPy number as well: that is a constant, computed from nothing
+        raise _not_scores(type(scores).__name__)
+    return scores
+
+
+def _not_scores(came: Any) -> TypeError:
+    return TypeError(
+        f"target must return a floating-point scalar or array of scores but returned {came}: compute it from outputs "
+        "with jax.numpy, as lambda outputs, inputs: outputs[2]"
+    )
 
 
 def _adapted(model: Any) -> Adapted:

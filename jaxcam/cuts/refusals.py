@@ -17,6 +17,7 @@ __all__ = [
     "check_evaluates",
     "check_example",
     "check_outputs",
+    "check_reads_outputs",
     "check_reads_statistics",
     "check_returns_no_statistics",
     "check_two",
@@ -61,6 +62,24 @@ def check_returns_no_statistics(name: str, outputs: Any) -> None:
         raise ValueError(
             f"{name} is in training mode: it returns changed batch_stats beside its outputs, so that images depend on "
             "each other: call it for evaluation, as apply=lambda variables, x: model.apply(variables, x, train=False)"
+        )
+
+
+def check_reads_outputs(closed: ClosedJaxpr, num_before: int, num_outputs: int) -> None:
+    """Refuses a target whose scores need none of a model's outputs: a number of its own, or one of the inputs alone.
+
+    Args:
+        closed: the target's program, from `num_before` other arrays, the outputs, and the inputs.
+        num_before: how many come before.
+        num_outputs: how many arrays the outputs are.
+    """
+    program = straight_line(closed)
+    read = {atom for eqn in program.equations for atom in eqn.invars if isinstance(atom, Var)}
+    read |= {atom for atom in program.outputs if isinstance(atom, Var)}
+    if read.isdisjoint(program.arguments[num_before : num_before + num_outputs]):
+        raise ValueError(
+            "target must be computed from the outputs of the model but reads none of them: use outputs, as lambda "
+            "outputs, inputs: outputs[2]"
         )
 
 
@@ -113,11 +132,14 @@ def calls_told(name: str, inputs: Any) -> Generator[None]:
     except Exception as error:
         hint = "see jaxcam.adapt(model, apply=...) for how a model is called"
         arrays = jax.tree.leaves(inputs)
-        if len(arrays) == 1 and len(arrays[0].shape) == 3:
+        if any(jnp.issubdtype(array.dtype, jnp.integer) for array in arrays):
+            hint += "; integers come to it as they are: pixels are to be divided by 255 and normalised as in training"
+        elif len(arrays) == 1 and inputs is arrays[0] and len(inputs.shape) == 3:
             hint += "; one example needs the batch axis inputs[None], pictures of one channel an axis for it: "
             hint += "inputs[..., None]"
+        said = f"no {error}" if isinstance(error, KeyError) else error
         raise RefusedError(
-            f"{name} cannot be called with inputs {shapes(inputs)}, one example with the axis n before it: {error}\n"
+            f"{name} cannot be called with inputs {shapes(inputs)}, one example with the axis n before it: {said}\n"
             f"({hint})"
         ) from error
 
@@ -133,7 +155,9 @@ def check_two(name: str, outputs: Any, inputs: Any) -> None:
 
 def shapes(tree: Any) -> str:
     """What arrays are like, for a message."""
-    return ", ".join(f"{value.dtype}{list(value.shape)}" for value in jax.tree.leaves(tree)) or "nothing"
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    named = ((f"{jax.tree_util.keystr(path)}: " if path else "", value) for path, value in leaves)
+    return ", ".join(f"{name}{value.dtype}{list(value.shape)}" for name, value in named) or "nothing"
 
 
 def check_outputs(name: str, outputs: Any, inputs: Any) -> None:

@@ -21,7 +21,7 @@ def inputs_of(inputs: Any) -> Any:
     if not leaves or not all(hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves):
         wrong = next((leaf for leaf in leaves if not hasattr(leaf, "shape")), inputs)
         raise TypeError(
-            f"inputs must be an array [n, *spatial, d], or several arrays, but hold a {type(wrong).__name__}: "
+            f"inputs must be an array [n, *spatial, d], or several arrays, but hold {type(wrong).__name__}: "
             "np.stack a list of pictures"
         )
     check_inputs(inputs)

@@ -86,8 +86,8 @@ def explain(
         TypeError: inputs are no arrays, or integers that the model does not normalise; class_idx is not an integer; the
             model cannot be called; or the target does not return floating-point scores.
     """
-    inputs = arguments.inputs_of(inputs)
     known = adapted(model)
+    inputs = arguments.inputs_of(inputs)
     check_evaluates(known.state)
     bound = bind(method, options, score=score, key=key)
     layers = arguments.layers_of(layer, fusion, bound)

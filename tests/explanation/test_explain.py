@@ -299,7 +299,7 @@ def test_status_ill_conditioned():
             ValueError,
             r"inputs must have one example or more but came as",
         ),
-        ({"images": [[1.0]]}, TypeError, r"inputs must be an array \[n, \*spatial, d\].* hold a float"),
+        ({"images": [[1.0]]}, TypeError, r"inputs must be an array \[n, \*spatial, d\].* hold float"),
         ({"class_idx": 10}, ValueError, r"class_idx=10 is out of range: the model has 10 classes, 0 to 9"),
         ({"class_idx": -1}, ValueError, r"class_idx=-1 is out of range"),
         ({"class_idx": np.array([0, 1])}, ValueError, r"one for each of the 1 examples but its shape is \[2\]"),

@@ -135,9 +135,12 @@ def test_integers_that_the_model_scales():
             ValueError,
             r"(.|\n)*one channel an axis .*\.\.\., N",
         ),
+        (encode, IMAGE.astype(np.uint8), {}, ValueError, r"uint8\[1, 6, 5, 2\](.|\n)*pixels are to be divided by 255"),
+        (lambda d: d["b"], {"a": IMAGE}, {}, ValueError, r"inputs \['a'\]: float64\[1, 6, .*: no 'b'\n\(see"),
+        (IMAGE, encode, {}, TypeError, "model must be something that can be called"),
         (lambda x: x @ META, FACTS, {}, ValueError, r"inputs must be \[n, \*spatial, d\].* came as \[3, 7\]"),
         (lambda d: d["a"], {"a": IMAGE, "b": FACTS[:2]}, {}, ValueError, "inputs must share their first axis n"),
-        (lambda d: d, {"a": "text"}, {}, TypeError, "inputs must be an array .* but hold a str"),
+        (lambda d: d, {"a": "text"}, {}, TypeError, "inputs must be an array .* but hold str"),
         (lambda x: x, IMAGE + 1j, {}, TypeError, "inputs must be real but their dtype is complex128"),
         (
             lambda x: encode((x.astype(float)) / 5).mean((1, 2)),
