@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -141,7 +142,20 @@ def located(analysis: Analysis, layer: LayerName, model: Adapted) -> tuple[Analy
                 f"layer={layer!r} is inside a {holder}, where it takes a new value in each round or in one branch "
                 f"only: name a layer before or after it:\n{_listed(analysis, model)}"
             )
-    raise ValueError(f"layer={layer!r} is not in this model. Its layers are:\n{_listed(analysis, model)}")
+    listed = _listed(analysis, model)
+    hint = _hint(layer, listed, model) if isinstance(layer, str) else ""
+    raise ValueError(f"layer={layer!r} is not in this model. {hint}Its layers are:\n{listed}")
+
+
+def _hint(name: str, listed: Layers, model: Adapted) -> str:
+    """What a name that no layer has may have meant: "blocks[0]" is "blocks.0" in `jaxcam.named`."""
+    from flax import nnx
+
+    if isinstance(model.state, nnx.Module) and not any(row.kind == "tag" for row in listed):
+        return "Its submodules have names in jaxcam.named(model). "
+    names = [row.layer for row in listed if isinstance(row.layer, str)]
+    near = difflib.get_close_matches(re.sub(r"\[(\d+)\]", r".\1", name), names, 1)
+    return f"Did you mean {near[0]!r}? " if near else ""
 
 
 def check_inputs(inputs: Any) -> Any:

@@ -13,6 +13,7 @@ Which one it is, its first parameter says; a function of your own with other nam
 
 import difflib
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -213,7 +214,8 @@ def _resolved(method: Any) -> tuple[str, Method, dict[str, Any]]:
     """The name, record and options of whatever was given as a method."""
     if isinstance(method, str):
         if method not in METHODS:
-            near = difflib.get_close_matches(method, METHODS, 1)
+            # "GradCAM++" is nearer to "grad_cam" than to "grad_cam_pp", letter by letter.
+            near = difflib.get_close_matches(re.sub(r"\W*(\+\+|pp)$", "_pp", method.lower()), METHODS, 1)
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise ValueError(f"method={method!r} is not known: {hint}use one of {', '.join(map(repr, METHODS))}")
         return method, METHODS[method], {}

@@ -180,3 +180,13 @@ def test_only_nnx_modules(other):
         TypeError, match=r"model must be an nnx.Module, but is \w+: jaxcam.layers\(model, images\) lists"
     ):
         jaxcam.named(other)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_name_that_no_layer_has_is_answered_with_one_that_may_be_meant(net):
+    with pytest.raises(
+        ValueError, match=r"'items\[0\]' is not in this model. Did you mean 'items\.0'\? Its layers are"
+    ):
+        jaxcam.split(jaxcam.named(net), "items[0]", X)
+    with pytest.raises(ValueError, match=r"'items.1' is not in this model. Its submodules have names in jaxcam\.named"):
+        jaxcam.split(net, "items.1", X)

@@ -311,7 +311,7 @@ def test_status_ill_conditioned():
             ValueError,
             r"method='gradcam' is not known: did you mean 'grad_cam'\? use one of 'grad_cam_pp'",
         ),
-        ({"layer": "conv9"}, ValueError, r"layer='conv9' is not in this model. Its layers are:"),
+        ({"layer": "conv9"}, ValueError, r"layer='conv9' is not in this model. Did you mean 'conv6'\? Its layers are:"),
         ({"score": "probability"}, ValueError, r"score='probability' is not known"),
         ({"method": "grad_cam_pp", "alphas": "quick"}, ValueError, r"alphas='quick' is not known"),
         ({"method": "grad_cam_pp", "score": "logit"}, ValueError, r"0/0. Use score=\"exp\""),

@@ -130,6 +130,7 @@ def test_a_record_of_ones_own_is_a_method_by_name(monkeypatch):
     ("method", "options", "error", "message"),
     [
         ("grad_cam_p", {}, ValueError, r"did you mean 'grad_cam_pp'\?"),
+        ("GradCAM++", {}, ValueError, r"did you mean 'grad_cam_pp'\?"),
         (3, {}, TypeError, r"method must be a name or a function .* but is 3"),
         (lambda a: a, {}, TypeError, r"must be a function \(head, activations, class_idx.* has 1 positional"),
         (functools.partial(jaxcam.grad_cam, F), {}, TypeError, r"partial with keyword arguments only, but has 1"),
