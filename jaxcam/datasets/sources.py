@@ -26,7 +26,7 @@ from jaxcam.checks import check_integer
 from jaxcam.datasets.annotated import annotated_items
 from jaxcam.datasets.class_index import ClassIndex
 from jaxcam.datasets.decoding import checked_num_workers, views_of
-from jaxcam.datasets.examples import Example, View, is_path, one_line, printable
+from jaxcam.datasets.examples import UNKNOWN, Example, View, is_path, one_line, printable
 from jaxcam.datasets.fingerprint import checked_description, content, fingerprint
 from jaxcam.datasets.image_files import files_in, files_of
 from jaxcam.datasets.items import Item, item_of
@@ -54,6 +54,11 @@ class Source(ABC):
         truths = [item.truth for item in self._looked_at()]
         boxes = {("boxes", "frames")[truth.boxes.ndim - 2] for truth in truths if len(truth.boxes)}
         return frozenset(boxes) | {"masks" for truth in truths if truth.masks is not None and len(truth.box_classes)}
+
+    @property
+    def may_have_labels(self) -> bool:
+        """Whether a true class is known, or may be, of items that would have to be drawn or read first."""
+        return True
 
     def first(self) -> Item:
         """The first item that is not bad.
@@ -160,7 +165,7 @@ def _source_of_items(dataset: Any, num_classes: int | None, is_prepared: bool) -
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         return Iterated(dataset, item)
     if not len(dataset):
-        raise ValueError("the data set is empty; give at least one image")
+        raise ValueError("the data set must have one example or more but is empty")
     if type(dataset) is np.ndarray or isinstance(dataset, Array):  # what is mapped into memory is not read here
         dataset = list(np.asarray(dataset))
     if not isinstance(dataset, list | tuple):
@@ -181,6 +186,11 @@ class Listed(Source):
             "fingerprint": fingerprint(items),
             "content": content(item.image for item in items),
         }
+
+    @property
+    def may_have_labels(self) -> bool:
+        """Whether a true class is known."""
+        return any(item.truth.label != UNKNOWN for item in self._all)
 
     def _looked_at(self) -> Iterable[Item]:
         return self._all
@@ -290,6 +300,11 @@ def _paths(dataset: Any) -> list[Any]:
 
 
 def _check_kind(dataset: Any, is_prepared: bool) -> None:
+    if isinstance(dataset, Mapping) and is_prepared:
+        raise TypeError(
+            f"the data set must be a sequence of examples but is a {type(dataset).__name__}: of arrays that share n "
+            "make n dictionaries, [jax.tree.map(lambda array: array[i], arrays) for i in range(n)]"
+        )
     if isinstance(dataset, Mapping | AbstractSet | bytes | bytearray):
         raise TypeError(f"the data set must be a sequence, got a {type(dataset).__name__}, which has no order of items")
     if isinstance(dataset, Example):
@@ -297,7 +312,8 @@ def _check_kind(dataset: Any, is_prepared: bool) -> None:
     shape = getattr(dataset, "shape", None)
     if is_prepared and shape is not None and len(shape) < 3:
         raise ValueError(
-            f"an array as a data set must be [n, *spatial, d], got {list(shape)}; put one input into a list: [series]"
+            f"an array as a data set must be [n, *spatial, d], got {list(shape)}; put one input into a list, [series], "
+            "and add the channels' axis to inputs with one value a position: array[..., None]"
         )
     if not is_prepared and shape is not None and len(shape) != 4:
         raise ValueError(

@@ -158,6 +158,11 @@ def evaluate(
             'metrics: "localisation" needs to know where things are, and no box or mask is known: give annotations=, '
             "or jaxcam.Example(image, label=..., boxes=...); of a series jaxcam.Example(series, label=..., masks=...)"
         )
+    if protocol.class_idx == "true" and not source.may_have_labels:
+        raise ValueError(
+            'protocol: class_idx="true" explains the true class, and no label is known: give pairs (input, label), '
+            'jaxcam.Example(input, label=...) or annotations=, or explain the class_idx="predicted"'
+        )
     columns = columns_of(groups, protocol, truths)
     plan = Plan(tuple(requests.values()), protocol, preprocessing, groups, feed.channel_axis, feed.main)
 

@@ -127,8 +127,14 @@ def protocol_for(protocol: Any, *, is_prepared: bool, has_target: bool) -> Proto
     if not isinstance(protocol, Protocol):
         raise TypeError(f"protocol must be a jaxcam.Protocol, not {protocol!r}")
     if has_target != (protocol.confidence == "target"):
-        remedy = "with target=, and only with it, pass"
-        raise ValueError(f'protocol: {remedy} jaxcam.Protocol(confidence="target"), not {protocol.confidence!r}')
+        if not has_target:
+            raise ValueError(
+                'protocol must not have confidence="target" without a target: pass target=, or leave it out'
+            )
+        raise ValueError(
+            f'protocol must have confidence="target" with a target but has {protocol.confidence!r}: pass '
+            'jaxcam.Protocol(confidence="target", ...)'
+        )
     if is_prepared and protocol.mask == "pixels":
         raise ValueError(
             'protocol: mask="pixels" is of pictures that a preprocessing makes the input of, and these inputs are '

@@ -6,6 +6,7 @@ ReLU(A v), and NumPy says what the network says.
 
 import inspect
 import math
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -413,12 +414,25 @@ X = SERIES[0]
     [
         ([X], {"metrics": ["localisation"]}, ValueError, r"no box or mask is known.*Example\(series"),
         ([X], {"protocol": jaxcam.Protocol()}, ValueError, 'mask="pixels" is of pictures'),
-        ([X], {"protocol": jaxcam.Protocol(confidence="target")}, ValueError, "only with it"),
-        ([X], {"target": targets.logit(1), "protocol": PREPARED}, ValueError, r'Protocol\(confidence="target"\)'),
+        ([X], {"protocol": jaxcam.Protocol(confidence="target")}, ValueError, "without a target: pass target="),
+        (
+            [X],
+            {"target": targets.logit(1), "protocol": PREPARED},
+            ValueError,
+            "with a target but has 'probability': pass",
+        ),
+        ([X, X], {"protocol": replace(PREPARED, class_idx="true")}, ValueError, "no label is known: give pairs"),
         ([X], {"target": lambda outputs, inputs: outputs}, ValueError, r"one number for each example .* \[4\]"),
         ([X], {"target": 3}, TypeError, "target must be a function"),
         ([X[:, 0]], {}, ValueError, r"must be \[\*spatial, d\] but that of example 0 is \[24\]: add the channels"),
-        (X, {}, ValueError, r"an array as a data set must be \[n, \*spatial, d\]"),
+        (X, {}, ValueError, r"an array as a data set must be \[n, \*spatial, d\].* array\[\.\.\., None\]"),
+        (
+            {"a": X[None]},
+            {},
+            TypeError,
+            "a sequence of examples but is a dict: of arrays that share n make n dictionaries",
+        ),
+        ([], {}, ValueError, "must have one example or more but is empty"),
         (["a.png"], {}, TypeError, "is the path 'a.png': for image files say what the model expects"),
         ([{"a": X, "b": 3}], {}, TypeError, "holds a int"),
         (iter([]), {}, ValueError, "there is no example in it"),
