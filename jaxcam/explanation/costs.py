@@ -35,6 +35,7 @@ def check_cost(method: Bound, cut: Cut, head: Traced) -> None:
     raise ValueError(
         f"method={method.name!r} needs exact derivatives at {layer}, because what follows it is not proven piecewise "
         f"linear: about {operations / forward:,.0f} times the operations of a forward pass, some {seconds:,.2g} s an "
-        "example on this device. alphas='exact' says that you want to pay for that; method='grad_cam' costs one "
-        "backward pass; and behind a later layer there is less to differentiate (see jaxcam.layers)"
+        "example on this device. alphas='exact', in evaluate methods=['grad_cam_pp:alphas=exact'], says that you want "
+        "to pay for that; method='grad_cam' costs one backward pass; and behind a later layer there is less to "
+        "differentiate (see jaxcam.layers)"
     )

@@ -36,7 +36,7 @@ def explained(**options):
 
 
 def test_many_passes_are_refused_with_their_number_and_both_ways_on(nothing_is_free):
-    with pytest.raises(ValueError, match=r"alphas='exact' says that .* method='grad_cam' costs one") as error:
+    with pytest.raises(ValueError, match=r"alphas='exact', in evaluate .* method='grad_cam' costs one") as error:
         explained(method="grad_cam_pp")
     (factor,) = re.findall(r"about ([\d,]+) times the operations of a forward pass", str(error.value))
     # One pass for each of the 60 elements, of three orders: equal tangents are counted as often as they stand there.
