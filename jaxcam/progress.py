@@ -93,6 +93,8 @@ class _Line:
             redirect_stdout=bool(sys.stdout and sys.stdout.isatty()),
         )
         self._task = self._rich.add_task(label, total=total, completed=first, rate="")
+        start = self._rich.tasks[0].start_time
+        self._rich.tasks[0].start_time = None if start is None else start - QUIET  # when it was entered
         self._told, self._told_at = -1, 0.0
         if self._is_live:
             self._rich.start()

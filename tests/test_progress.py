@@ -53,11 +53,12 @@ def test_a_log_hears_of_a_step_that_takes_long(monkeypatch):
 
 def test_one_long_step_tells_how_long_it_has_been_at_it(monkeypatch):
     stream = io.StringIO()
-    monkeypatch.setattr(module, "QUIET", 0.05)
+    monkeypatch.setattr(module, "QUIET", 1.05)
     monkeypatch.setattr(sys, "stderr", stream)
     with Progress(total=None, label="explain: Score-CAM", counts=False):
-        time.sleep(1.2)
-    assert stream.getvalue().splitlines()[-1] == "explain: Score-CAM 0:00:01"
+        time.sleep(1.4)
+    # The time in which nothing is said counts.
+    assert set(stream.getvalue().splitlines()) == {"explain: Score-CAM 0:00:01"}
 
 
 def test_a_terminal_gets_one_line_drawn_anew(monkeypatch):
