@@ -176,7 +176,8 @@ def check_inputs(inputs: Any) -> Any:
     if max(len(leaf.shape) for leaf in leaves) < 3:
         raise ValueError(
             f"inputs must be [n, *spatial, d] with at least one example, but came as "
-            f"{', '.join(str(list(leaf.shape)) for leaf in leaves)}: add the batch axis with inputs[None]"
+            f"{', '.join(str(list(leaf.shape)) for leaf in leaves)}: add the batch axis to one example with "
+            "inputs[None], the channels' axis to series with one value a step with inputs[..., None]"
         )
     return specs_of(inputs)
 
