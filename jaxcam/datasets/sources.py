@@ -317,7 +317,8 @@ def _check_kind(dataset: Any, is_prepared: bool) -> None:
         )
     if not is_prepared and shape is not None and len(shape) != 4:
         raise ValueError(
-            f"an array as a data set must be [n, H, W, 3], got {list(shape)}; put one picture into a list: [picture]"
+            f"an array as a data set must be [n, H, W, 3], or [n, H, W, 1] of grey pictures, got {list(shape)}; put "
+            "one picture into a list, [picture], and give grey ones their axis with array[..., None]"
         )
     if not isinstance(dataset, Iterable) and not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         raise TypeError(

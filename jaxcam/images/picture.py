@@ -43,7 +43,7 @@ def checked_picture(image: Any, *, name: str = "image", channels: int = 3) -> Fl
         raise TypeError(f"{name} must be floating point in [0, 1], got uint8 (0 to 255); pass {name} / 255 instead")
     _require_floating(image, name)
     if image.ndim != 3 or image.shape[-1] != channels:
-        remedy = _shape_remedy(image.shape, name) if channels == 3 else ""
+        remedy = _shape_remedy(image.shape, name, channels)
         raise ValueError(f"{name} must have shape [H, W, {channels}], got {list(image.shape)}{remedy}")
     return _checked_unit_range(
         image, name, remedy="; divide by 255 if it is 0 to 255, denormalise it if it is normalised"
@@ -168,9 +168,15 @@ def _checked_unit_range(array: np.ndarray | Array, name: str, *, remedy: str) ->
     return np.clip(values, 0, 1, out=values)
 
 
-def _shape_remedy(shape: tuple[int, ...], name: str) -> str:
+def _shape_remedy(shape: tuple[int, ...], name: str, channels: int) -> str:
     if len(shape) == 4:
         return f"; pass one picture of the batch: {name}[0]"
+    if channels == 1 and len(shape) == 2:
+        return f"; add the axis of the one channel: {name}[..., None]"
+    if channels == 1 and shape[-1:] == (3,):
+        return f"; make a grey picture of it: {name}.mean(-1, keepdims=True)"
+    if channels != 3:
+        return ""
     if len(shape) == 3 and shape[0] == 3:
         return "; move the channels last with np.moveaxis(array, 0, -1)"
     if len(shape) == 2 or shape[-1:] == (1,):

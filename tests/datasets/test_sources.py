@@ -389,7 +389,7 @@ def test_arrays_are_sequences_of_pictures():
 @pytest.mark.parametrize(
     ("dataset", "error", "message"),
     [
-        (GREY, ValueError, r"put one picture into a list"),
+        (GREY, ValueError, r"put one picture into a list, \[picture\], and give grey ones their axis"),
         ([], ValueError, "is empty"),
         ({"a": GREY}, TypeError, "no order"),
         ({"a", "b"}, TypeError, "no order"),

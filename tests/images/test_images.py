@@ -469,6 +469,29 @@ def test_grey_pictures_for_a_network_of_one_channel(tmp_path, mode):
     np.testing.assert_allclose(grey.denormalise(grey(luminance)), view, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("shape", "remedy"),
+    [
+        ((9, 9), r"image\[\.\.\., None\]"),
+        ((9, 9, 3), r"image\.mean\(-1, keepdims=True\)"),
+        ((2, 9, 9, 1), r"image\[0\]"),
+    ],
+)
+def test_pictures_that_are_not_grey_ones_are_refused_with_what_makes_them_so(unchecked, shape, remedy):
+    grey = Preprocessing(resize=9, crop=8, mean=(0.25,), std=(0.5,))
+    with pytest.raises(ValueError, match=rf"must have shape \[H, W, 1\], got .*; .*: {remedy}$"):
+        grey(np.full(shape, 0.5))
+    # And that it does.
+    makes = {
+        2: lambda image: image[..., None],
+        3: lambda image: image.mean(-1, keepdims=True),
+        4: lambda image: image[0],
+    }
+    np.testing.assert_allclose(
+        grey(makes[len(shape)](np.full(shape, 0.5))), np.full((8, 8, 1), (128 / 255 - 0.25) / 0.5), rtol=1e-6
+    )
+
+
 def test_grey_and_coloured_do_not_mix(unchecked):
     with pytest.raises(ValueError, match="mean and std must be of as many channels"):
         Preprocessing(mean=(0.5,))
