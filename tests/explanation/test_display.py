@@ -252,7 +252,7 @@ def test_what_cannot_be_laid_over():
     for wrong, error, message in (
         (inputs[:1], ValueError, r"those that were explained, \[2, 6, 8\] and channels, but are \[1, 6, 8, 3\]"),
         (np.zeros((2, 5)), ValueError, r"are \[2, 5\]"),
-        (inputs.tolist(), TypeError, "but hold float"),
+        (inputs.tolist(), TypeError, "but hold a float"),
         ({"a": inputs[:, :3, :3], "b": np.zeros(2)}, ValueError, "none of .* has the heatmap's size"),
         (np.zeros((2, 9, 9, 3)), ValueError, "proportions"),
     ):
