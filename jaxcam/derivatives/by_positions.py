@@ -32,17 +32,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import JaxprEqn, Var
 
-from jaxcam.derivatives.directions import Arrays, along_elements, forward, in_chunks
+from jaxcam.derivatives.directions import Arrays, along_elements, chunk_length, forward, in_chunks
 from jaxcam.derivatives.taylor import Curve, curve_of, follow, followed
 from jaxcam.derivatives.terms import NOWHERE, ClashError, Factor, Global, Reader, Sum
 from jaxcam.programs.narrowing import narrowed
-from jaxcam.programs.program import Program, Stage, dtype, needed, num_bytes, shape
+from jaxcam.programs.program import Program, Stage, dtype, needed, shape
 from jaxcam.programs.specs import varied
 
 __all__ = ["Split", "split"]
 
 _MOST_STILL = 4
-_CHUNK_BYTES = 2**28
 
 
 def split(program: Program) -> Split | None:
@@ -113,7 +112,7 @@ class Split:
             channels = np.arange(point.shape[-1])
             elements = (still[:, None] * channels.size + channels).reshape(-1)
             whole = Stage((self.argument,), self._program.outputs, self._program.equations)
-            chunk = chunk_size or self._chunk(whole.defined, order, elements.size)
+            chunk = chunk_size or chunk_length(elements.size, whole.defined, order=order)
             g = partial(whole.scalar, self._program.constants)
             rows = along_elements(g, point, elements, order=order, slope=forward, chunk_size=chunk)
             found = [each.at[still].set(row.reshape(still.size, -1)) for each, row in zip(found, rows, strict=True)]
@@ -148,15 +147,10 @@ class Split:
 
         if chunk_size is None:
             rest = [var for eqn in self.rest for var in eqn.outvars]
-            chunk_size = self._chunk([*self.local.defined, *rest * moving.size], order, length)
+            chunk_size = chunk_length(length, [*self.local.defined, *rest * moving.size], order=order)
         else:
             chunk_size = max(1, chunk_size // moving.size)
         return in_chunks(along_channel, channels, chunk_size)
-
-    def _chunk(self, values: Sequence[Var], order: int, count: int) -> int:
-        """How many of `count` passes keep these values within 256 MiB: chunks of about the same length."""
-        chunks = math.ceil(count * (order + 1) * sum(map(num_bytes, values)) / _CHUNK_BYTES)
-        return math.ceil(count / max(1, min(chunks, count)))
 
     def _terms(self, operands: Sequence[Any]) -> tuple[Any, ...]:
         """Of every sum, from the local values that it is made of."""

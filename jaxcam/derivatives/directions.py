@@ -6,7 +6,8 @@ Dⁿg[v, ..., v], n = 1 … `order`, of a scalar function g at one point, by nes
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 import jax
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from jaxcam.programs.program import Atom, num_bytes
 from jaxcam.programs.specs import varied
 
 __all__ = [
@@ -24,10 +26,13 @@ __all__ = [
     "along_columns",
     "along_elements",
     "backward",
+    "chunk_length",
     "forward",
     "in_chunks",
     "jacobian_columns",
 ]
+
+_CHUNK_BYTES = 2**28
 
 Arrays: TypeAlias = tuple[Array, ...]
 Slope: TypeAlias = Callable[[Callable[..., Any], Arrays, Arrays], tuple[Any, tuple[Any, ...]]]
@@ -105,6 +110,15 @@ def along(g: Callable[..., Any], point: Arrays, direction: Arrays, *, order: int
     for _ in range(order):
         nested = higher(nested)
     return nested(*point)[1]
+
+
+def chunk_length(count: int, values: Iterable[Atom], *, order: int) -> int:
+    """How many of `count` directions keep these values, and `order` derivatives of each, within 256 MiB.
+
+    Chunks of about the same length.
+    """
+    chunks = math.ceil(count * (order + 1) * sum(map(num_bytes, values)) / _CHUNK_BYTES)
+    return math.ceil(count / max(1, min(chunks, count)))
 
 
 def _unit(arrays: Arrays, element: Array) -> Arrays:

@@ -24,7 +24,6 @@ each of k equals, and max-pooling follows the first of them.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -38,15 +37,22 @@ from jaxtyping import Array, Float
 
 from jaxcam.checks import check_integer
 from jaxcam.derivatives.by_positions import split
-from jaxcam.derivatives.directions import Arrays, Slope, along_basis, along_columns, backward, forward, jacobian_columns
+from jaxcam.derivatives.directions import (
+    Arrays,
+    Slope,
+    along_basis,
+    along_columns,
+    backward,
+    chunk_length,
+    forward,
+    jacobian_columns,
+)
 from jaxcam.derivatives.stages import Factors, factors
 from jaxcam.precision import wide_type, widened, widened_function
-from jaxcam.programs.program import Program, Stage, needed, num_bytes, runs, straight_line
+from jaxcam.programs.program import Program, Stage, needed, runs, straight_line
 from jaxcam.programs.specs import varied
 
 __all__ = ["elementwise_derivatives"]
-
-_CHUNK_BYTES = 2**28
 
 
 def elementwise_derivatives(
@@ -118,11 +124,10 @@ class _Way:
     chunk_size: int | None
 
     def chunk(self, stage: Stage, count: int, order: int) -> int:
-        """How many of `count` directions go through the stage at a time: chunks of about the same length."""
+        """How many of `count` directions go through the stage at a time."""
         if self.chunk_size is not None:
             return self.chunk_size
-        chunks = math.ceil(count * (order + 1) * sum(map(num_bytes, stage.defined)) / _CHUNK_BYTES)
-        return math.ceil(count / max(1, min(chunks, count)))
+        return chunk_length(count, stage.defined, order=order)
 
 
 def _by_elements(stage: Stage, known: Mapping[Var, Any], point: Array, way: _Way) -> Arrays:

@@ -44,7 +44,7 @@ class Factor(NamedTuple):
     divides: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rows:
     """A value each of whose elements moves with one position, or with none."""
 
@@ -200,7 +200,7 @@ class Reader:
         same_shape = shape(eqn.invars[place]) == shape(eqn.outvars[0])
         if others or not same_shape or len(eqn.outvars) > 1:
             return False
-        return eqn.primitive in (lax.mul_p, *_LINEAR) or (eqn.primitive is lax.div_p and place == 0)
+        return eqn.primitive in (lax.mul_p, *_PROPORTIONAL) or (eqn.primitive is lax.div_p and place == 0)
 
     def _moved(self, eqn: JaxprEqn, states: Sequence[State | None]) -> list[State] | None:
         owners = [state.owner if isinstance(state, Rows) else None for state in states]
@@ -302,7 +302,7 @@ class Reader:
         return [Global(tuple(n > 1 for n in shape(out)))]
 
 
-_LINEAR = (lax.neg_p, lax.convert_element_type_p, lax.copy_p, core.name_p)
+_PROPORTIONAL = (lax.neg_p, lax.convert_element_type_p, lax.copy_p, core.name_p)
 
 
 def _is_a_curve(eqn: JaxprEqn, states: Sequence[State | None]) -> bool:

@@ -82,5 +82,5 @@ def test_chunks_go_through_together(monkeypatch):
 
     assert rounds(chunk_size=5) == [3]  # and what is left, one, after them
     assert rounds() == []  # all at once: this is little
-    monkeypatch.setattr("jaxcam.derivatives.elementwise._CHUNK_BYTES", 4000)
+    monkeypatch.setattr("jaxcam.derivatives.directions._CHUNK_BYTES", 4000)
     assert sum(rounds()) > 1
