@@ -43,3 +43,15 @@ def assert_close(found, expected, tolerance):
     scale = np.abs(expected).max()
     assert scale > 0
     np.testing.assert_allclose(np.asarray(found).reshape(expected.shape) / scale, expected / scale, atol=tolerance)
+
+
+def resnet18_in_both(torchvision, folder):
+    """Ours and torchvision's with the same parameters in float64, and two images as each of them takes them."""
+    import torch
+
+    from jaxcam import models
+
+    theirs = randomised(torchvision.models.resnet18)
+    ours = models.resnet18(saved(theirs, folder / "w.safetensors"), dtype=np.float64)
+    images = np.random.default_rng(0).normal(size=(2, 64, 64, 3))
+    return ours, theirs.double(), images, torch.from_numpy(np.moveaxis(images, -1, 1))

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from torch_networks import randomised, saved
+from torch_networks import resnet18_in_both
 
 import jaxcam
-from jaxcam import methods, models
+from jaxcam import methods
 
 
 @pytest.fixture(scope="module")
@@ -21,11 +21,7 @@ def case(torchvision, tmp_path_factory):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pytest.importorskip("pytorch_grad_cam")
-    theirs = randomised(torchvision.models.resnet18)
-    path = saved(theirs, tmp_path_factory.mktemp("weights") / "w.safetensors")
-    ours, theirs = models.resnet18(path, dtype=np.float64), theirs.double()
-    images = np.random.default_rng(0).normal(size=(2, 64, 64, 3))
-    x = torch.from_numpy(np.moveaxis(images, -1, 1))
+    ours, theirs, images, x = resnet18_in_both(torchvision, tmp_path_factory.mktemp("weights"))
     with torch.no_grad():
         logits = theirs(x).numpy()
     return ours, theirs, images, x, logits

@@ -7,10 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from torch_networks import randomised, saved
+from torch_networks import resnet18_in_both
 
 import jaxcam
-from jaxcam import models
 
 
 @pytest.fixture(scope="module")
@@ -23,11 +22,7 @@ def case(torchvision, tmp_path_factory):
         package = pytest.importorskip("pytorch_grad_cam")
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-    theirs = randomised(torchvision.models.resnet18)
-    path = saved(theirs, tmp_path_factory.mktemp("weights") / "w.safetensors")
-    ours, theirs = models.resnet18(path, dtype=np.float64), theirs.double()
-    images = np.random.default_rng(0).normal(size=(2, 64, 64, 3))
-    x = torch.from_numpy(np.moveaxis(images, -1, 1))
+    ours, theirs, images, x = resnet18_in_both(torchvision, tmp_path_factory.mktemp("weights"))
     with torch.no_grad():
         classes = theirs(x).numpy().argmax(1)
     targets = [ClassifierOutputTarget(int(c)) for c in classes]
