@@ -37,7 +37,7 @@ from jaxcam.cuts.positions import Positions
 from jaxcam.cuts.reaching import UNKNOWN, reached
 from jaxcam.programs.moves import Constants, moved
 from jaxcam.programs.primitives import Runs, about
-from jaxcam.programs.program import Place, Program, Stage, called, inner_programs, shape, straight_line
+from jaxcam.programs.program import Place, Program, Stage, called, dtype, inner_programs, shape, straight_line
 from jaxcam.programs.rounds import is_scan, peeled, round_to_peel
 from jaxcam.programs.scopes import scopes
 from jaxcam.programs.specs import spec_of
@@ -119,8 +119,7 @@ class Attention:
         found = []
         for layer in self.layers:
             (_, queries, keys), heads = layer[0].lengths, sum(each.lengths[0] for each in layer)
-            aval: Any = layer[0].var.aval
-            found.append(jnp.zeros((heads, queries, keys), aval.dtype))
+            found.append(jnp.zeros((heads, queries, keys), dtype(layer[0].var)))
         return found
 
     def __call__(self, operands: Sequence[Array], added: Sequence[Array]) -> tuple[Array, list[Array]]:

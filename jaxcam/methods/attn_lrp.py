@@ -91,7 +91,7 @@ def attn_lrp(
     return gradient * image
 
 
-_ODD = (
+_ZERO_AT_ZERO = (
     lax.tanh_p, lax.erf_p, lax.asinh_p, lax.atan_p, lax.sinh_p, lax.sin_p, lax.expm1_p, lax.log1p_p, lax.cbrt_p,
     lax.square_p,
 )  # fmt: skip
@@ -134,7 +134,7 @@ class _Rewriting:
                     rule, given = _identity, (activation,)
                 elif eqn.primitive in (lax.rsqrt_p, lax.sqrt_p):
                     rule = _stopped
-                elif len(operands) == 1 and _is_odd(eqn):
+                elif len(operands) == 1 and _is_zero_at_zero(eqn):
                     rule, given = _identity, tuple(operands)
                 elif about(eqn).linear is Linear.EACH and len(operands) > 1:
                     rule = _halved
@@ -211,9 +211,9 @@ def _is_step(eqn: JaxprEqn) -> bool:
     return about(eqn).linear is Linear.STEP or eqn.primitive is core.stop_gradient_p
 
 
-def _is_odd(eqn: JaxprEqn) -> bool:
+def _is_zero_at_zero(eqn: JaxprEqn) -> bool:
     power = eqn.params.get("y") if eqn.primitive is lax.integer_pow_p else None
-    return eqn.primitive in _ODD or (isinstance(power, int) and power > 0)
+    return eqn.primitive in _ZERO_AT_ZERO or (isinstance(power, int) and power > 0)
 
 
 def _is_linear(eqn: JaxprEqn, operands: Iterable[Var]) -> bool:

@@ -37,7 +37,7 @@ from jaxcam.programs.linearity import (
     dependences,
 )
 from jaxcam.programs.primitives import Linear, about
-from jaxcam.programs.program import Atom, Program, Stage, called, closed, moves, shape, straight_line
+from jaxcam.programs.program import Atom, Program, Stage, called, closed, dtype, moves, shape, straight_line
 from jaxcam.programs.specs import spec_of, varied
 
 __all__ = ["FullGradient", "Parts", "full_gradient", "parts_of"]
@@ -130,7 +130,7 @@ class Parts:
             value = jnp.asarray(output.val) if isinstance(output, Literal) else known[output]
             return value, (value, [known[var] for var in wanted])
 
-        nothing = [jnp.zeros(shape(var), var.aval.dtype) for var in added]  # type: ignore[attr-defined]
+        nothing = [jnp.zeros(shape(var), dtype(var)) for var in added]
         x, *nothing = varied((x, *nothing))
         (by_x, by_rest), (value, seen) = jax.grad(run, (0, 1), has_aux=True)(x, nothing)
         if not self.ends:
