@@ -7,6 +7,15 @@ which are explained. Yours may be a lambda:
 
 Each of those here takes `of`, which picks a part of outputs that are more than one array, as `of=lambda outputs:
 outputs[1]`. Classes, places and references are arguments of the compiled program: another one does not compile anew.
+They may be read from the inputs too, so that each example has its own:
+
+    target=lambda outputs, inputs: targets.region(inputs["label"], inputs["mask"])(outputs, inputs)
+
+A class or place that is read from the inputs and out of range gives NaN, and the status says so.
+
+Targets of one place (`pixel`, `best_box`, `region` of a small mask) ask for `method="hires_cam"` or `"layer_cam"`,
+which take each position's own gradient: Grad-CAM's weights are its means over all positions, and show a channel
+wherever it is active (0.04 of the heat inside of the box that is meant, against 0.52, in notebooks/any_task.ipynb).
 """
 
 from collections.abc import Callable, Sequence
@@ -20,6 +29,7 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from jaxcam import scores
 from jaxcam.checks import is_integer
+from jaxcam.scores import ClassIdx
 from jaxcam.types import Target
 
 __all__ = ["best_box", "contrast", "logit", "negated", "output", "pixel", "region", "similarity", "tokens"]
@@ -36,7 +46,7 @@ def _all(outputs: Any) -> Array:
     return outputs
 
 
-def logit(class_idx: int, *, of: Of = _all) -> Target:
+def logit(class_idx: ClassIdx, *, of: Of = _all) -> Target:
     """S_c: the class's entry of logits `[c]`: what `class_idx=` explains.
 
     Args:
@@ -51,7 +61,7 @@ def logit(class_idx: int, *, of: Of = _all) -> Target:
     return lambda outputs, inputs: _entry("class_idx", _array(of(outputs), 1, "[c]"), wanted)
 
 
-def contrast(p: int, q: int, *, of: Of = _all) -> Target:
+def contrast(p: ClassIdx, q: ClassIdx, *, of: Of = _all) -> Target:
     """S_p - S_q: why class p rather than q.
 
     What both classes have in common cancels; the softmax's log-odds of the two are this difference.
@@ -70,7 +80,7 @@ def contrast(p: int, q: int, *, of: Of = _all) -> Target:
     return target
 
 
-def region(class_idx: int, mask: Shaped[Array, "..."] | Shaped[np.ndarray, "..."], *, of: Of = _all) -> Target:
+def region(class_idx: ClassIdx, mask: Shaped[Array, "..."] | Shaped[np.ndarray, "..."], *, of: Of = _all) -> Target:
     """The sum of S_c over the positions of a mask, for dense predictions `[*spatial, c]`.
 
     Args:
@@ -84,7 +94,7 @@ def region(class_idx: int, mask: Shaped[Array, "..."] | Shaped[np.ndarray, "..."
         TypeError, ValueError: as `logit`; the mask is not of the output's size, or empty.
     """
     wanted, weights = _indices("class_idx", class_idx), jnp.asarray(mask)
-    if not isinstance(weights, Tracer) and not np.any(np.asarray(weights)):
+    if not _traced(weights) and not np.any(np.asarray(weights)):
         raise ValueError("mask must have positions that count but is zero everywhere")
 
     def target(outputs: Any, inputs: Any) -> Array:
@@ -100,7 +110,7 @@ def region(class_idx: int, mask: Shaped[Array, "..."] | Shaped[np.ndarray, "..."
     return target
 
 
-def pixel(class_idx: int, position: Sequence[int], *, of: Of = _all) -> Target:
+def pixel(class_idx: ClassIdx, position: Sequence[ClassIdx] | Int[Array, " a"], *, of: Of = _all) -> Target:
     """S_c at one position of dense predictions `[*spatial, c]`.
 
     Raises:
@@ -110,15 +120,14 @@ def pixel(class_idx: int, position: Sequence[int], *, of: Of = _all) -> Target:
 
     def target(outputs: Any, inputs: Any) -> Array:
         predictions = _array(of(outputs), place.shape[0] + 1, "[*spatial, c] with the position's axes")
-        _check("position", place, predictions.shape[:-1])
-        return _entry("class_idx", _at(predictions, place), wanted)
+        return _entry("class_idx", _at("position", predictions, place), wanted)
 
     return target
 
 
 def best_box(
-    class_idx: int,
-    reference: Sequence[float | int] | None = None,
+    class_idx: ClassIdx,
+    reference: Sequence[float | int] | Float[Array, "4"] | Float[np.ndarray, "4"] | None = None,
     *,
     of: Callable[[Any], tuple[Array, Array]] = tuple,
 ) -> Target:
@@ -136,7 +145,7 @@ def best_box(
     """
     wanted = _indices("class_idx", class_idx)
     meant = None if reference is None else jnp.asarray(reference, jnp.float32)
-    if meant is not None and (meant.shape != (4,) or not bool((meant[2:] > meant[:2]).all())):
+    if meant is not None and (meant.shape != (4,) or not (_traced(meant) or bool((meant[2:] > meant[:2]).all()))):
         raise ValueError(f"reference must be (x0, y0, x1, y1) with x0 < x1 and y0 < y1 but is {reference!r}")
 
     def target(outputs: Any, inputs: Any) -> Array:
@@ -161,7 +170,7 @@ def similarity(reference: Float[Array, " d"] | Float[np.ndarray, " d"], *, of: O
         ValueError: the reference is zero, or of another length than the embedding.
     """
     fixed = jnp.asarray(reference)
-    if fixed.ndim != 1 or (not isinstance(fixed, Tracer) and not np.any(np.asarray(fixed))):
+    if fixed.ndim != 1 or (not _traced(fixed) and not np.any(np.asarray(fixed))):
         raise ValueError(f"reference must be one embedding [d] other than zero but is {list(fixed.shape)}")
 
     def target(outputs: Any, inputs: Any) -> Array:
@@ -174,7 +183,7 @@ def similarity(reference: Float[Array, " d"] | Float[np.ndarray, " d"], *, of: O
     return target
 
 
-def output(*index: int, of: Of = _all) -> Target:
+def output(*index: ClassIdx, of: Of = _all) -> Target:
     """One number of the outputs, as of a regression: `output()` of a scalar, `output(2)` of a vector.
 
     Raises:
@@ -187,8 +196,7 @@ def output(*index: int, of: Of = _all) -> Target:
         if values.ndim == 1 and values.shape == (1,) and not index:  # [n, 1] of a regression
             return values[0]
         values = _array(values, place.shape[0], f"with {place.shape[0]} axes, one for each index")
-        _check("index", place, values.shape)
-        return _at(values, place)
+        return _at("index", values, place)
 
     return target
 
@@ -210,7 +218,7 @@ def tokens(ids: Int[Array, " t"] | Int[np.ndarray, " t"] | Sequence[int], *, of:
     Raises:
         ValueError: there are not as many as the logits have steps, or one is out of range.
     """
-    wanted = np.asarray(ids)
+    wanted: Any = ids if _traced(ids) else np.asarray(ids)
     if wanted.ndim != 1 or not np.issubdtype(wanted.dtype, np.integer):
         raise TypeError(f"ids must be integers [t] but are {wanted.dtype}{list(wanted.shape)}")
 
@@ -218,39 +226,52 @@ def tokens(ids: Int[Array, " t"] | Int[np.ndarray, " t"] | Sequence[int], *, of:
         logits = _array(of(outputs), 2, "[t, v]")
         if logits.shape[0] != wanted.shape[0]:
             raise ValueError(f"ids must be one for each of the {logits.shape[0]} steps but are {wanted.shape[0]}")
-        if (wanted >= logits.shape[1]).any() or (wanted < -1).any():
-            raise ValueError(f"ids must be from 0 to {logits.shape[1] - 1}, or -1, but one is {wanted.max()}")
-        chosen = jnp.asarray(np.maximum(wanted, 0).astype(np.int32))
-        found = jax.vmap(scores.log_softmax)(logits, chosen)
-        return jnp.where(jnp.asarray(wanted >= 0), found, 0)
+        wrong = (wanted >= logits.shape[1]) | (wanted < -1)
+        if not _traced(wrong) and wrong.any():
+            raise ValueError(f"ids must be from 0 to {logits.shape[1] - 1}, or -1, but one is {wanted[wrong][0]}")
+        chosen = jnp.asarray(wanted, jnp.int32)
+        found = jax.vmap(scores.log_softmax)(logits, jnp.maximum(chosen, 0))
+        found = jnp.where(chosen >= 0, found, 0)
+        return jnp.where(wrong, jnp.nan, found) if _traced(wrong) else found
 
     return target
 
 
-def _indices(name: str, *index: Any) -> Int[np.ndarray, " a"]:
+def _traced(value: Any) -> bool:
+    return isinstance(value, Tracer)
+
+
+def _indices(name: str, *index: Any) -> Int[Array, " a"] | Int[np.ndarray, " a"]:
     """As an array of one axis: captured scalars would be constants of the program."""
     for each in index:
-        if not is_integer(each):
+        whole = hasattr(each, "dtype") and each.shape == () and jnp.issubdtype(each.dtype, jnp.integer)
+        if not (whole or is_integer(each)):
             raise TypeError(f"{name} must be an integer but is {each!r}")
+    if any(_traced(each) for each in index):
+        return jnp.stack([jnp.asarray(each, jnp.int32) for each in index])
     return np.asarray(index, np.int32)
 
 
-def _entry(name: str, values: Array, wanted: Int[np.ndarray, " 1"]) -> Array:
+def _entry(name: str, values: Array, wanted: Any) -> Array:
     """The entry of a class along the first axis."""
-    _check(name, wanted, values.shape[:1])
-    return scores.logit(values, jnp.asarray(wanted)[0])
+    return _checked(name, wanted, values.shape[:1], scores.logit(values, jnp.asarray(wanted)[0]))
 
 
-def _at(values: Array, place: Int[np.ndarray, " a"]) -> Array:
+def _at(name: str, values: Array, place: Any) -> Array:
     """What stands at a place of the first axes."""
+    sizes = values.shape[: place.shape[0]]
     for axis in range(place.shape[0]):
         values = jax.lax.dynamic_index_in_dim(values, jnp.asarray(place)[axis], 0, keepdims=False)
-    return values
+    return _checked(name, place, sizes, values)
 
 
-def _check(name: str, index: Int[np.ndarray, " a"], sizes: Sequence[int]) -> None:
+def _checked(name: str, index: Any, sizes: Sequence[int], found: Array) -> Array:
+    """What was found at a place; a place out of range is refused, and one that is traced gives NaN there."""
+    if _traced(index):
+        return jnp.where(((index >= 0) & (index < jnp.asarray(sizes, index.dtype))).all(), found, jnp.nan)
     if any(not 0 <= i < size for i, size in zip(index, sizes, strict=True)):
         raise ValueError(f"{name} must be from 0 to {[size - 1 for size in sizes]} but is {index.tolist()}")
+    return found
 
 
 def _array(values: Any, num_axes: int, shape: str) -> Array:

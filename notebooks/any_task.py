@@ -383,10 +383,13 @@ check(found.cam_map, by_hand(features, head, one, lambda logits: region(logits, 
 # %% [markdown]
 # ## Detection
 #
-# A grid of 8 by 8 cells, each with a box and scores of two classes; `of` makes a list of boxes and probabilities of them. What is explained is the box
-# that is meant: the one with the largest product of score and overlap with a reference, here the true box of the square.
-# (After these seconds of training the head gives that box a small score only: the map says where that small score
-# comes from, and is not yet on the square.)
+# A grid of 8 by 8 cells, each with a box and scores of two classes; `of` makes a list of boxes and probabilities of them.
+# What is explained is the box that is meant: the one with the largest product of score and overlap with a reference, here
+# the true box of the square.
+#
+# This target reads one place, and Grad-CAM's weights are means of the gradient over *all* places: what they weigh is
+# then added up wherever a channel is active, on the disc as well. HiResCAM takes each position's own gradient. A target
+# that looks at a place asks for it (or for LayerCAM).
 
 
 # %%
@@ -395,11 +398,11 @@ def to_cells(params, x):
 
 
 def of_cells(params, a):
-    """Boxes (x0, y0, x1, y1) about the middles of the cells, and scores."""
-    raw = jax.nn.relu(conv(a, params[2])) @ params[3]
+    """Boxes (x0, y0, x1, y1) about the middles of the cells, and scores, which are low at first."""
+    raw = jax.nn.relu(conv(a, params[2])) @ params[3] / 3
     middles = jnp.stack(jnp.meshgrid(*[jnp.arange(2, 32, 4.0)] * 2), -1) + 2 * jnp.tanh(raw[..., :2])
     halves = 5 * jnp.exp(jnp.tanh(raw[..., 2:4]))
-    return jnp.concatenate([middles - halves, middles + halves], -1), raw[..., 4:]
+    return jnp.concatenate([middles - halves, middles + halves], -1), raw[..., 4:] - 3
 
 
 def listed(outputs):
@@ -417,13 +420,35 @@ at, true_boxes = np.zeros((len(images), 8, 8, 2), np.float32), np.zeros((len(ima
 for i, k in np.argwhere(there & masks.any((1, 2))):
     (y, x), rows, columns = places[i, k] // 4, *(np.flatnonzero(masks[i, ..., k].any(axis)) for axis in (1, 0))
     at[i, y, x, k], true_boxes[i, y, x] = 1, (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
-shapes = (5, 5, 3, 12), (5, 5, 12, 16), (3, 3, 16, 16), (16, 6)
-features, head = fit(to_cells, of_cells, kernels(*shapes), box_loss, (images, (at, true_boxes)), steps=120, batch=16)
-meant = true_boxes[there.all(1)][0][at[there.all(1)][0, ..., 1] > 0][0]
+shapes, truths = ((5, 5, 3, 12), (5, 5, 12, 16), (3, 3, 16, 16), (16, 6)), (at, true_boxes)
+features, head = fit(to_cells, of_cells, kernels(*shapes), box_loss, (images, truths), steps=150, batch=16, rate=0.005)
+squares = [boxes[cells[..., 1] > 0][0] for boxes, cells in zip(true_boxes[there.all(1)], at[there.all(1)], strict=True)]
 
 # %%
-box = jaxcam.targets.best_box(1, meant, of=listed)
+box = jaxcam.targets.best_box(1, squares[0], of=listed)
+found = jaxcam.explain(lambda x: head(features(x)), one, target=box, method="hires_cam")
+show(found.over(one))
+print(f"score times overlap {found.value[0]:.2f}; the square's true box {squares[0].tolist()}")
+
+# %%
 found = jaxcam.explain(lambda x: head(features(x)), one, target=box)
 show(found.over(one))
 check(found.cam_map, by_hand(features, head, one, lambda outputs: box(outputs, None)))
-print("the square's true box", meant.tolist())
+
+# %% [markdown]
+# How much of the heat lies in the square, a twelfth of the picture, for twelve pictures? A target may read the inputs: here
+# each picture comes with the box that is meant in it.
+
+# %%
+twelve, inside = images[there.all(1)][:12], masks[there.all(1)][:12, ..., 1]
+net = jaxcam.adapt(lambda x: head(features(x["picture"])), input="picture")
+
+
+def own(outputs, inputs):
+    return jaxcam.targets.best_box(1, inputs["box"], of=listed)(outputs, inputs)
+
+
+for method in ("grad_cam", "hires_cam", "layer_cam"):
+    found = jaxcam.explain(net, {"picture": twelve, "box": np.stack(squares[:12])}, target=own, method=method)
+    share = (found.heatmap * inside).sum((1, 2)) / jnp.maximum(found.heatmap.sum((1, 2)), 1e-9)
+    print(f"{method}: {share.mean():.2f} inside; {(found.status == jaxcam.Status.ZERO_MAP).sum()} maps are empty")

@@ -158,6 +158,69 @@ def test_tokens_all_at_once_and_one_by_one():
             np.testing.assert_allclose(found.value[:, step], alone.value, rtol=1e-9)
 
 
+def cosine_to(embedding, reference):
+    return embedding @ reference / jnp.sqrt((embedding @ embedding) * (reference @ reference))
+
+
+BOXES = np.array([[0.0, 0, 2, 2], [2.0, 2, 4, 4]])
+OWN = {  # a target of what the example itself brings, and the same by hand from the dense outputs m [6, 5, 5]
+    "logit": (lambda x: targets.logit(x["c"]), lambda m, x: m.mean((0, 1))[x["c"]]),
+    "contrast": (lambda x: targets.contrast(x["c"], 4), lambda m, x: m.mean((0, 1))[x["c"]] - m.mean((0, 1))[4]),
+    "region": (lambda x: targets.region(x["c"], x["mask"]), lambda m, x: jnp.where(x["mask"], m[..., x["c"]], 0).sum()),
+    "pixel": (lambda x: targets.pixel(x["c"], (x["c"], 1)), lambda m, x: m[x["c"], 1, x["c"]]),
+    "output": (lambda x: targets.output(2, x["c"], 0), lambda m, x: m[2, x["c"], 0]),
+    "similarity": (
+        lambda x: targets.similarity(x["reference"]),
+        lambda m, x: cosine_to(m.mean((0, 1)), x["reference"]),
+    ),
+    "tokens": (
+        lambda x: targets.tokens(x["ids"]),
+        lambda m, x: jnp.take_along_axis(jax.nn.log_softmax(m.mean(0)), x["ids"][:, None], 1)[:, 0].sum(),
+    ),
+    "best box": (  # 2.25 of the 4 of one box: the first one's, but for the first example
+        lambda x: targets.best_box(0, x["box"], of=lambda o: (jnp.asarray(BOXES), jax.nn.sigmoid(o[0, :2]))),
+        lambda m, x: jax.nn.sigmoid(m[0, :2, 0])[x["which"]] * 2.25 / 4,
+    ),
+}
+# What a target takes of the dense outputs.
+PARTS = dict.fromkeys(("logit", "contrast", "similarity"), lambda m: m.mean((0, 1))) | {"tokens": lambda m: m.mean(0)}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_each_example_has_its_own_class_and_place(name):
+    ready, by_hand = OWN[name]
+    boxes = np.array([[2.0, 2, 3.5, 3.5], [0.0, 0, 1.5, 1.5], [0.0, 0, 1.5, 1.5]])
+    own = {"c": np.array([3, 0, 2]), "mask": normal(7, 3, 6, 5) > 0, "reference": normal(8, 3, 5), "box": boxes}
+    own |= {"ids": np.random.default_rng(9).integers(0, 5, (3, 5)), "which": np.array([1, 0, 0])}
+    part = PARTS.get(name, lambda m: m)
+    found = jaxcam.explain(
+        jaxcam.adapt(lambda x: segment(x["x"]), input="x"),
+        {"x": INPUTS, **own},
+        target=lambda m, x: ready(x)(part(m), x).sum(),
+        layer=0,
+    )
+
+    @jax.jit
+    @jax.vmap
+    def expected(x, own):
+        a = backbone(x[None])
+        value, gradient = jax.value_and_grad(lambda a: by_hand(neck(a)[0], own))(a)
+        return jnp.maximum(a[0] @ gradient.mean((0, 1, 2)), 0), value
+
+    cam_map, value = expected(jnp.asarray(INPUTS), jax.tree.map(jnp.asarray, own))
+    assert np.asarray(cam_map).max((1, 2)).min() > 1e-4
+    np.testing.assert_allclose(found.cam_map, cam_map, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(found.value, value, rtol=1e-9, atol=1e-12)
+
+
+def test_an_own_class_out_of_range_is_no_map():
+    inputs = {"x": INPUTS, "c": np.array([1, 5, -1])}
+    model = jaxcam.adapt(lambda x: classify(x["x"]), input="x")
+    found = jaxcam.explain(model, inputs, target=lambda o, x: targets.logit(x["c"])(o, x), layer=0)
+    assert found.status.tolist() == [0, jaxcam.Status.NOT_FINITE, jaxcam.Status.NOT_FINITE]
+    assert np.isnan(found.value[1:]).all()
+
+
 def test_scores_of_any_shape():
     found = jaxcam.explain(classify, INPUTS, target=lambda o, _: jnp.stack([o[:4].reshape(2, 2), -o[:4].reshape(2, 2)]))
     assert found.heatmap.shape == (3, 2, 2, 2, 6, 5)
