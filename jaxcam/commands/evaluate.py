@@ -14,7 +14,7 @@ import jax
 from jaxcam import scenes
 from jaxcam.commands.networks import MODELS_HELP, WEIGHTS_HELP, network
 from jaxcam.commands.parser import Parser, UsageError, one_line, printable, report
-from jaxcam.evaluation.evaluate import DEFAULT_METHODS, DEFAULT_METRICS, evaluate
+from jaxcam.evaluation.evaluate import DEFAULT_METRICS, evaluate
 from jaxcam.evaluation.plan import GROUPS
 from jaxcam.evaluation.protocol import Protocol
 from jaxcam.evaluation.result import Evaluation
@@ -55,7 +55,7 @@ def run(arguments: list[str]) -> int:
         found = evaluate(
             model,
             _dataset(options),
-            methods=[method.strip() for method in options.methods.split(",")],
+            methods=None if options.methods is None else [method.strip() for method in options.methods.split(",")],
             metrics="all" if options.metrics == "all" else [group.strip() for group in options.metrics.split(",")],
             protocol=_protocol(options),
             annotations=options.annotations,
@@ -105,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     add("dataset", metavar="FOLDER|scenes", help='a folder of pictures, or "scenes" for generated ones')
     add("--model", choices=MODELS, metavar="NAME", help=MODELS_HELP)
     add("--weights", metavar="FROM", help=WEIGHTS_HELP)
-    add("--methods", default=",".join(DEFAULT_METHODS), metavar="LIST", help="as cam,grad_cam,grad_cam_pp:alphas=exact")
+    add("--methods", metavar="LIST", help="as cam,grad_cam,grad_cam_pp:alphas=exact (Grad-CAM and Grad-CAM++)")
     add("--metrics", default=",".join(DEFAULT_METRICS), metavar="LIST", help=f"all, or some of {', '.join(GROUPS)}")
     add("--layer", type=_layer, metavar="NAME", help="where the network is cut, or the number of a convolution")
     add("--annotations", metavar="FILE", help="classes and boxes: JSON, COCO JSON, or a folder of PASCAL VOC XML")

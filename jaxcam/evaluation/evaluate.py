@@ -25,7 +25,7 @@ from jaxcam.evaluation.journal import Journal
 from jaxcam.evaluation.measures import Column, columns_of
 from jaxcam.evaluation.plan import GROUPS, Plan
 from jaxcam.evaluation.protocol import Protocol, differences, protocol_for
-from jaxcam.evaluation.requests import Methods, requests_of
+from jaxcam.evaluation.requests import Methods, affordable, requests_of
 from jaxcam.evaluation.result import Evaluation, table_of
 from jaxcam.evaluation.run import Job, steps
 from jaxcam.evaluation.statistics import Statistics
@@ -47,7 +47,7 @@ def evaluate(
     model: Any,
     dataset: str | os.PathLike[str] | Iterable[Any],
     *,
-    methods: Methods = DEFAULT_METHODS,
+    methods: Methods | None = None,
     target: Target | None = None,
     metrics: str | Sequence[str] = DEFAULT_METRICS,
     protocol: Protocol | None = None,
@@ -85,7 +85,8 @@ def evaluate(
             the input's grid where they are known. All have the shapes of the first.
         methods: names from `jaxcam.methods.METHODS`, with options as "grad_cam_pp:alphas=exact", or functions as for
             `explain`; or a dictionary from the names of the rows to these, or to dictionaries as `{"method":
-            "grad_cam_pp", "alphas": "exact"}`.
+            "grad_cam_pp", "alphas": "exact"}`. By default Grad-CAM and Grad-CAM++, the latter where it costs at
+            most 50 forward passes; above the table it is said where it is left out.
         target: for outputs of any structure, what is explained instead of a class: a function `(outputs, inputs)` of
             one example to one number, as for `explain`. Its value takes the place of the confidence, on the input and
             on the explanation map (of which it sees the masked input too): see `Protocol.confidence` for what drop,
@@ -142,7 +143,7 @@ def evaluate(
         check_alone(target, None, None)
     protocol = protocol_for(protocol, is_prepared=is_prepared, has_target=target is not None)
     groups = _checked_groups(metrics)
-    requests = requests_of(methods, layer)
+    requests, left_out = requests_of(DEFAULT_METHODS if methods is None else methods, layer), dict[str, str]()
     check_integer("batch_size", batch_size, low=1)
     check_integer("num_resamples", num_resamples, low=0)
     check_integer("seed", seed, low=0, high=2**32 - 1)
@@ -151,6 +152,8 @@ def evaluate(
     mesh = hosts.mesh_of(mesh)
     feed = fed(known, source, target)
     known, example, preprocessing = feed.model, feed.example, known.preprocessing
+    if methods is None:
+        requests, left_out = affordable(requests, known, example)
     arrays = jax.tree.leaves(known)
     truths = source.knows
     if "localisation" in groups and groups not in (GROUPS, DEFAULT_METRICS) and not truths:
@@ -215,7 +218,7 @@ def evaluate(
     try:
         if not is_complete:
             _run(job, journal, done, show_progress=show_progress)
-        facts = _facts(header, protocol, source)
+        facts = _facts(header, protocol, source) | {f"without {row}": reason for row, reason in left_out.items()}
         options = {"num_resamples": num_resamples, "seed": seed}
         return _result(header, journal, tuple(requests), columns, facts, options)
     except BaseException:

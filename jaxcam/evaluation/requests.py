@@ -1,13 +1,18 @@
 """The methods of an evaluation: names with options, or functions -> what `explain` is asked for."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
+import jax
+
+from jaxcam.cuts.model import Adapted
 from jaxcam.explanation.arguments import layers_of
-from jaxcam.explanation.batch import Request
+from jaxcam.explanation.batch import Request, explained
+from jaxcam.explanation.costs import CostError
 from jaxcam.methods.method import METHODS, Method, bind
 
-__all__ = ["Choice", "Methods", "parsed", "requests_of"]
+__all__ = ["Choice", "Methods", "affordable", "parsed", "requests_of"]
 
 Choice = str | Callable[..., Any] | Method
 """A method, by its name with options or as it is."""
@@ -52,6 +57,26 @@ def requests_of(methods: Methods, layer: Any) -> dict[str, Request]:
 def _row(choice: Any) -> str:
     """What a method is called in the table unless it is said."""
     return choice if isinstance(choice, str) else bind(choice, {}, draws=True).name
+
+
+def affordable(
+    requests: Mapping[str, Request], model: Adapted, example: Any
+) -> tuple[dict[str, Request], dict[str, str]]:
+    """Those whose maps do not cost very much more than the model, and why the others are left out, by their rows.
+
+    For methods that nobody has named: what is named and dear is refused when it is traced. The example is one input's
+    shapes, without the axis n.
+    """
+    batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype), example)
+    dear: dict[str, str] = {}
+    for row, request in requests.items():
+        if "alphas" in request.method.parameters:
+            found = partial(explained, request=request, class_idx=None, key=None)
+            try:
+                jax.eval_shape(lambda model, inputs, found=found: found(model, inputs=inputs).logits, model, batch)
+            except CostError as error:
+                dear[row] = str(error)
+    return {row: request for row, request in requests.items() if row not in dear}, dear
 
 
 def parsed(choice: str) -> dict[str, Any]:

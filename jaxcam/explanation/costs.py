@@ -8,7 +8,7 @@ from jaxcam.programs.notes import watch
 from jaxcam.programs.operations import num_operations, seconds_of
 from jaxcam.programs.traced import Traced
 
-__all__ = ["check_cost"]
+__all__ = ["CostError", "check_cost"]
 
 _MOST_PASSES = 50
 """So many forward passes a map may cost without anybody saying so,"""
@@ -16,11 +16,15 @@ _FREE = 2 * 10**10
 """or so many operations: half a second, more or less."""
 
 
+class CostError(ValueError):
+    """A map that costs very much more than the model, which nobody has asked for in so many words."""
+
+
 def check_cost(method: Bound, cut: Cut, head: Traced) -> None:
     """Looks at what the exact derivatives of a head cost, for methods that take them of their own accord.
 
     Raises:
-        ValueError: more than 50 forward passes and half a second, and nobody has said `alphas="exact"`.
+        CostError: more than 50 forward passes and half a second, and nobody has said `alphas="exact"`.
     """
     alphas = dict(method.options).get("alphas", "auto")
     if method.needs != "head" or "alphas" not in method.parameters or alphas != "auto" or method.is_cheap(cut.halves):
@@ -32,7 +36,7 @@ def check_cost(method: Bound, cut: Cut, head: Traced) -> None:
         return
     seconds = seconds_of(operations, cut.activations.dtype)
     layer = "the default layer" if cut.layer is None else f"layer={cut.layer!r}"
-    raise ValueError(
+    raise CostError(
         f"method={method.name!r} needs exact derivatives at {layer}, because what follows it is not proven piecewise "
         f"linear: about {operations / forward:,.0f} times the operations of a forward pass, some {seconds:,.2g} s an "
         "example on this device. alphas='exact', in evaluate methods=['grad_cam_pp:alphas=exact'], says that you want "

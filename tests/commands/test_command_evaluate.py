@@ -127,7 +127,7 @@ def test_every_option_reaches_evaluate(expected, photos, monkeypatch):
     assert given["dataset"] == scenes.Dataset(1000, kind="pair")
     # What --help promises where nothing is said.
     defaults = {name: p.default for name, p in inspect.signature(jaxcam.evaluate).parameters.items()}
-    assert (given["methods"], given["metrics"]) == (list(defaults["methods"]), list(defaults["metrics"]))
+    assert (given["methods"], given["metrics"]) == (defaults["methods"], list(defaults["metrics"]))
     assert given["protocol"] == jaxcam.Protocol()
     for name in ("batch_size", "num_workers", "num_resamples", "seed", "layer", "results", "classes"):
         assert given[name] == defaults[name]

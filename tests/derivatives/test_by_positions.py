@@ -114,6 +114,7 @@ HEADS_OF = {
     "softmax of logits": (lambda a: jax.nn.softmax(norm(block(with_token(a))[0]) @ LAST)[1], GRID),
     "a learned query": (lambda a: logit(jnp.tanh(norm(attention(TOKEN, rows(a))[0]) @ UP) @ DOWN), GRID),
     "the token is an element": (lambda t: logit(block(t)[0]), RANDOM.normal(size=(5, K))),
+    "the last token is an element": (lambda t: logit(block(t)[-1]), RANDOM.normal(size=(5, K))),
     "two tokens are elements": (lambda t: logit(block(t)[:2].mean(0)), RANDOM.normal(size=(5, K))),
     "all tokens, each by itself": (lambda a: logit((jnp.tanh(norm(a) @ UP) @ DOWN).mean((0, 1))), GRID),
     "dense layers as convolutions": (pointwise, GRID),
@@ -122,6 +123,10 @@ HEADS_OF = {
     "a factor that waits": (spread_out, GRID),
     "masks and counts": (counted, GRID),
     "in another order of axes": (in_another_order, GRID),
+    "summed with another axis": (
+        lambda a: logit(jnp.stack([jnp.tanh(a @ KEY), jnp.sin(a @ VALUE)]).sum((0, 1, 2))),
+        GRID,
+    ),
     "sums of products": (lambda a: jnp.tanh(jnp.einsum("ijk,ijl->kl", a, jnp.tanh(a @ UP))).sum(), GRID),
 }  # fmt: skip
 MIXED = {
@@ -139,8 +144,8 @@ def program(f, a):
 
 
 QUICK = (
-    *("class token", "the token is an element", "positions twice", "a factor that waits", "softmax of logits"),
-    *("masks and counts", "in another order of axes"),
+    *("class token", "the last token is an element", "positions twice", "a factor that waits", "softmax of logits"),
+    *("masks and counts", "in another order of axes", "summed with another axis"),
 )
 
 
