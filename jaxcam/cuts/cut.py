@@ -21,7 +21,7 @@ from jaxcam.cuts.inputs import check_scales
 from jaxcam.cuts.layers import LayerName, located
 from jaxcam.cuts.logits import logits_of
 from jaxcam.cuts.model import Adapted, Probability, adapted
-from jaxcam.cuts.refusals import check_example
+from jaxcam.cuts.refusals import check_example, check_not_exported
 from jaxcam.cuts.sites import Analysis, analysed
 from jaxcam.programs.program import straight_line
 from jaxcam.programs.rounding import rounds
@@ -190,7 +190,9 @@ def _analysed(model: Adapted, example: Any, main: int) -> tuple[Network, Analysi
     inputs = jax.tree.map(lambda x: spec_of(x, (1, *x.shape)), example)
     known = model.hoist(inputs)
     logits = logits_of(known, inputs)
-    analysis = analysed(logits.closed, num_inputs=len(jax.tree.leaves(inputs)), main=main)
+    num_inputs = len(jax.tree.leaves(inputs))
+    check_not_exported(known.name, logits.closed, num_inputs)
+    analysis = analysed(logits.closed, num_inputs=num_inputs, main=main)
     check_scales(analysis, known.name)
     channel_axis = 0 if analysis.image_axis == 1 else -1
     return Network(known, (), main, logits.closed, channel_axis, logits.probability), analysis

@@ -17,6 +17,7 @@ from jaxcam.cuts.grid import told
 from jaxcam.cuts.inputs import grids_of
 from jaxcam.cuts.logits import logits_of
 from jaxcam.cuts.model import Adapted, adapted, outputs_of, program_of
+from jaxcam.cuts.refusals import check_not_exported
 from jaxcam.cuts.sites import Analysis, Opening, Site, analysed
 from jaxcam.programs.program import Program, straight_line
 from jaxcam.programs.scopes import scope_results
@@ -105,6 +106,7 @@ def layers(model: Any, inputs: Any, *, target: Target | None = None) -> Layers:
     ending, closed = None, program_of(known, spec)
     if is_one:
         closed, _, ending = logits_of(known, spec)
+    check_not_exported(known.name, closed, len(leaves))
     main = grids_of(known, spec, leaves)[0]
     found = _listed(analysed(closed, num_inputs=len(leaves), main=main), known)
     found.ending = ending

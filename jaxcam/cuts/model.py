@@ -25,6 +25,7 @@ from inspect import isroutine
 from typing import Any
 
 import jax
+import jax.export
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import ClosedJaxpr
@@ -37,6 +38,7 @@ from jaxcam.cuts.refusals import (
     check_reads_statistics,
     check_returns_no_statistics,
     check_two,
+    exported_told,
     shapes,
 )
 from jaxcam.cuts.sites import OUTPUTS
@@ -365,6 +367,8 @@ def _adapted(model: Any) -> Adapted:
     if callable(getattr(model, "stateless_call", None)):  # Keras: the weights are held outside the pytree
         values = [[v.value for v in kind] for kind in (model.trainable_variables, model.non_trainable_variables)]
         return Adapted(values, _Own(partial(_stateless, model)), name)
+    if isinstance(model, jax.export.Exported):
+        raise exported_told(name)
     halves = _cuts_itself(model)
     call, layer = (_halves, "features") if halves else (_called, _attribute(model, "default_layer", str))
     if call is _called and not callable(model):

@@ -6,21 +6,23 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, Var
+from jax.extend.core import ClosedJaxpr, JaxprEqn, Var
 
 from jaxcam.checks import check_floating
-from jaxcam.programs.program import straight_line
+from jaxcam.programs.program import inner_programs, straight_line
 
 __all__ = [
     "RefusedError",
     "calls_told",
     "check_evaluates",
     "check_example",
+    "check_not_exported",
     "check_outputs",
     "check_reads_outputs",
     "check_reads_statistics",
     "check_returns_no_statistics",
     "check_two",
+    "exported_told",
     "in_training",
     "shapes",
 ]
@@ -120,6 +122,40 @@ def check_example(example: Any) -> None:
         raise ValueError(f"image must be one example [*spatial, d] but came as {list(example.shape)}")
     # A mask or noise would be rounded to 0 and 1, and the map be wrong.
     check_floating("image", example, ": divide by 255 and normalise as in training (model.preprocessing(picture))")
+
+
+def check_not_exported(name: str, closed: ClosedJaxpr, num_inputs: int) -> None:
+    """Refuses a model whose inputs go into an exported program: nothing is known of what is in it.
+
+    Args:
+        name: of the model.
+        closed: its program.
+        num_inputs: how many of its arguments, the last ones, are inputs.
+    """
+    # `Exported.call` has a derivative of its own, and the exported program inside of it.
+    program = straight_line(closed)
+    moving = {*program.arguments[len(program.arguments) - num_inputs :]}
+    for eqn in program.equations:
+        if not moving.isdisjoint(atom for atom in eqn.invars if isinstance(atom, Var)):
+            if _calls_exported(eqn):
+                raise exported_told(name)
+            moving.update(eqn.outvars)
+
+
+def _calls_exported(eqn: JaxprEqn) -> bool:
+    if eqn.primitive.name == "call_exported":
+        return True
+    return any(_calls_exported(inside) for inner in inner_programs(eqn) for inside in inner.jaxpr.eqns)
+
+
+def exported_told(name: str) -> RefusedError:
+    """What to do with an exported program."""
+    return RefusedError(
+        f"{name} must be a program that can be read but is, or calls, one that was exported (jax.export), which can be "
+        "neither cut nor batched: export its features and its head separately, the head for one example and with "
+        "serialize(vjp_order=1), and explain the head: jaxcam.grad_cam(lambda a: head.call(a[None])[0], "
+        "features.call(inputs)[0], class_idx); or export jaxcam.explain itself (see the README)"
+    )
 
 
 @contextmanager

@@ -43,8 +43,8 @@ def layers_of(layer: Any, fusion: Any, method: Bound) -> tuple[Any, ...]:
     return tuple(map(check_layer, listed))
 
 
-def classes_of(class_idx: Any, num_examples: int) -> Array:
-    """`[n]` integers, int32."""
+def classes_of(class_idx: Any, num_examples: Any) -> Array:
+    """`[n]` integers, int32; n may be open (`jax.export.symbolic_shape`)."""
     listed = isinstance(class_idx, list | tuple) and all(map(is_integer, class_idx))
     given: Any = np.asarray(class_idx, int) if listed else class_idx
     is_number = is_integer(given) or isinstance(given, np.ndarray | jax.Array)

@@ -151,7 +151,9 @@ def _explained(
             results = for_class(chosen)
         else:
             chosen = _likeliest(logits, request.num_classes)
-            chunk = max(1, _CLASS_BYTES // sum(v.size * v.dtype.itemsize * num_examples for v in values))
+            # What is exported for any number of examples knows none: chunks are then for one.
+            count = num_examples if isinstance(num_examples, int) else 1
+            chunk = max(1, _CLASS_BYTES // sum(v.size * v.dtype.itemsize * count for v in values))
             results = _mapped(for_class, chosen, chunk)
         return chosen, logits, *results
 

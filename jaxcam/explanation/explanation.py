@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.export
 from jaxtyping import Array, Float, Int
 from PIL import Image
 
@@ -73,6 +74,8 @@ class Explanation:
 
     With `class_idx="all"`, `top=` or a target of several scores `[*m]` there are axes of these after that of the
     examples: `[n, *m, H, W]`, `[n, *m]`.
+
+    `jax.export` knows how to write it; a program that is to run without jaxcam returns the arrays in a dict.
 
     Attributes:
         heatmap: `[n, *spatial]` in [0, 1], of the input's size, as `[n, H, W]`. The map is divided by its maximum on
@@ -146,6 +149,14 @@ class Explanation:
 
     def _repr_html_(self) -> str:
         return display.table(self, _status)
+
+
+jax.export.register_pytree_node_serialization(
+    Explanation,
+    serialized_name="jaxcam.Explanation",
+    serialize_auxdata=lambda _: b"",  # names of classes are no part of it
+    deserialize_auxdata=lambda _: (),
+)
 
 
 def _status(number: int) -> str:

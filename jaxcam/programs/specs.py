@@ -70,7 +70,9 @@ def num_shards(batch: Any) -> int:
     if _is_manual():
         return 1  # this is one of them
     if isinstance(batch, Tracer):
-        return math.gcd(batch.shape[0], jax.device_count())
+        size = batch.shape[0]
+        # Exported for any number of examples it is for one device.
+        return math.gcd(size, jax.device_count()) if isinstance(size, int) else 1
     return batch.shape[0] // batch.sharding.shard_shape(batch.shape)[0]
 
 
