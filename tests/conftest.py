@@ -7,10 +7,9 @@ from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-from jaxtyping import install_import_hook
+import annotations
 
-# The hook must be in place before the first import of the package: it checks every annotated shape while tests run.
-_hook = install_import_hook("jaxcam", "beartype.beartype")
+annotations.install()  # before the first import of the package
 
 import jax
 import jaxlib.version
