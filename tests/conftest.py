@@ -3,6 +3,7 @@
 import gc
 import importlib.util
 import os
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -35,12 +36,22 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     """Compile what is not slow in a hurry: thousands of programs, most of which run once.
 
-    Slow tests compile as users do.
+    Slow tests compile as users do. What one worker, file or command of a run has compiled, the others find in a folder
+    that is deleted at the run's end.
     """
     if "not slow" in config.option.markexpr:
         os.environ.setdefault("XLA_FLAGS", " ".join(_QUICK))
     if config.option.cost:
         config.pluginmanager.register(cost.Cost())
+    if not hasattr(config, "workerinput"):  # workers and processes that tests start inherit the environment
+        folder = tempfile.TemporaryDirectory(prefix="jaxcam-programs-", ignore_cleanup_errors=True)
+        config.add_cleanup(folder.cleanup)
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = folder.name
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+        os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+        jax.config.update("jax_compilation_cache_dir", folder.name)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 _MAX_PROGRAMS = 100
