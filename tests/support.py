@@ -14,8 +14,13 @@ from jax.ad_checkpoint import checkpoint_name
 import jaxcam
 
 
+def drawn(seed: int, *shape: int) -> np.ndarray:
+    """Normal numbers for NumPy to calculate with: each operation on a JAX array is a program to compile."""
+    return np.random.default_rng(seed).normal(size=shape)
+
+
 def normal(seed: int, *shape: int, dtype=np.float64) -> jax.Array:
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
+    return jnp.asarray(drawn(seed, *shape), dtype)
 
 
 def positive(seed: int, *shape: int, dtype=np.float64) -> jax.Array:

@@ -5,17 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.ad_checkpoint import checkpoint_name as tag
-from support import normal
+from support import drawn
 
 import jaxcam
 from jaxcam.cuts.cut import cut
 
 D, HEADS, P = 6, 2, 4
-IMAGES = normal(0, 2, 12, 16, 3)  # 3 x 4 patches
+IMAGES = drawn(0, 2, 12, 16, 3)  # 3 x 4 patches
 ROWS, COLUMNS = 3, 4
-EMBED, LAST = normal(1, P * P * 3, D) / 7, normal(2, D, 5)
-QKV, OUT, UP, DOWN = normal(3, 3, D, 3 * D) / 2, normal(4, 3, D, D), normal(5, 3, D, 2 * D), normal(6, 3, 2 * D, D) / 3
-TOKEN, PLACES = normal(7, 3, D), normal(8, 20, D) / 5
+EMBED, LAST = drawn(1, P * P * 3, D) / 7, drawn(2, D, 5)
+QKV, OUT, UP, DOWN = drawn(3, 3, D, 3 * D) / 2, drawn(4, 3, D, D), drawn(5, 3, D, 2 * D), drawn(6, 3, 2 * D, D) / 3
+TOKEN, PLACES = drawn(7, 3, D), drawn(8, 20, D) / 5
 C = 2
 
 
@@ -57,10 +57,15 @@ def beside(t, before, after=0):
     return t + PLACES[None, : t.shape[1]]
 
 
-def by_hand(tokens, rest, cells=slice(None), sizes=(ROWS, COLUMNS)):
-    """Grad-CAM of class C at tokens `[n, t, k]`, of which `cells` are the grid's."""
-    gradient = jax.grad(lambda t: rest(t)[:, C].sum())(tokens)
-    a, g = tokens[:, cells], gradient[:, cells]
+def by_hand(tokens, rest, cells=slice(None), sizes=(ROWS, COLUMNS), images=IMAGES):
+    """Grad-CAM of class C at tokens(images) `[n, t, k]`, of which `cells` are the grid's: one program."""
+
+    @jax.jit
+    def tokens_and_gradient(images):
+        t = tokens(images)
+        return t, jax.grad(lambda t: rest(t)[:, C].sum())(t)
+
+    a, g = (np.asarray(values)[:, cells] for values in tokens_and_gradient(images))
     return np.maximum((a * g.mean(1, keepdims=True)).sum(-1), 0).reshape(-1, *sizes)
 
 
@@ -88,20 +93,20 @@ def test_class_token(scanned, first):
         return read(t)
 
     images = IMAGES.transpose(0, 3, 1, 2) if first else IMAGES
-    t = block(block(start(images), layer_weights(0)), layer_weights(1))
-    expected = by_hand(t, lambda t: read(block(t, layer_weights(2))), slice(2, -1))
+    t = lambda x: block(block(start(x), layer_weights(0)), layer_weights(1))
+    expected = by_hand(t, lambda t: read(block(t, layer_weights(2))), slice(2, -1), images=images)
     check(model, expected, images)
     (default,) = {row.grid for row in jaxcam.layers(model, images) if row.default}
     assert default == "3x4 (2 before, 1 after)"
     if scanned:
-        t = block(start(images), layer_weights(0))
+        t = lambda x: block(start(x), layer_weights(0))
         rest = lambda t: read(block(block(t, layer_weights(1)), layer_weights(2)))
-        check(model, by_hand(t, rest, slice(2, -1)), images, layer="scan[0]")
+        check(model, by_hand(t, rest, slice(2, -1), images=images), images, layer="scan[0]")
 
 
 def test_average_of_tokens():
     model = lambda x: norm(block(beside(patches(x), 1), layer_weights(0)))[:, 1:].mean(1) @ LAST
-    t = norm(block(beside(patches(IMAGES), 1), layer_weights(0)))
+    t = lambda x: norm(block(beside(patches(x), 1), layer_weights(0)))
     check(model, by_hand(t, lambda t: t[:, 1:].mean(1) @ LAST, slice(1, None)))
 
 
@@ -109,7 +114,7 @@ def test_average_of_tokens():
 @pytest.mark.parametrize("written", ["product", "sum"])
 def test_attention_pooling(joint, written):
     """What keys and values are made of, also where they are made in one."""
-    keys, values = normal(9, D, D), normal(10, D, D)
+    keys, values = drawn(9, D, D), drawn(10, D, D)
 
     def pool(t):
         if joint:
@@ -121,13 +126,13 @@ def test_attention_pooling(joint, written):
         return pooled @ LAST
 
     model = lambda x: pool(norm(block(patches(x), layer_weights(0))))
-    check(model, by_hand(norm(block(patches(IMAGES), layer_weights(0))), pool))
+    check(model, by_hand(lambda x: norm(block(patches(x), layer_weights(0))), pool))
 
 
 def test_windows_and_shifts():
     """Swin: windows of 2 x 2, shifted by a roll, then patches merged 2 x 2."""
-    images = normal(11, 2, 16, 16, 3)
-    merge, shape = normal(12, 4 * D, D), (4, 4)
+    images = drawn(11, 2, 16, 16, 3)
+    merge, shape = drawn(12, 4 * D, D), (4, 4)
 
     def start(x):
         x = x.reshape(-1, 4, P, 4, P, 3).transpose(0, 1, 3, 2, 4, 5)
@@ -146,24 +151,25 @@ def test_windows_and_shifts():
 
     body = lambda x: windowed(windowed(start(x), 0, 0), 1, 1)
     end = lambda t: t.mean((1, 2)) @ LAST
-    t = norm(body(images)).reshape(2, 16, D)
-    check(lambda x: end(norm(body(x))), by_hand(t, lambda t: t.mean(1) @ LAST, sizes=shape), images)
+    average = lambda t: t.mean(1) @ LAST
+    t = lambda x: norm(body(x)).reshape(2, 16, D)
+    check(lambda x: end(norm(body(x))), by_hand(t, average, sizes=shape, images=images), images)
     model = lambda x: end(norm(windowed(merged(body(x)).repeat(2, 1).repeat(2, 2), 1, 2)))
-    t = norm(windowed(merged(body(images)).repeat(2, 1).repeat(2, 2), 1, 2)).reshape(2, 16, D)
-    check(model, by_hand(t, lambda t: t.mean(1) @ LAST, sizes=shape), images)
+    t = lambda x: norm(windowed(merged(body(x)).repeat(2, 1).repeat(2, 2), 1, 2)).reshape(2, 16, D)
+    check(model, by_hand(t, average, sizes=shape, images=images), images)
     rows = jaxcam.layers(lambda x: end(tag(merged(tag(body(x), "a")), "b")), images)
     assert [(row.layer, row.grid) for row in rows if row.kind == "tag"] == [("a", "4x4"), ("b", "2x2")]
 
 
 def test_mixer():
     """Products over the positions: the skip connection still knows them."""
-    across, back = normal(13, 12, 7), normal(14, 7, 12)
+    across, back = drawn(13, 12, 7), drawn(14, 7, 12)
 
     def mixed(t):
         t = t + (jax.nn.gelu(norm(t).swapaxes(1, 2) @ across) @ back).swapaxes(1, 2)
         return t + jax.nn.gelu(norm(t) @ UP[0]) @ DOWN[0]
 
-    t = norm(mixed(patches(IMAGES)))
+    t = lambda x: norm(mixed(patches(x)))
     check(lambda x: norm(mixed(patches(x))).mean(1) @ LAST, by_hand(t, lambda t: t.mean(1) @ LAST))
 
 
@@ -178,13 +184,12 @@ def test_tokens_in_another_order():
 
     last = layer_weights(0)
     model = lambda x: norm(block(scattered(patches(x)), last))[:, 5] @ LAST
-    t = jnp.concatenate([patches(IMAGES), jnp.broadcast_to(TOKEN[:1], (2, 1, D))], 1)
+    t = lambda x: jnp.concatenate([patches(x), jnp.broadcast_to(TOKEN[:1], (2, 1, D))], 1)
     rest = lambda t: norm(block(jnp.concatenate([t[:, order[:5]], t[:, 12:], t[:, order[5:]]], 1), last))[:, 5] @ LAST
     check(model, by_hand(t, rest, slice(0, 12)))
     # Picked by their numbers, as gathers do it.
     model = lambda x: norm(block(beside(jnp.take(patches(x), np.argsort(order), 1), 1), last))[:, 0] @ LAST
-    t = patches(IMAGES)
-    check(model, by_hand(t, lambda t: norm(block(beside(t[:, np.argsort(order)], 1), last))[:, 0] @ LAST))
+    check(model, by_hand(patches, lambda t: norm(block(beside(t[:, np.argsort(order)], 1), last))[:, 0] @ LAST))
 
 
 def conv(x, kernel, stride=1):
@@ -192,24 +197,23 @@ def conv(x, kernel, stride=1):
 
 
 def test_pooling_that_no_convolution_follows_belongs_to_the_head():
-    kernel, dense = normal(15, 3, 3, 3, 4), normal(16, 3 * 4 * 4, 5)
+    kernel, dense = drawn(15, 3, 3, 3, 4), drawn(16, 3 * 4 * 4, 5)
     pooled = lambda a: jax.lax.reduce_window(a, -jnp.inf, jax.lax.max, (1, 4, 4, 1), (1, 4, 4, 1), "VALID")
     head = lambda a: pooled(a).reshape(len(a), -1) @ dense
-    a = jax.nn.relu(conv(IMAGES, kernel))
-    tokens = lambda rest: lambda t: rest(t.reshape(-1, 12, 16, 4))
-    expected = by_hand(a.reshape(2, 192, 4), tokens(head), sizes=(12, 16))
+    a = lambda x: jax.nn.relu(conv(x, kernel)).reshape(2, 192, 4)
+    expected = by_hand(a, lambda t: head(t.reshape(-1, 12, 16, 4)), sizes=(12, 16))
     check(lambda x: head(jax.nn.relu(conv(x, kernel))), expected)
     # Before another convolution it is a layer like any other.
-    second = normal(39, 3, 3, 4, 6)
+    second = drawn(39, 3, 3, 4, 6)
     last = lambda a: jax.nn.relu(conv(pooled(a), second))
-    a = last(a)
-    expected = by_hand(a.reshape(2, 12, 6), lambda t: t.mean(1) @ LAST)
+    a = lambda x: last(jax.nn.relu(conv(x, kernel))).reshape(2, 12, 6)
+    expected = by_hand(a, lambda t: t.mean(1) @ LAST)
     check(lambda x: last(jax.nn.relu(conv(x, kernel))).mean((1, 2)) @ LAST, expected)
 
 
 @pytest.mark.parametrize("up", ["resize", "repeat", "shuffle", "transposed"])
 def test_finer_grids(up):
-    kernel, after = normal(18, 3, 3, 3, 16), normal(19, 3, 3, 4 if up == "shuffle" else 16, D)
+    kernel, after = drawn(18, 3, 3, 3, 16), drawn(19, 3, 3, 4 if up == "shuffle" else 16, D)
 
     def finer(a):
         n, h, w, k = a.shape
@@ -219,44 +223,44 @@ def test_finer_grids(up):
             return a.repeat(2, 1).repeat(2, 2)
         if up == "shuffle":
             return a.reshape(n, h, w, 2, 2, k // 4).transpose(0, 1, 3, 2, 4, 5).reshape(n, 2 * h, 2 * w, k // 4)
-        return jax.lax.conv_transpose(a, normal(20, 2, 2, 16, 16), (2, 2), "SAME")
+        return jax.lax.conv_transpose(a, drawn(20, 2, 2, 16, 16), (2, 2), "SAME")
 
     def features(x):
-        skip = conv(x, normal(21, 3, 3, 3, D))
+        skip = conv(x, drawn(21, 3, 3, 3, D))
         return jax.nn.relu(skip + conv(finer(jax.nn.relu(conv(x, kernel, 2))), after))
 
-    a = features(IMAGES).reshape(2, 192, D)
+    a = lambda x: features(x).reshape(2, 192, D)
     check(lambda x: features(x).mean((1, 2)) @ LAST, by_hand(a, lambda t: t.mean(1) @ LAST, sizes=(12, 16)))
 
 
 def test_frames_in_the_batch():
     """A clip by frames: time on the axis of the batch, and a convolution over the picture alone."""
-    clips, kernel = normal(22, 2, 3, 8, 8, 3), normal(23, 3, 3, 3, D)
+    clips, kernel = drawn(22, 2, 3, 8, 8, 3), drawn(23, 3, 3, 3, D)
 
     def features(x):
         n, t = x.shape[:2]
         return jnp.tanh(conv(x.reshape(n * t, *x.shape[2:]), kernel, 2))
 
     head = lambda a: (a.reshape(-1, 3, 4, 4, D).mean((2, 3)) * np.arange(1.0, 4)[None, :, None]).mean(1) @ LAST
-    a = features(clips).reshape(2, 48, D)
-    expected = by_hand(a, lambda t: head(t.reshape(-1, 4, 4, D)), sizes=(3, 4, 4))
+    a = lambda x: features(x).reshape(2, 48, D)
+    expected = by_hand(a, lambda t: head(t.reshape(-1, 4, 4, D)), sizes=(3, 4, 4), images=clips)
     check(lambda x: head(features(x)), expected, clips)
 
 
 def test_what_does_not_come_from_the_picture_is_no_grid():
     """Pooled vectors, attention heads, features in rows: none is taken for a grid."""
-    dense = normal(24, D, 64)
-    a = jax.nn.relu(conv(IMAGES, normal(25, 3, 3, 3, D)))
+    dense = drawn(24, D, 64)
+    a = lambda x: jax.nn.relu(conv(x, drawn(25, 3, 3, 3, D)))
 
     def head(a):
         v = jnp.tanh(a.mean((1, 2)) @ dense).reshape(-1, 4, 4, 4)
-        v = jax.nn.relu(conv(v, normal(26, 3, 3, 4, 4)))
+        v = jax.nn.relu(conv(v, drawn(26, 3, 3, 4, 4)))
         return v.mean((1, 2)) @ LAST[:4]
 
-    model = lambda x: head(jax.nn.relu(conv(x, normal(25, 3, 3, 3, D))))
-    check(model, by_hand(a.reshape(2, 192, D), lambda t: head(t.reshape(-1, 12, 16, D)), sizes=(12, 16)))
+    model = lambda x: head(a(x))
+    check(model, by_hand(lambda x: a(x).reshape(2, 192, D), lambda t: head(t.reshape(-1, 12, 16, D)), sizes=(12, 16)))
     with pytest.raises(ValueError, match="no value with positions through which everything flows"):
-        jaxcam.explain(lambda x: jax.nn.relu(x.reshape(len(x), -1) @ normal(27, 576, 64)) @ normal(28, 64, 5), IMAGES)
+        jaxcam.explain(lambda x: jax.nn.relu(x.reshape(len(x), -1) @ drawn(27, 576, 64)) @ drawn(28, 64, 5), IMAGES)
 
 
 def test_a_sorted_axis_is_not_known():
@@ -270,14 +274,15 @@ def test_a_sorted_axis_is_not_known():
 @pytest.mark.parametrize(("kind", "kept"), [("convolution", 0), ("tokens", 0), ("class token", 1)])
 def test_the_value_is_kept_beside_the_activations_only_where_they_leave_something_out(kind, kept):
     model = {
-        "convolution": lambda x: jax.nn.relu(conv(x, normal(30, 3, 3, 3, D))).mean((1, 2)) @ LAST,
+        "convolution": lambda x: jax.nn.relu(conv(x, drawn(30, 3, 3, 3, D))).mean((1, 2)) @ LAST,
         "tokens": lambda x: norm(patches(x)).mean(1) @ LAST,
         "class token": lambda x: norm(block(beside(patches(x), 1), layer_weights(0)))[:, 0] @ LAST,
     }[kind]
     halves = cut(model, IMAGES[0])
-    activations, passing = halves.features(IMAGES[0])
+    activations, passing = jax.jit(halves.features)(IMAGES[0])
     assert len(jax.tree.leaves(passing)) == kept
-    np.testing.assert_allclose(halves.head(passing)(activations), model(IMAGES)[0], rtol=1e-12)
+    logits = jax.jit(lambda passing, a: halves.head(passing)(a))(passing, activations)
+    np.testing.assert_allclose(logits, jax.jit(model)(IMAGES)[0], rtol=1e-12)
 
 
 def test_blocks_that_begin_elsewhere_are_no_coarser_grid():
@@ -297,7 +302,7 @@ def test_blocks_that_begin_elsewhere_are_no_coarser_grid():
 
 def test_one_function_in_several_ways_is_known_by_one_of_them():
     """A depthwise convolution as a sum of shifted pictures on CPUs, which shows no grid, and by XLA elsewhere."""
-    kernel = normal(31, 3, 1, 1, D)
+    kernel = drawn(31, 3, 1, 1, D)
 
     def shifted(x):
         rows = jnp.pad(x, [(0, 0), (1, 1), (0, 0), (0, 0)])
@@ -307,7 +312,7 @@ def test_one_function_in_several_ways_is_known_by_one_of_them():
         x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=D
     )
     features = lambda x: jax.nn.relu(jax.lax.platform_dependent(x @ EMBED[:3], cpu=shifted, default=by_xla))
-    a = features(IMAGES).reshape(2, 192, D)
+    a = lambda x: features(x).reshape(2, 192, D)
     check(lambda x: features(x).mean((1, 2)) @ LAST, by_hand(a, lambda t: t.mean(1) @ LAST, sizes=(12, 16)))
     rows = jaxcam.layers(lambda x: tag(shifted(x @ EMBED[:3]), "alone").mean((1, 2)) @ LAST, IMAGES)
     assert {row.grid for row in rows if row.layer == "alone"} == {"positions twice"}
