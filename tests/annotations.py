@@ -3,7 +3,7 @@
 jaxtyping's own hook prepares two checks for each of 1,800 functions when the package is imported, and at each call
 binds arguments and opens a scope of named axes, also where no annotation has a shape: that took more time than the
 tests. Here a check is prepared at a function's first call, functions that annotate nothing are left as they are, and
-those that name no shape are checked by beartype alone.
+those that name no shape are checked by beartype alone, or, if they are made anew inside another function, by pyright.
 """
 
 import dataclasses
@@ -38,8 +38,8 @@ def _checked(function=None, *, typechecker):
         return property(*(part and _checked(part, typechecker=typechecker) for part in parts))
     if not function.__annotations__:
         return function
-    if "<locals>" in function.__qualname__:  # made anew at each call: one more state would make it another function
-        return _with_shapes(function, typechecker=typechecker)
+    if "<locals>" in function.__qualname__:  # made anew at each call, and the same function by what it brings along
+        return _with_shapes(function, typechecker=typechecker) if _inner_names_shape(function) else function
     check = _Check(function, typechecker)
 
     @functools.wraps(function)
@@ -60,15 +60,31 @@ class _Check:
     def _first(self, *args, **kwargs):
         __tracebackhide__ = True
         try:
-            hints = typing.get_type_hints(self._function, include_extras=True).values()
-            self.call = None if any(map(_names_shape, hints)) else _of_types(self._function)
-        except (NameError, TypeError, AttributeError, beartype.roar.BeartypeDecorHintException):
-            self.call = None  # what cannot be read here jaxtyping knows how to leave out
+            self.call = None if _names_shape(self._function) else _of_types(self._function)
+        except beartype.roar.BeartypeDecorHintException:
+            self.call = None
         self.call = self.call or _with_shapes(self._function, typechecker=self._typechecker)
         return self.call(*args, **kwargs)
 
 
-def _names_shape(annotation):
+_inner = {}
+
+
+def _inner_names_shape(function):
+    if function.__code__ not in _inner:
+        _inner[function.__code__] = _names_shape(function)
+    return _inner[function.__code__]
+
+
+def _names_shape(function):
+    """Whether there is something for jaxtyping to check; what cannot be read here, it knows how to leave out."""
+    try:
+        return any(map(_is_shape, typing.get_type_hints(function, include_extras=True).values()))
+    except (NameError, TypeError, AttributeError):
+        return True
+
+
+def _is_shape(annotation):
     if isinstance(annotation, type) and issubclass(annotation, jaxtyping.AbstractArray):
         return True
-    return any(map(_names_shape, typing.get_args(annotation)))
+    return any(map(_is_shape, typing.get_args(annotation)))

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import functools
 import inspect
 import io
 import json
@@ -37,6 +38,14 @@ def run(*arguments):
 
 def files_in(folder):
     return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def networks_are_read_once():
+    """A process runs one command and reads one network; here 95 commands share three."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate_command, "network", functools.cache(evaluate_command.network))
+        yield
 
 
 @pytest.fixture(scope="module")
