@@ -19,8 +19,6 @@ from jaxcam.cuts.refusals import check_evaluates
 from jaxcam.datasets.examples import is_path
 from jaxcam.datasets.sources import Source, source_of
 from jaxcam.evaluation import hosts
-from jaxcam.evaluation.feed import Feed, fed
-from jaxcam.evaluation.header import array_hash, code_hash, program_hash
 from jaxcam.evaluation.journal import Journal
 from jaxcam.evaluation.measures import Column, columns_of
 from jaxcam.evaluation.plan import GROUPS, Plan
@@ -31,7 +29,9 @@ from jaxcam.evaluation.run import Job, steps
 from jaxcam.evaluation.statistics import Statistics
 from jaxcam.evaluation.table import Table
 from jaxcam.explanation.arguments import check_alone
+from jaxcam.explanation.feed import Feed, fed
 from jaxcam.methods.method import METHODS, Bound
+from jaxcam.programs.hashes import array_hash, code_hash, program_hash
 from jaxcam.programs.specs import spec_of, specs_of
 from jaxcam.programs.watched import Watched
 from jaxcam.progress import Progress

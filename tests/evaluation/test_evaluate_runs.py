@@ -19,8 +19,8 @@ import pytest
 
 import jaxcam
 from jaxcam import scenes
-from jaxcam.evaluation.header import program_hash
 from jaxcam.evaluation.journal import Journal, Record
+from jaxcam.programs.hashes import program_hash
 
 evaluate = partial(
     inspect.unwrap(jaxcam.evaluate), methods=["grad_cam", "grad_cam_pp"], show_progress=False, num_resamples=20

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcam.evaluation.header import code_hash, program_hash
 from jaxcam.methods.method import bind
+from jaxcam.programs.hashes import code_hash, program_hash
 
 
 def power(p):
@@ -100,7 +100,7 @@ def test_a_program_is_what_it_computes_now_with_its_derivatives(kind):
 @pytest.mark.slow
 def test_other_processes_say_the_same():
     code = """
-import jaxcam.evaluation.header as header
+import jaxcam.programs.hashes as header
 def helper(a): return a
 def made(f): return lambda head, a, c: f(a) * (c in {"cat", "dog", "horse", "bird"}) * len({"a": helper, "b": 2})
 print(header.code_hash(made(helper)))
