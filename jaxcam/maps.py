@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxcam.precision import widened
+from jaxcam.programs.notes import note
 
 __all__ = ["explanation_map", "heatmap", "normalised", "resized", "weighted_map"]
 
@@ -23,10 +24,12 @@ def __dir__() -> list[str]:
 def weighted_map(weights: Float[Array, " k"], activations: Float[Array, "*spatial k"]) -> Float[Array, "*spatial"]:
     """ReLU(sum_k w_k A_k): what speaks for the class. **Source**: Selvaraju et al. 2017, Eq. 2.
 
-    Added up in float32 where the activations are narrower, and returned in their type.
+    Added up in float32 where the activations are narrower, and returned in their type. Notes the sum as "signed".
     """
     weights, wide = widened(weights, activations)
-    return jax.nn.relu(jnp.tensordot(wide, weights.astype(wide.dtype), axes=1)).astype(activations.dtype)
+    total = jnp.tensordot(wide, weights.astype(wide.dtype), axes=1)
+    note("signed", lambda: total.astype(activations.dtype))
+    return jax.nn.relu(total).astype(activations.dtype)
 
 
 def normalised(cam_map: Float[Array, "*spatial"]) -> Float[Array, "*spatial"]:

@@ -32,7 +32,8 @@ From a model with self-attention and an image, on the grid of patches, with the 
     attn_lrp            I ∘ dS_c / dI by rules, of pixels           Achtibat et al. 2024
     attention_relevance R <- R + mean_h ReLU(dY/dA ∘ A) R           Chefer et al. 2021
 
-`smoothed(method, transforms)` is another method: the mean of its maps over flipped and scaled images.
+`smoothed(method, transforms)` is another method: the mean of its maps over flipped and scaled images; `signed(method)`
+is one without the last ReLU.
 
 `class_idx` may be traced. All of it composes with jit, vmap and grad, by the parameters as well (not guided ones
 forwards). A batch, an image in and a heatmap out: `jaxcam.explain`, whose `method=` are the names in `METHODS`.
@@ -64,6 +65,7 @@ from jaxcam.methods.perturbation import ablation_cam as ablation_cam
 from jaxcam.methods.perturbation import score_cam as score_cam
 from jaxcam.methods.principal import eigen_grad_cam as eigen_grad_cam
 from jaxcam.methods.principal import kpca_cam as kpca_cam
+from jaxcam.methods.signed import signed as signed
 from jaxcam.methods.smooth_grad_cam_pp import smooth_grad_cam_pp as smooth_grad_cam_pp
 from jaxcam.methods.smoothed import FLIPS_AND_SCALES as FLIPS_AND_SCALES
 from jaxcam.methods.smoothed import Transform as Transform
@@ -97,6 +99,7 @@ __all__ = [
     "layer_cam",
     "score_cam",
     "shapley_cam",
+    "signed",
     "smooth_grad_cam_pp",
     "smoothed",
     "xgrad_cam",

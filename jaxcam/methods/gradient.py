@@ -12,6 +12,7 @@ from jaxcam.derivatives.of_score import gradient_of_score
 from jaxcam.maps import weighted_map
 from jaxcam.methods.grad_cam import mean_gradient
 from jaxcam.precision import widened
+from jaxcam.programs.notes import note
 from jaxcam.scores import ClassIdx, Score
 from jaxcam.types import Head
 
@@ -30,7 +31,7 @@ def hires_cam(
     **Source**: Draelos and Carin 2020 (HiResCAM), section 3.2.
     """
     gradient, (wide,) = gradient_of_score(head, activations, class_idx, score=score), widened(activations)
-    return jax.nn.relu((gradient * wide).sum(-1)).astype(activations.dtype)
+    return _positive((gradient * wide).sum(-1), activations)
 
 
 def xgrad_cam(
@@ -63,7 +64,7 @@ def layer_cam(
     **Source**: Jiang et al. 2021 (LayerCAM), Eq. 6 to 8.
     """
     gradient, (wide,) = gradient_of_score(head, activations, class_idx, score=score), widened(activations)
-    return jax.nn.relu((jax.nn.relu(gradient) * wide).sum(-1)).astype(activations.dtype)
+    return _positive((jax.nn.relu(gradient) * wide).sum(-1), activations)
 
 
 def grad_cam_positive(
@@ -96,3 +97,9 @@ def counterfactual(
     **Source**: Selvaraju et al. 2017 (Grad-CAM), section 3.3.
     """
     return weighted_map(-mean_gradient(head, activations, class_idx, score=score), activations)
+
+
+def _positive(total: Float[Array, "*spatial"], activations: Float[Array, "*spatial k"]) -> Float[Array, "*spatial"]:
+    """The ReLU of a sum; notes the sum, as `weighted_map` does."""
+    note("signed", lambda: total.astype(activations.dtype))
+    return jax.nn.relu(total).astype(activations.dtype)
