@@ -36,7 +36,14 @@ from jaxcam.programs.primitives import Linear, about
 from jaxcam.programs.program import Atom, Rule, called, closed, holds, moves, rule, shape
 from jaxcam.programs.slopes import has_its_slope
 
-__all__ = ["Dependence", "dependence", "dependences", "is_piecewise_linear", "proves_piecewise_linear"]
+__all__ = [
+    "Dependence",
+    "dependence",
+    "dependences",
+    "has_constant_slope",
+    "is_piecewise_linear",
+    "proves_piecewise_linear",
+]
 
 
 class Dependence(IntEnum):
@@ -80,6 +87,25 @@ def is_piecewise_linear(f: Callable[..., Any], *args: Any) -> bool:
     if not callable(f):
         raise TypeError(f"f must be a function of arrays, got {type(f).__name__}; pass the function itself")
     return proves_piecewise_linear(jax.make_jaxpr(lambda *args: f(*args))(*args).jaxpr)
+
+
+def has_constant_slope(f: Callable[..., Any], a: Any, *others: Any) -> bool:
+    """Whether JAX's derivative of `f` by its first argument is provably the same for all values of that.
+
+    So it is for what is affine: pooling by the mean and a linear layer, not for a ReLU, whose slope is one of two. Like
+    every proof here it is about the derivative: floor has the slope 0 everywhere, and is not affine.
+
+    Args:
+        f: a function of arrays that JAX can trace.
+        a: an array of floating-point numbers, or its spec.
+        others: which are constants.
+
+    Returns:
+        True if the proof succeeds; False means not proven.
+    """
+    tangent = jax.make_jaxpr(lambda a, t, *others: jax.jvp(lambda a: f(a, *others), (a,), (t,))[1])(a, a, *others).jaxpr
+    inputs = [PIECEWISE_LINEAR, *[CONSTANT] * (len(tangent.invars) - 1)]
+    return all(out is CONSTANT for out in _outputs(tangent, inputs, _RULES))
 
 
 def proves_piecewise_linear(jaxpr: Jaxpr) -> bool:

@@ -12,7 +12,7 @@ from jax import lax
 from jax.experimental import io_callback
 from support import normal
 
-from jaxcam.programs.linearity import is_piecewise_linear
+from jaxcam.programs.linearity import has_constant_slope, is_piecewise_linear
 
 X = normal(0, 6)
 W = normal(1, 6, 6)
@@ -369,3 +369,28 @@ def test_a_proof_of_a_random_program_holds(steps, seed):
     # Of JAX's derivatives: second ones along the same lines, and third.
     np.testing.assert_array_equal(second, 0)
     np.testing.assert_array_equal(third, 0)
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (lambda a: a.mean(0) @ jnp.ones((4, 2)) + 3, True),
+        (lambda a: jax.jit(lambda b: 2 * b.sum())(a), True),
+        (lambda a: jax.lax.scan(lambda c, b: (c + b, c), jnp.zeros(4), a)[0], True),
+        (lambda a: jnp.floor(a), True),  # its slope is 0 everywhere
+        (lambda a: jax.nn.relu(a), False),
+        (lambda a: a.max(0), False),
+        (lambda a: a * a, False),
+        (lambda a: jnp.tanh(a), False),
+        (lambda a: jnp.where(a > 0, a, 0.1 * a), False),
+        (lambda a: a * jnp.sign(a), False),
+    ],
+)
+def test_a_slope_that_is_the_same_everywhere(function, expected):
+    assert has_constant_slope(function, jnp.zeros((3, 4))) is expected
+
+
+def test_what_is_no_first_argument_is_a_constant():
+    product = lambda a, x: a * jnp.exp(x)
+    assert has_constant_slope(product, jnp.zeros(3), jnp.zeros(3))
+    assert not has_constant_slope(lambda x, a: product(a, x), jnp.zeros(3), jnp.zeros(3))
