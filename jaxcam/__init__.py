@@ -8,12 +8,13 @@
 says how a model is called, where it is not called as model(inputs); `split` and `layers` cut a model by its program,
 `named` gives NNX modules names, `guided` changes the derivative of a function's ReLUs; the functions of `methods` work
 on one example and compose with jit, vmap and grad; `verify` checks the derivation of Grad-CAM++ on a head and says what
-holds; `evaluate` says what the maps are worth on a data set, by the measures in `metrics`.
+holds; `page` makes a page of the maps of all classes, to look at and play with; `evaluate` says what the maps are worth
+on a data set, by the measures in `metrics`.
 
 The rooms, from the ground up: `programs` (what a function does), `images`, `scores`; `cuts` (any model in two halves),
 `derivatives`, `metrics`, `pictures`, `datasets`; `alphas`, `maps`, `targets`, `scenes` (generated pictures with known
 truth);
-`methods`, `models`, `verification`; `explanation`; `evaluation`, `learning` (losses on maps); `commands`.
+`methods`, `models`, `verification`; `explanation`; `evaluation`, `pages`, `learning` (losses on maps); `commands`.
 """
 
 from jaxcam import alphas as alphas
@@ -23,6 +24,7 @@ from jaxcam import maps as maps
 from jaxcam import methods as methods
 from jaxcam import metrics as metrics
 from jaxcam import models as models
+from jaxcam import pages as pages
 from jaxcam import pictures as pictures
 from jaxcam import scenes as scenes
 from jaxcam import scores as scores
@@ -57,6 +59,7 @@ from jaxcam.methods import grad_cam_pp_weights as grad_cam_pp_weights
 from jaxcam.methods import grad_cam_weights as grad_cam_weights
 from jaxcam.methods import guided_backprop as guided_backprop
 from jaxcam.methods import guided_grad_cam as guided_grad_cam
+from jaxcam.pages import page as page
 from jaxcam.pictures import Cell as Cell
 from jaxcam.pictures import Row as Row
 from jaxcam.pictures import colour_map as colour_map

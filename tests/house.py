@@ -18,7 +18,7 @@ FLOORS = (
     {"alphas", "maps", "scenes", "targets"},
     {"methods", "models", "verification"},
     {"explanation"},
-    {"evaluation", "learning"},
+    {"evaluation", "learning", "pages"},
     {"commands"},
     {"__init__", "__main__"},
 )

@@ -5,17 +5,22 @@ from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 
+from PIL import Image
+
 from jaxcam.commands.networks import MODELS_HELP, WEIGHTS_HELP, network
 from jaxcam.commands.parser import Parser, UsageError, one_line, printable, report
-from jaxcam.commands.report import explained, panel_of, table_of
+from jaxcam.commands.report import explained, panel_of, table_of, table_of_page
 from jaxcam.images.reading import read_picture
 from jaxcam.methods.method import METHODS
 from jaxcam.models import EMBEDDED_MODELS, MODELS, Network
+from jaxcam.pages import Page, page
 from jaxcam.pictures import save
 from jaxcam.progress import progress
 
 _DEFAULT_METHODS = ("grad_cam", "grad_cam_pp", "cam", "guided_grad_cam")
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+_PAGE_METHODS = ("grad_cam", "grad_cam_pp")
+_PAGE = ".html"
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", _PAGE)
 _METHODS = "comma-separated: grad_cam, grad_cam_pp, cam, guided_grad_cam (these), layer_cam, score_cam ..."
 _EPILOG = """\
 Without IMAGE a bundled picture is explained. The mini networks know ten drawn
@@ -33,10 +38,11 @@ def run(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
     options = _parser().parse_args(arguments)
     try:
-        name = options.model or EMBEDDED_MODELS[0]
+        name = _name(options)
         model = network(name, options.weights)
         class_idx = None if options.class_name is None else _class_idx(options.class_name, model.class_names)
-        methods = _methods(options.method, model)
+        is_page = Path(options.out).suffix.lower() == _PAGE
+        methods = _methods(options.method, model, _PAGE_METHODS if is_page else _DEFAULT_METHODS)
         places = _places(options.images, Path(options.out))
         if options.images and options.model is None:
             report(
@@ -49,21 +55,66 @@ def run(arguments: list[str]) -> int:
     failed = 0
     told = progress(places, total=len(places), label="explain") if len(places) > 1 else places
     for source, place in told:
+        heading = printable(f"{source}, by {name} -> {place}")
         try:
-            report_ = explained(
-                model, read_picture(source), class_idx=class_idx, methods=methods, top=options.top, size=options.size
-            )
+            picture = read_picture(source)
+            kind = _page if is_page else _panel
+            made, table = kind(model, picture, options, methods, class_idx, title=source.name, heading=heading)
         except (ValueError, OSError) as error:
             report(one_line(error))
             failed += 1
             continue
         try:
-            save(panel_of(report_, title=f"{printable(source.name)}\n{name}"), place)
+            made.save(place) if isinstance(made, Page) else save(made, place)
         except (ValueError, OSError) as error:
             report(f"--out: {one_line(error)}")
             return 2
-        print(table_of(report_, title=printable(f"{source}, by {name} -> {place}")))
+        print(table)
     return 1 if failed else 0
+
+
+def _panel(
+    model: Network,
+    picture: Image.Image,
+    options: argparse.Namespace,
+    methods: tuple[str, ...],
+    class_idx: int | None,
+    *,
+    title: str,
+    heading: str,
+) -> tuple[Image.Image, str]:
+    """A picture of the likeliest classes, and its figures."""
+    top, size = options.top or 3, options.size or 224
+    found = explained(model, picture, class_idx=class_idx, methods=methods, top=top, size=size)
+    return panel_of(found, title=f"{printable(title)}\n{_name(options)}"), table_of(found, title=heading)
+
+
+def _page(
+    model: Network,
+    picture: Image.Image,
+    options: argparse.Namespace,
+    methods: tuple[str, ...],
+    class_idx: int | None,
+    *,
+    title: str,
+    heading: str,
+) -> tuple[Page, str]:
+    """A page of all classes, and the figures of the likeliest."""
+    made = page(
+        model,
+        picture,
+        methods=methods,
+        class_idx=class_idx,
+        top=options.top,
+        title=title,
+        network=_name(options),
+        size=options.size or 448,
+    )
+    return made, table_of_page(made, title=heading)
+
+
+def _name(options: argparse.Namespace) -> str:
+    return options.model or EMBEDDED_MODELS[0]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -78,14 +129,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--weights", metavar="FROM", help=WEIGHTS_HELP)
     parser.add_argument("--method", metavar="LIST", help=_METHODS)
     parser.add_argument(
-        "--top", type=_top, default=3, metavar="K", help="explain the K likeliest classes, up to 20 (3)"
+        "--top", type=_top, metavar="K", help="explain the K likeliest classes, up to 20 (3; on a page all)"
     )
     parser.add_argument(
         "--class", dest="class_name", metavar="CLASS", help="explain this class: an index, a name, or part of one"
     )
-    parser.add_argument("--out", default="jaxcam.png", metavar="FILE", help="the picture to write (jaxcam.png)")
     parser.add_argument(
-        "--size", type=_size, default=224, metavar="PIXELS", help="side of each small picture, 96 to 2048 (224)"
+        "--out", default="jaxcam.png", metavar="FILE", help="the picture to write (jaxcam.png), or a page (.html)"
+    )
+    parser.add_argument(
+        "--size", type=_size, metavar="PIXELS", help="side of each small picture, 96 to 2048 (224; on a page 448)"
     )
     return parser
 
@@ -110,10 +163,10 @@ def _size(text: str) -> int:
     return value
 
 
-def _methods(listed: str | None, model: Network) -> tuple[str, ...]:
+def _methods(listed: str | None, model: Network, default: tuple[str, ...]) -> tuple[str, ...]:
     """The methods of --method; by default those of the panel that apply to the model, an empty field for the others."""
     if listed is None:
-        return _DEFAULT_METHODS
+        return default
     methods = tuple(dict.fromkeys(name.strip() for name in listed.split(",")))
     for name in methods:
         if name not in METHODS:

@@ -1,6 +1,5 @@
 """One picture explained for the command line: predictions, maps, explanation maps -> a panel and a table."""
 
-import dataclasses
 import math
 from textwrap import indent
 from typing import Any, NamedTuple
@@ -14,12 +13,14 @@ from PIL import Image
 from jaxcam import maps, tables
 from jaxcam.explanation.explain import explain
 from jaxcam.explanation.explanation import Status
-from jaxcam.images.preprocessing import view_of_picture
+from jaxcam.images.preprocessing import larger_view, view_of_picture
 from jaxcam.methods.method import METHODS, bind
 from jaxcam.models import Network
+from jaxcam.pages import Page
 from jaxcam.pictures import Cell, Row, gradient_picture, overlay, panel
 from jaxcam.tables import printable
 
+_ROWS = 3
 _SHOWN_E = ("grad_cam_pp", "grad_cam", "cam")
 
 
@@ -134,6 +135,25 @@ def table_of(report: Report, *, title: str) -> str:
     return title + "\n" + indent(tables.text(header, lines, left=(0, len(header) - 1)), "  ")
 
 
+def table_of_page(page: Page, *, title: str) -> str:
+    """The figures of a page's likeliest classes as text."""
+    (exhibit,) = page.exhibits
+    confidence = exhibit.value if exhibit.confidence is None else exhibit.confidence
+    header = ["class", "confidence", *(f"on E, {each.title}" for each in exhibit.maps), "status"]
+    lines: list[list[str]] = []
+    for item in sorted(exhibit.maps[0].on_e, key=lambda item: -confidence[item])[:_ROWS]:
+        status = {each.title: Status(int(each.status[item])) for each in exhibit.maps}
+        lines.append(
+            [
+                exhibit.names[item],
+                _percent(float(confidence[item])),
+                *(_percent(each.on_e[item]) for each in exhibit.maps),
+                ", ".join(f"{name}: {_words(one)}" for name, one in status.items() if one) or "ok",
+            ]
+        )
+    return title + "\n" + indent(tables.text(header, lines, left=(0, len(header) - 1)), "  ")
+
+
 def _masking(report: Report) -> str | None:
     """The method whose E is shown: a map of regions, which guided gradients are not."""
     regions = [m for m, found in report.classes[0].maps.items() if found.gradient is None]
@@ -158,12 +178,9 @@ def _e_cell(report: Report, found: Map) -> Cell:
 
 
 def _view(model: Network, picture: Image.Image, size: int) -> Float[np.ndarray, "s s 3"]:
-    # The embedded networks see 64 pixels; a person would rather see the picture.
-    own = model.preprocessing
-    if own.crop is None or own.resize is None:
+    if model.preprocessing.crop is None or model.preprocessing.resize is None:
         raise ValueError(f"{type(model).__name__} has no fixed input size")
-    larger = dataclasses.replace(own, resize=max(size, round(own.resize * size / own.crop)), crop=size)
-    return view_of_picture(picture, larger)
+    return larger_view(picture, model.preprocessing, size)
 
 
 @jax.jit

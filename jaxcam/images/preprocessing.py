@@ -7,7 +7,7 @@ pixels, as there; a picture that was read from an 8-bit file loses nothing. Ever
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -79,6 +79,17 @@ def view_of_picture(picture: Image.Image, preprocessing: "Preprocessing") -> Flo
     method = interpolation_filter(preprocessing.interpolation)
     seen = _seen_part(picture, preprocessing.resize, preprocessing.crop, method)
     return seen[..., :1] if preprocessing.is_grey else seen
+
+
+def larger_view(picture: Image.Image, preprocessing: "Preprocessing", size: int) -> Float[np.ndarray, "h w d"]:
+    """The same part of the picture with `size` pixels a side, where the network sees it in one size, else as it is.
+
+    A network may see 64 pixels; a person would rather see the picture.
+    """
+    resize, crop = preprocessing.resize, preprocessing.crop
+    if resize is None or crop is None:
+        return view_of_picture(picture, preprocessing)
+    return view_of_picture(picture, replace(preprocessing, resize=max(size, round(resize * size / crop)), crop=size))
 
 
 class Frame(NamedTuple):

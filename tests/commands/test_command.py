@@ -2,7 +2,9 @@
 
 import contextlib
 import io
+import json
 import math
+import re
 import subprocess
 import sys
 
@@ -102,6 +104,25 @@ def test_size_and_methods_shape_the_panel(picture, tmp_path):
     assert widths[128, "grad_cam,grad_cam_pp"] - widths[128, "grad_cam"] == 128 + 16
 
 
+def test_a_page_of_all_classes(picture, tmp_path):
+    place = tmp_path / "page.html"
+    code, out, err = run(picture, "--out", place, "--model", "mini_resnet", "--class", "heart", *ONE_METHOD)
+    assert (code, err) == (0, "")
+    text = place.read_text(encoding="utf-8")
+    assert [p.name for p in tmp_path.iterdir()] == ["page.html"]
+    book = json.loads(re.search(r'id="book">(.*?)</script>', text, re.DOTALL)[1])
+    assert book["names"] == [list(scenes.CLASS_NAMES)]
+    assert book["exhibits"][0]["start"] == scenes.CLASS_NAMES.index("heart")
+    assert "<title>stars.png</title>" in text
+    assert "mini_resnet · layer layer3" in text
+    rows = [line.split() for line in out.splitlines()]
+    assert rows[0][-1].endswith("page.html")
+    assert rows[1] == ["class", "confidence", "on", "E,", "Grad-CAM", "status"]
+    assert float(rows[2][1]) > 50
+    assert rows[2][0] == "star"
+    assert len({row[0] for row in rows[2:]}) == 3
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -119,7 +140,7 @@ def test_size_and_methods_shape_the_panel(picture, tmp_path):
         (["--class", "dog"], "--class 'dog' is no class of this network"),
         (["--class", "r"], "--class 'r' may be any of: ring (1), square (2), "),
         (["--class", "10"], "--class 10 is out of range: the network has classes 0 to 9"),
-        (["--out", "o.txt"], "--out must end in one of .png, .jpg, .jpeg, .webp, not 'o.txt'"),
+        (["--out", "o.txt"], "--out must end in one of .png, .jpg, .jpeg, .webp, .html, not 'o.txt'"),
         (["--out", "no/where.png"], "--out: there is no folder 'no'"),
         (["--colour"], "unrecognized arguments: --colour"),
         (["train", "--steps", "0"], "--steps must be at least 1"),
