@@ -122,7 +122,7 @@ def _blocks(views: Iterator[View], size: int) -> Iterator[list[View]]:
 
 
 def _pooled(preprocessing: Preprocessing | None, channel_axis: int, main: int, cut: Cut, data: Any) -> Array:
-    """X `[n, k]` of a block as it was read."""
+    """The features `[n, k]` of a block as it was read."""
     leaves = jax.tree.leaves(data)
     if preprocessing is not None:
         image = preprocessing.normalise(leaves[main])
