@@ -66,7 +66,7 @@ def page(
         words: what the target's scores are called. They are read as a sentence, word by word.
         top: only so many of the likeliest classes. None: all whose maps fit into 4 MB for each picture, else the
             likeliest of them; the page says how many.
-        title: at the top; None: what the picture is called.
+        title: at the top; None: what the picture is called, or how many there are.
         network: what the model is called; None: the name of its type.
         size: of the drawing's longer side, in pixels.
         key: for methods that draw random numbers; None: `jax.random.key(0)`.
@@ -108,7 +108,8 @@ def page(
         *([f"layer{'s' * (len(names) > 1)} {', '.join(names)}"] if names else []),
     ]
     facts.append(f"explanation map E: {masked} times the map")
-    return document(exhibits, title=seen[0].label if title is None else title, facts=facts)
+    own = seen[0].label if len(seen) == 1 else f"{len(seen)} pictures"
+    return document(exhibits, title=own if title is None else title, facts=facts)
 
 
 def _examples(known: Adapted, inputs: Any, size: int) -> Iterator[Seen]:
@@ -159,7 +160,8 @@ def _prepared(known: Adapted, inputs: Any, size: int) -> Iterator[Seen]:
             f"inputs must be pictures [n, H, W, d], or clips or volumes [n, t, H, W, d], but are {list(inputs.shape)}: "
             "of series draw found.over(inputs)"
         )
-    kind = "picture" if inputs.ndim == 4 else "clip"
+    coloured = 3 in (inputs.shape[1], inputs.shape[-1])
+    kind = "picture" if inputs.ndim == 4 else "clip" if coloured else "volume"
     for i in range(len(inputs)):
         one = jnp.asarray(inputs[i : i + 1])
         label = kind if len(inputs) == 1 else f"{kind} {i + 1}"
@@ -175,7 +177,8 @@ def _prepared(known: Adapted, inputs: Any, size: int) -> Iterator[Seen]:
         frames = view if view.ndim == 4 else view[np.newaxis]
         longest = size if len(frames) == 1 else min(size, _LONGEST_FRAME)
         drawn = np.stack([_sized(frame, longest) for frame in frames])
-        yield Seen(one, drawn if laid.ndim == 4 else drawn[0], pixels, label)
+        frame_name = "Slice" if kind == "volume" else "Frame"
+        yield Seen(one, drawn if laid.ndim == 4 else drawn[0], pixels, label, frame_name)
 
 
 def _sized(picture: np.ndarray, longest: int) -> np.ndarray:

@@ -29,10 +29,6 @@ class Maps {
     return Float32Array.from({ length: this.size }, (_, place) => this.at(item, place));
   }
 
-  sum(item) {
-    return this.values(item).reduce((total, value) => total + value, 0);
-  }
-
   // Rows and columns, and how many slices of them lie behind each other.
   get plane() {
     const [height, width] = this.grid.slice(-2);

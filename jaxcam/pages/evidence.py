@@ -51,6 +51,7 @@ class Seen(NamedTuple):
     pixels: np.ndarray | None
     """What the network saw, in [0, 1], before it was normalised; None where the inputs have no pixels."""
     label: str
+    frame_name: str = "Frame"
 
 
 class Request(NamedTuple):
@@ -112,7 +113,6 @@ def exhibit_of(known: Adapted, seen: Seen, request: Request) -> Exhibit:
             )
         )
     names = request.words if request.words is not None else [_class_name(known, int(i), target) for i in order]
-    is_clip = seen.picture.ndim == 4 and seen.picture.shape[-1] == 3
     return Exhibit(
         picture=seen.picture,
         names=list(names),
@@ -124,7 +124,7 @@ def exhibit_of(known: Adapted, seen: Seen, request: Request) -> Exhibit:
         in_order=request.words is not None,
         num_classes=total if target is None else None,
         value_name="score" if target is not None else "logit" if is_probable else "output",
-        frame_name="Frame" if is_clip else "Slice",
+        frame_name=seen.frame_name,
     )
 
 
@@ -240,10 +240,10 @@ def _outputs(aimed: Adapted, inputs: Array) -> tuple[Array, Array]:
 
 
 def _name(known: Adapted, batch: Any, layer: LayerName, target: Target | None) -> str:
-    """What a layer is called; the default one by its name."""
-    if layer is not None:
-        return str(layer)
-    return next((str(each.layer) for each in layers(known, batch, target=target) if each.default), "default")
+    """What a layer is called; the default one by its name, if it has one."""
+    if layer is None:
+        layer = next((each.layer for each in layers(known, batch, target=target) if each.default), None)
+    return "the default" if layer is None else f"convolution {layer}" if isinstance(layer, int) else layer
 
 
 def _class_name(known: Adapted, index: int, target: Target | None) -> str:

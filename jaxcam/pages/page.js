@@ -147,7 +147,9 @@ function caption(item, mark) {
   const facts = [fact("peak", shown(found.peak[item]))];
   if (here.confidence !== null) facts.unshift(fact(here.value_name, shown(here.value[item])));
   if (found.bias !== null) {
-    facts.push(fact(found.share === 1 ? "sum of cells" : "mean of cells", shown(found.sum(item) * found.share)));
+    // Of the cells as they were: those here are rounded, each by up to half a step.
+    const total = here.value[item] - found.bias[item];
+    facts.push(fact(found.share === 1 ? "sum of cells" : "mean of cells", shown(total)));
     facts.push(fact("bias", shown(found.bias[item])));
   }
   if (found.onE.has(item)) {
@@ -200,7 +202,7 @@ function drawStage() {
       const { values, scale } = differing(a, b);
       draw(canvas, values, scale, "signed");
       words = `A − B: where more speaks for ${here.names[a]} (orange) or for ${here.names[b]} (blue)`;
-      const facts = make("dl", {}, fact("from", `−${shown(scale)} to ${shown(scale)}`), fact(`${here.value_name} A − B`, shown(here.value[a] - here.value[b])));
+      const facts = make("dl", {}, fact("cells", scale > 0 ? `−${shown(scale)} to ${shown(scale)}` : "the same"), fact(`${here.value_name} A − B`, shown(here.value[a] - here.value[b])));
       panel.append(make("figcaption", {}, make("strong", { textContent: "A − B" }), facts));
     } else {
       draw(canvas, found.values(item), scaleOf(found, item, state.view), state.view);

@@ -143,3 +143,29 @@ def test_pictures_need_preprocessing():
         jaxcam.page(bare, Image.new("RGB", (10, 10)))
     with pytest.raises(ValueError, match="of series draw"):
         jaxcam.page(bare, PICTURE)
+
+
+def test_clips_and_volumes_go_frame_by_frame():
+    kernel = RANDOM.normal(size=(1, 2, 2, 1, 4)).astype(np.float32)
+
+    def net(volumes):
+        found = jax.lax.conv_general_dilated(
+            volumes, kernel, (1, 2, 2), "VALID", None, None, ("NDHWC", "DHWIO", "NDHWC")
+        )
+        return jax.nn.relu(found).mean((1, 2, 3)) @ WEIGHTS.astype(np.float32)
+
+    volumes = RANDOM.random((2, 3, 6, 4, 1)).astype(np.float32)
+    shown = jaxcam.page(net, volumes, methods="grad_cam", size=60)
+    first, second = shown.exhibits
+    assert (shown.title, first.label, first.frame_name) == ("2 pictures", "volume 1", "Slice")
+    assert first.maps[0].values.shape == (3, 3, 3, 2)
+    assert first.maps[0].layer == "convolution 0"
+    assert first.names == ("class 0", "class 1", "class 2")
+    assert first.picture.shape == (3, 60, 40, 3)
+    assert np.abs(first.maps[0].values - second.maps[0].values).max() > 1e-3
+    # Without pixels E is the input times the map.
+    c = first.start
+    positive = np.maximum(first.maps[0].values[c], 0)
+    heat = jaxcam.maps.resized(jnp.asarray(positive / positive.max()), (3, 6, 4))
+    logits = np.asarray(net(jnp.asarray(volumes[:1] * np.asarray(heat)[..., np.newaxis])))[0]
+    assert first.maps[0].on_e[c] == pytest.approx(np.exp(logits[c]) / np.exp(logits).sum(), rel=1e-4)
