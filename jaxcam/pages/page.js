@@ -3,8 +3,14 @@
 const $ = (id) => document.getElementById(id);
 const book = JSON.parse($("book").textContent);
 const colours = book.colours.match(/.{6}/g).map((hex) => [0, 2, 4].map((k) => parseInt(hex.slice(k, k + 2), 16)));
+// Small pictures are drawn larger, so that lines on them are fine.
+const sized = ({ width, height }) => {
+  const times = Math.max(1, Math.round(448 / Math.max(width, height)));
+  return { width: times * width, height: times * height };
+};
 const exhibits = book.exhibits.map((stored) => ({
   ...stored,
+  ...sized(stored),
   names: book.names[stored.names],
   value: floatsOf(stored.value),
   confidence: stored.confidence === null ? null : floatsOf(stored.confidence),
