@@ -36,7 +36,7 @@ def _checked(function=None, *, typechecker):
     if isinstance(function, property):
         parts = (function.fget, function.fset, function.fdel)
         return property(*(part and _checked(part, typechecker=typechecker) for part in parts))
-    if not function.__annotations__:
+    if not function.__annotations__ or function.__name__ == "__del__":  # which may be called when imports have ended
         return function
     if "<locals>" in function.__qualname__:  # made anew at each call, and the same function by what it brings along
         return _with_shapes(function, typechecker=typechecker) if _inner_names_shape(function) else function
