@@ -28,6 +28,8 @@ import jaxtyping
 import pytest
 import support
 
+gc.freeze()  # what is imported stays: no collection need look through it
+
 
 def pytest_addoption(parser):
     parser.addoption("--cost", action="store_true", help="what each file compiles, takes and needs")
@@ -54,7 +56,7 @@ def pytest_configure(config):
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-_MAX_PROGRAMS = 100
+_MAX_PROGRAMS = 300
 _compiled = []
 jax.monitoring.register_event_duration_secs_listener(
     lambda event, seconds, **_: _compiled.append(event) if event == cost.COMPILED else None
