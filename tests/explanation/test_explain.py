@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
-from support import gap_head, normal, positive, relu_head, smooth_head
+from support import drawn, gap_head, normal, positive, relu_head, smooth_head
 from support import network as random_network
 
 import jaxcam
@@ -56,12 +56,12 @@ def halves(head, features=lambda x: x):
 
 @pytest.fixture(scope="module")
 def network():
-    return models.mini_vgg(None, seed=2)
+    return random_network(models.mini_vgg, seed=2)
 
 
 @pytest.fixture(scope="module")
 def images():
-    return normal(0, 3, 64, 64, 3, dtype=np.float32)
+    return drawn(0, 3, 64, 64, 3).astype(np.float32)
 
 
 @pytest.mark.parametrize("method", ["grad_cam", "grad_cam_pp"])
@@ -88,7 +88,7 @@ def test_equals_the_method_on_one_image_at_a_time(network, images, method):
 
 
 def test_cam_equals_grad_cam_on_the_residual_network(images):
-    network = models.mini_resnet(None, seed=2)
+    network = random_network(models.mini_resnet, seed=2)
     cam = jaxcam.explain(network, images, method="cam")
     grad_cam = jaxcam.explain(network, images, method="grad_cam")
     assert cam.heatmap.max() > 0.5
@@ -144,7 +144,7 @@ def test_an_object_that_is_no_pytree_is_not_frozen_into_the_program():
 def test_compiles_once_for_a_shape(network, images):
     jaxcam.explain(network, images, class_idx=1)
     before = _compiled._cache_size()
-    other = models.mini_vgg(None, seed=9)
+    other = random_network(models.mini_vgg, seed=9)
     found = [jaxcam.explain(n, x, class_idx=c) for n, x, c in ((network, images, 2), (other, images + 1, 3))]
     assert _compiled._cache_size() == before
     assert np.abs(found[0].cam_map - found[1].cam_map).max() > 0
@@ -235,7 +235,8 @@ def test_status_zero_gradient():
 
 
 def test_status_not_finite(network, images):
-    broken = images.at[1, 5, 5, 0].set(jnp.nan)
+    broken = images.copy()
+    broken[1, 5, 5, 0] = np.nan
     found = jaxcam.explain(network, broken, method="grad_cam")
     np.testing.assert_array_equal(found.status[jnp.array([0, 2])], 0)
     assert found.status[1] == jaxcam.Status.NOT_FINITE
@@ -338,7 +339,7 @@ def test_documented_errors(network, change, error, message):
 
 def test_cam_at_another_layer_is_refused(images):
     with pytest.raises(ValueError, match=r"applies at layer='layer3' of this model only, not at 'layer2'"):
-        jaxcam.explain(models.mini_resnet(None), images, method="cam", layer="layer2")
+        jaxcam.explain(random_network(models.mini_resnet), images, method="cam", layer="layer2")
 
 
 def test_leaves_that_are_not_arrays_are_static():
