@@ -7,7 +7,7 @@ is elementwise, for one image, of any number of spatial axes. Multiplying Y by a
 is, and so it is here to the last digit: no eps is added anywhere. Half precision is widened to float32 inside.
 
 Where the fraction is 0/0 or has a pole, alpha is 0 and its gradient is finite; `ill_conditioned` says where that, or a
-loss of digits, happens. **Source**: Chattopadhay et al. 2018 (Grad-CAM++), Eq. 6-10.
+loss of digits, happens. **Source**: Chattopadhay et al. 2018 (Grad-CAM++), Eq. 7 to 11 and 19.
 """
 
 import jax.numpy as jnp
@@ -88,7 +88,7 @@ def exact_alphas(
     Raises:
         ValueError: the shapes differ.
 
-    **Source**: Chattopadhay et al. 2018, Eq. 8.
+    **Source**: Chattopadhay et al. 2018, Eq. 10.
     """
     _check_shapes(activations, d2=d2, d3=d3)
     a, second, third = widened(activations, d2, d3)
@@ -108,7 +108,7 @@ def exp_alphas(activations: Float[Array, "..."], logit_gradient: Float[Array, ".
     Raises:
         ValueError: the shapes differ.
 
-    **Source**: Chattopadhay et al. 2018, Eq. 10; evaluated in the cancelled form, which needs no eps.
+    **Source**: Chattopadhay et al. 2018, Eq. 19; evaluated in the cancelled form, which needs no eps.
     """
     _check_shapes(activations, logit_gradient=logit_gradient)
     zero = jnp.zeros_like(logit_gradient)
@@ -136,8 +136,8 @@ def softmax_alphas(
     Raises:
         ValueError: the shapes do not fit.
 
-    **Source**: the derivation stands in `derivatives.closed_forms`. Chattopadhay et al. 2018 give the softmax case
-    only by its first derivatives; putting powers of those into `exp_alphas` is a different, wrong number.
+    **Source**: Chattopadhay et al. 2018, Eq. 10 with 22 to 24, as cumulants (`derivatives.closed_forms`). Putting
+    powers of d1 into `exp_alphas`, as is often done, gives another, wrong number.
     """
     _check_jacobian(activations, logit_jacobian, probabilities)
     log_p = _log(probabilities)

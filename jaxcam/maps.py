@@ -77,7 +77,7 @@ def explanation_map(
 
         TypeError: image is not floating point.
 
-    **Source**: Chattopadhay et al. 2018, section 4.1; Eq. 26 of the report.
+    **Source**: Chattopadhay et al. 2018, Eq. 25.
     """
     if not jnp.issubdtype(jnp.result_type(image), jnp.floating):
         raise TypeError(f"image must be floating point in [0, 1], but its dtype is {image.dtype}: divide uint8 by 255")

@@ -23,7 +23,7 @@ def draws(seed, *shape, dtype=np.float64):
 
 
 def by_hand(a, d2, d3):
-    """Chattopadhay et al., Eq. 8, with loops: the sum over (a, b) has its own indices."""
+    """Chattopadhay et al., Eq. 10, with loops: the sum over (a, b) has its own indices."""
     a, d2, d3 = (np.asarray(x, np.float64).reshape(-1, np.shape(x)[-1]) for x in (a, d2, d3))
     out = np.zeros_like(a)
     for i in range(a.shape[0]):

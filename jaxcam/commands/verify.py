@@ -15,8 +15,8 @@ from jaxcam.commands.parser import Parser, UsageError, one_line, report
 from jaxcam.files import replace_file
 from jaxcam.models import EMBEDDED_MODELS, MODELS
 from jaxcam.verification.report import Verification
-from jaxcam.verification.verdict import figure, percent
 from jaxcam.verification.verify import verify
+from jaxcam.verification.wording import figure, percent
 
 _SCORES = ("exp", "softmax", "log_softmax")
 _EPILOG = """\
@@ -181,6 +181,6 @@ def _summary(found: list[tuple[_Case, Verification]]) -> str:
             *(row.rstrip() for row in rows),
             "  alphas off by: closed form against exact, where d1 > 0; ill-cond.: share of those alphas; last,",
             "  the largest difference from the map with exact alphas: with those of the closed form, of three",
-            "  nested tapes, and with the mean of the positive gradients for weights",
+            "  nested tapes, and with positive gradients (their mean) for weights",
         ]
     )

@@ -68,8 +68,8 @@ def elementwise_derivatives(
     Under `jax.jit` this compiles to one program; call it there, because otherwise every call compiles anew.
 
     Args:
-        f: any function that takes an array like `a` to a scalar. It may close over arrays and tracers. Pick what
-            you want before you bend it: exp(logits[c]) needs one value of the head, exp(logits)[c] all of them.
+        f: any function that takes an array like `a` to a scalar. It may close over arrays and tracers. Select
+            the class before applying the nonlinearity: exp(logits[c]) needs one value of the head, exp(logits)[c] all.
         a: where the derivatives are taken, of any number of axes and any floating-point dtype; that dtype is
             worked in, and float32 for what follows f where it is narrower.
         order: how many derivatives.

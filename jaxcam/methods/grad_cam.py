@@ -28,7 +28,7 @@ def cam(
         ValueError: the kernel's rows are not the channels, or class_idx is out of range.
         TypeError: class_idx is not an integer.
 
-    **Source**: Zhou et al. 2016 (CAM), Eq. 2; Eq. 25 of the report.
+    **Source**: Zhou et al. 2016 (CAM), Eq. 2.
     """
     if head_kernel.ndim != 2 or head_kernel.shape[0] != activations.shape[-1]:
         raise ValueError(
@@ -46,7 +46,7 @@ def grad_cam_weights(
 ) -> Float[Array, " k"]:
     """w_k = mean over the positions of dY / dA_k. Arguments and errors as in `grad_cam`.
 
-    **Source**: Selvaraju et al. 2017, Eq. 1. (Eq. 21 of the report takes the sum: a positive factor.)
+    **Source**: Selvaraju et al. 2017, Eq. 1.
     """
     return mean_gradient(head, activations, class_idx, score=score).astype(activations.dtype)
 

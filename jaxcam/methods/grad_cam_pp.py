@@ -32,7 +32,7 @@ def grad_cam_pp_weights(
     For score="exp" they are divided by exp(S_c), so that they never overflow. Notes "has_gradient", and
     "ill_conditioned" where more than 1 % of the weights come from alphas that cannot be trusted.
 
-    **Source**: Chattopadhay et al. 2018 (Grad-CAM++), Eq. 5.
+    **Source**: Chattopadhay et al. 2018 (Grad-CAM++), Eq. 5 and 11.
     """
     weights = _weights(head, activations, class_idx, score, alphas, normalize_alphas=normalize_alphas)
     return weights.astype(activations.dtype)
@@ -71,7 +71,7 @@ def grad_cam_pp(
             does not return `[c]`; class_idx out of range.
         TypeError: class_idx is not an integer, or activations are not floating point.
 
-    **Source**: Chattopadhay et al. 2018 (Grad-CAM++), Eq. 2, 5, 8 and 10.
+    **Source**: Chattopadhay et al. 2018 (Grad-CAM++), Eq. 5, 10, 19 and 20.
     """
     weights = _weights(head, activations, class_idx, score, alphas, normalize_alphas=normalize_alphas)
     return weighted_map(weights, activations)

@@ -37,6 +37,8 @@ class Ratio:
     """The sum of their magnitudes over the sum of the others' magnitudes."""
     median: float
     """The median of the ratio of the magnitudes."""
+    share_larger: float
+    """The share of the elements at which the terms are larger than the others."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,8 @@ def ratio(terms: Float[np.ndarray, "..."], others: Float[np.ndarray, "..."]) -> 
     there = denominator > 0
     if not there.any():
         return None
-    return Ratio(float(numerator.sum() / denominator.sum()), float(np.median(numerator[there] / denominator[there])))
+    ratios = numerator[there] / denominator[there]
+    return Ratio(float(numerator.sum() / denominator.sum()), float(np.median(ratios)), float((ratios > 1).mean()))
 
 
 def compared_maps(

@@ -8,18 +8,21 @@ The head and Y are pytrees (`jax.tree_util.Partial`): what they close over are l
 functions here and in the other parts, not constants in their programs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int
 
 from jaxcam import scores
+from jaxcam.checks import check_floating, check_integer
 from jaxcam.derivatives.elementwise import elementwise_derivatives
 from jaxcam.derivatives.of_score import head_of
 from jaxcam.programs.linearity import is_piecewise_linear
@@ -224,3 +227,26 @@ def derivatives_at(
 def gradient(f: Partial, a: Float[Array, "..."]) -> Float[Array, "..."]:
     """The gradient of f."""
     return jax.grad(f)(a)
+
+
+@contextmanager
+def in_float64() -> Generator[None]:
+    """64-bit types for one report only; float32 parameters may meet float64 activations, whatever the session says."""
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"), jax.default_matmul_precision("highest"):
+        yield
+
+
+def check(activations: object, class_idx: object, num_sampled: object, seed: object) -> None:
+    """The errors of `verify` that need no head."""
+    for name, value in {"activations": activations, "class_idx": class_idx}.items():
+        if isinstance(value, Tracer):
+            raise TypeError(f"{name} must be concrete: verify gives a report, call it outside of jit, vmap and grad")
+    scores.check_class_idx(class_idx, 2**31)  # that it is an integer; the head tells how many classes there are
+    check_floating("activations", activations)
+    values = np.asarray(activations)
+    if not values.size:
+        raise ValueError(f"activations are empty: their shape is {values.shape}")
+    if not np.isfinite(values.astype(np.float64)).all():
+        raise ValueError("activations must be finite, but have NaN or infinity among them")
+    check_integer("num_sampled", num_sampled, low=1)
+    check_integer("seed", seed, low=0)

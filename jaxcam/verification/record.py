@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from jaxcam.verification.differences import Denominator, Difference, MapComparison
 from jaxcam.verification.equations import Differentiated, Exponential
+from jaxcam.verification.regime import Regime
 from jaxcam.verification.sections import Alternative, FiniteDifferences, Three
 
 
@@ -31,7 +32,7 @@ class Record:
     num_exact: int
     """How many elements have exact terms: all of them, or the sample."""
     num_sampled: int
-    """The size of the sample that the compositions, finite differences and Eq. 4, 5 and 9 to 12 take."""
+    """The size of the sample that the compositions, finite differences and Eq. 8, 9, 13, 14, 17 and 18 take."""
     seed: int
     """Of the sample."""
     grad_and_jvp: Three | None
@@ -51,19 +52,25 @@ class Record:
     denominator: Denominator
     """Where d1 > 0: what enters the weights."""
     denominator_all: Denominator
-    """Where d1 is not 0: what enters Eq. 3."""
+    """Where d1 is not 0: what enters Eq. 7."""
     linear_model: float | None
-    """Eq. 1 and 2: sum_k w_k S_k / Y with the weights of Grad-CAM++."""
+    """Eq. 1 and 5: sum_k w_k S_k / Y with the weights of Grad-CAM++."""
     identity: float | None
-    """Eq. 3: the same without the ReLU."""
+    """Eq. 7: the same without the ReLU."""
     first_step: Differentiated | None
-    """Eq. 4."""
+    """Eq. 8, the ReLU dropped as in the derivation."""
     second_step: Differentiated | None
-    """Eq. 5."""
+    """Eq. 9."""
+    first_step_used: Differentiated | None
+    """Eq. 8 with the ReLU, where d1 > 0: of what Grad-CAM++ uses."""
+    second_step_used: Differentiated | None
+    """Eq. 9 with the ReLU, where d1 > 0."""
+    regime: Regime
+    """Whether Grad-CAM++ is positive gradients here, or a count of positions."""
     solved: Difference
-    """Eq. 6 put into Eq. 5."""
+    """Eq. 10 put into Eq. 9."""
     exponential: Exponential | None
-    """Eq. 9 to 12; None for other scores than "exp"."""
+    """Eq. 13, 14, 17 and 18; None for other scores than "exp"."""
 
     @property
     def tolerance(self) -> float:

@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 from textwrap import wrap
 
+from jaxcam.verification.concordance import labelled
 from jaxcam.verification.differences import Difference, MapComparison, Ratio
 from jaxcam.verification.record import Record
+from jaxcam.verification.regime import table as regime_table
 from jaxcam.verification.sections import Three
-from jaxcam.verification.verdict import figure, percent, sentences
+from jaxcam.verification.verdict import sentences
+from jaxcam.verification.wording import figure, percent
 
 _WIDTH = 100
 _LABEL = 48
@@ -36,6 +39,7 @@ def table(v: Record) -> str:
         _maps(v),
         _equations(v),
         _dropped(v),
+        regime_table(v.regime),
         ["Verdict", *(line for text in sentences(v) for line in _paragraph(text))],
     ]
     return "\n\n".join("\n".join(section) for section in sections if section)
@@ -102,7 +106,7 @@ def _maps(v: Record) -> list[str]:
     if v.closed_form:
         lines.append(row("Grad-CAM++ with the closed form", v.closed_form.maps))
     lines.append(row("Grad-CAM++ with three nested tapes", v.nested_tapes.maps))
-    return [*lines, row("weights: the mean of the positive gradients", v.mean_of_positive_gradients)]
+    return [*lines, row("positive gradients (their mean)", v.mean_of_positive_gradients)]
 
 
 def _equations(v: Record) -> list[str]:
@@ -114,30 +118,28 @@ def _equations(v: Record) -> list[str]:
         return _row(label, ["", "-" if ratio is None else f"{figure(ratio)} Y"])
 
     lines = [
-        _row("Equations of the derivation: both sides differ by", ["median", "largest"], indent=0),
-        gives("1   Y = sum_k w_k S_k (w_k by 2): it gives", v.linear_model),
-        gives("3   Y = sum_k W_k S_k (no ReLU): it gives", v.identity),
+        _row("Equations of the paper: the right-hand side", ["", "is"], indent=0),
+        gives(labelled(1, "Y = sum_k w_k S_k, w_k by 5"), v.linear_model),
+        gives(labelled(7, "Y = sum_k W_k S_k, without the ReLU"), v.identity),
+        _row("Equations of the paper: both sides differ by", ["median", "largest"], indent=0),
     ]
-    for label, step in (
-        ("4   d1 = W_k + S_k alpha d2", v.first_step),
-        ("5   d2 = 2 alpha d2 + S_k alpha d3", v.second_step),
-    ):
+    for number, step in ((8, v.first_step), (9, v.second_step)):
         lines += [
-            off(label, step and step.as_printed),
+            off(labelled(number), step and step.as_printed),
             off("      with the mixed partials", step and step.with_mixed_partials),
             off("      with the derivative of alpha as well", step and step.in_full),
         ]
-    lines.append(off("6   alpha put into 5 as printed", v.solved))
+    lines.append(off(labelled(10, "alpha put into 9"), v.solved))
     if e := v.exponential:
-        lines += [
-            off("9   d1 = exp(S) g", e.first),
-            off("10  d2 = exp(S) (g^2 + d2S)", e.second),
-            off("11  d2 = exp(S) g^2", e.second_linear),
-            off("12  d3 = exp(S) g^3", e.third_linear),
-        ]
-        lines.append(off("13  alpha = 1 / (2 + S_k g), where d1 > 0", v.closed_form_at_sample))
+        found = {13: e.first, 14: e.second, 17: e.second_linear, 18: e.third_linear}
+        lines += [off(labelled(number), difference) for number, difference in found.items()]
+        lines.append(off(labelled(19, "alpha = 1 / (2 + S_k g), where d1 > 0"), v.closed_form_at_sample))
         maps = v.closed_form.maps if v.closed_form else None
-        lines.append(_row("14  the map, with alpha by 13 and by 6", ["", figure(maps and maps.map_difference)]))
+        lines.append(
+            _row(labelled(20, "the map, with alpha by 19 and by 10"), ["", figure(maps and maps.map_difference)])
+        )
+    if v.score == "softmax" and v.closed_form:
+        lines += [off(labelled(n), d) for n, d in zip((22, 23, 24), v.closed_form.derivatives, strict=True)]
     return lines
 
 
@@ -146,16 +148,24 @@ def _dropped(v: Record) -> list[str]:
         return []
 
     def row(label: str, *ratios: Ratio | None) -> str:
-        return _row(label, [figure(x) for r in ratios for x in ((None, None) if r is None else (r.median, r.overall))])
+        cells = [x for r in ratios for x in ((None, None) if r is None else (r.median, r.share_larger))]
+        return _row(label, [figure(x) if i % 2 == 0 or x is None else percent(x, 1) for i, x in enumerate(cells)])
 
-    one, two = v.first_step, v.second_step
-    return [
-        _row("Dropped by the derivation / kept", ["4: median", "overall", "5: median", "overall"], indent=0),
-        row("all mixed partials", one.mixed_partials, two.mixed_partials),
-        row("  within the channel", one.same_channel, two.same_channel),
-        row("  with other channels", one.other_channels, two.other_channels),
-        row("the derivative of alpha", one.alpha_derivative, two.alpha_derivative),
-    ]
+    lines: list[str] = []
+    for title, one, two in (
+        ("Dropped / kept, ReLU dropped as in the derivation", v.first_step, v.second_step),
+        ("Dropped / kept with the ReLU, where d1 > 0", v.first_step_used, v.second_step_used),
+    ):
+        if one is None or two is None:
+            continue
+        lines += [
+            _row(title, ["8: median", "larger", "9: median", "larger"], indent=0),
+            row("all mixed partials", one.mixed_partials, two.mixed_partials),
+            row("  within the channel", one.same_channel, two.same_channel),
+            row("  with other channels", one.other_channels, two.other_channels),
+            row("the derivative of alpha", one.alpha_derivative, two.alpha_derivative),
+        ]
+    return [*lines, "  larger: the share of the elements where what is dropped is larger than all that is kept"]
 
 
 def _row(label: str, cells: Sequence[str], *, indent: int = 2) -> str:

@@ -1,13 +1,14 @@
 """The verdict of a verification: what follows from its figures, in words."""
 
 from jaxcam.verification.record import Record
+from jaxcam.verification.wording import figure, percent
 
 
 def sentences(v: Record) -> tuple[str, ...]:
     """The verdict, a sentence or two for each question."""
     found = [
         _on_closed_form(v), _on_derivatives(v), _on_denominator(v), _on_identity(v), _on_dropped(v), _on_tapes(v),
-        _on_positive_gradients(v),
+        _on_positive_gradients(v), v.regime.sentence,
     ]  # fmt: skip
     return tuple(text for text in found if text)
 
@@ -71,8 +72,8 @@ def _on_identity(v: Record) -> str:
     if v.identity is None:
         return ""
     if abs(v.identity - 1) <= v.tolerance:
-        return "Eq. 3 holds: the weighted sums are Y."
-    return f"Eq. 3, from which alpha is derived, does not hold: its right-hand side is {figure(v.identity)} Y."
+        return "Eq. 7 holds: the weighted sums are Y."
+    return f"Eq. 7, from which alpha is derived, does not hold: its right-hand side is {figure(v.identity)} Y."
 
 
 def _on_dropped(v: Record) -> str:
@@ -83,9 +84,12 @@ def _on_dropped(v: Record) -> str:
         return ""
     if max(first.median, second.median) <= v.tolerance:
         return "The mixed partials that the derivation drops are zero."
+    used = [step and step.mixed_partials for step in (v.first_step_used, v.second_step_used)]
+    first, second = (ratio or other for ratio, other in zip(used, (first, second), strict=True))
+    where = " with a positive gradient" if all(used) else ""
     return (
-        f"The mixed partials that the derivation drops on the way to Eq. 4 and 5 are {figure(first.median)} and "
-        f"{figure(second.median)} times the terms that it keeps (median)."
+        "The mixed partials that the derivation drops on the way to Eq. 8 and 9 are larger than all that it keeps at "
+        f"{percent(first.share_larger, 1)} and {percent(second.share_larger, 1)} of the elements{where}."
     )
 
 
@@ -104,20 +108,6 @@ def _on_positive_gradients(v: Record) -> str:
     if found is None or found.weights_cosine is None:
         return ""
     return (
-        f"The mean of the positive gradients gives weights at a cosine of {found.weights_cosine:.4f} to Grad-CAM++'s, "
+        f"Positive gradients (their mean) give weights at a cosine of {found.weights_cosine:.4f} to Grad-CAM++'s, "
         f"and a map that differs by at most {figure(found.map_difference)}."
     )
-
-
-def figure(value: float | None) -> str:
-    """A number in three digits; "-" for None."""
-    if value is None:
-        return "-"
-    if 1e3 <= abs(value) < 1e5:
-        return f"{value:,.0f}"
-    return f"{value:.3g}" if value == 0 or 1e-3 <= abs(value) < 1e3 else f"{value:.1e}"
-
-
-def percent(part: int, whole: int) -> str:
-    """A share of a whole."""
-    return f"{100 * part / whole:.3g} %" if whole else "-"

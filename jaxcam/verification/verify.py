@@ -4,19 +4,17 @@ Contract: everything is computed in float64, whatever the session's settings are
 head itself works in, and the tolerances follow that. A report has concrete numbers: it is not for jit.
 """
 
-import jax
 import numpy as np
-from jax.core import Tracer
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from jaxcam import scores
-from jaxcam.checks import check_floating, check_integer
 from jaxcam.types import Head
 from jaxcam.verification import equations, sections
 from jaxcam.verification import problem as problems
 from jaxcam.verification.differences import alphas_of, denominator
 from jaxcam.verification.problem import Exact, Problem, derivatives_at, exact
+from jaxcam.verification.regime import of_exact
 from jaxcam.verification.report import Verification
 
 _ALPHA_ELEMENTS = 1_024
@@ -37,8 +35,8 @@ def verify(
 
     Exact derivatives by two compositions and by finite differences; the closed form against them; whether the head is
     proven piecewise linear; the condition of alpha's denominator; the paper's equations one by one, with the terms that
-    its derivation drops; what three nested tapes compute instead; how far Grad-CAM++ is from the mean of positive
-    gradients. `print` the result for a table.
+    its derivation drops; what three nested tapes compute instead; how far Grad-CAM++ is from positive gradients, and
+    which of its limits it works in (`jaxcam.verification.regime`). `print` the result for a table.
 
     What takes a pass for each element (the compositions, finite differences, rows of the Hessian) is worked out at a
     sample of them. So is everything for a head of more than 16,384 elements that is not proven piecewise linear; what
@@ -62,12 +60,11 @@ def verify(
             not callable.
 
     **Source**: Chattopadhay et al. 2018 (Grad-CAM++), section 3; its equations are listed in
-    `jaxcam.verification.equations`. The mean of positive gradients: Lerma and Lucas 2022, "Grad-CAM++ is equivalent to
+    `jaxcam.verification.concordance`. Positive gradients: Lerma and Lucas 2022, "Grad-CAM++ is equivalent to
     Grad-CAM with positive gradients".
     """
-    _check(activations, class_idx, num_sampled, seed)
-    # 64-bit types for this report only, and float32 parameters may meet float64 activations, whatever the session says.
-    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"), jax.default_matmul_precision("highest"):
+    problems.check(activations, class_idx, num_sampled, seed)
+    with problems.in_float64():
         problem = problems.problem(head, activations, class_idx, score=score)
         sample = problems.sample(problem, num_sampled, seed)
         complete = problems.is_complete(problem)
@@ -86,13 +83,14 @@ def _verification(problem: Problem, known: Exact, sample: np.ndarray, seed: int)
         raise ValueError("the head can be differentiated neither forwards nor backwards")
     y = problem.y
     form = sections.closed_form(problem)
-    linear_model = identity = first_step = second_step = exponential = closed_at_sample = None
+    linear_model = identity = exponential = closed_at_sample = None
+    (first_step, second_step), (first_used, second_used) = (None, None), (None, None)
     if complete:
         linear_model, identity = (
             equations.identity_ratio(y, problem.by_channel(known.alphas * g).sum(0), problem.by_channel(problem.a))
             for g in (np.maximum(d1, 0), d1)
         )
-        first_step, second_step = equations.differentiated(
+        (first_step, second_step), (first_used, second_used) = equations.differentiated(
             problem.f,
             problem.a,
             sample[sampled.derivatives[0] != 0],
@@ -135,6 +133,9 @@ def _verification(problem: Problem, known: Exact, sample: np.ndarray, seed: int)
         identity=identity,
         first_step=first_step,
         second_step=second_step,
+        first_step_used=first_used,
+        second_step_used=second_used,
+        regime=of_exact(problem, known),
         solved=equations.solved(known.sums, d2, d3, known.alphas),
         exponential=exponential,
     )
@@ -142,18 +143,3 @@ def _verification(problem: Problem, known: Exact, sample: np.ndarray, seed: int)
 
 def _logit(head: Partial, class_idx: int | Array, a: Array) -> Array:
     return scores.logit(head(a), class_idx)
-
-
-def _check(activations: object, class_idx: object, num_sampled: object, seed: object) -> None:
-    for name, value in {"activations": activations, "class_idx": class_idx}.items():
-        if isinstance(value, Tracer):
-            raise TypeError(f"{name} must be concrete: verify gives a report, call it outside of jit, vmap and grad")
-    scores.check_class_idx(class_idx, 2**31)  # that it is an integer; the head tells how many classes there are
-    check_floating("activations", activations)
-    values = np.asarray(activations)
-    if not values.size:
-        raise ValueError(f"activations are empty: their shape is {values.shape}")
-    if not np.isfinite(values.astype(np.float64)).all():
-        raise ValueError("activations must be finite, but have NaN or infinity among them")
-    check_integer("num_sampled", num_sampled, low=1)
-    check_integer("seed", seed, low=0)

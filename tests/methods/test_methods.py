@@ -16,7 +16,7 @@ def relu(x):
 
 
 def grad_cam_pp_by_hand(f, a):
-    """Weights and map of Grad-CAM++ from brute-force derivatives: Eq. 2, 5 and 8."""
+    """Weights and map of Grad-CAM++ from brute-force derivatives: Eq. 5, 10 and 20."""
     d1, d2, d3 = brute_force(f)(a)
     positions = tuple(range(a.ndim - 1))
     a = np.asarray(a)

@@ -14,10 +14,11 @@ from jaxcam import scores
 from jaxcam.commands import verify as command
 from jaxcam.verification import problem as problems
 from jaxcam.verification import sections
+from jaxcam.verification.concordance import labelled
 from jaxcam.verification.differences import Denominator, Difference
 from jaxcam.verification.reference import finite_differences
-from jaxcam.verification.verdict import figure
 from jaxcam.verification.verify import verify
+from jaxcam.verification.wording import figure, percent
 
 
 def draws(seed, *shape, dtype=np.float64):
@@ -82,7 +83,7 @@ def polynomial():
 def test_polynomial_identity(polynomial):
     # W = 5/19 * 7 + 1/2 * 5 = 165/38, and W S / Y = 165/38 * 3/7.
     np.testing.assert_allclose([polynomial.identity, polynomial.linear_model], 495 / 266, rtol=1e-12)
-    assert "Eq. 3, from which alpha is derived, does not hold: its right-hand side is 1.86 Y." in polynomial.sentences
+    assert "Eq. 7, from which alpha is derived, does not hold: its right-hand side is 1.86 Y." in polynomial.sentences
 
 
 def test_polynomial_equation_4(polynomial):
@@ -215,7 +216,7 @@ def test_exponential_equations_on_a_relu_head(on_relu):
 
 
 def test_identity_and_dropped_terms_on_a_gap_head():
-    # Y = exp(S), g_k = w_k / n at every position. Everything in Eq. 3 to 5 follows from g_k and S_k alone.
+    # Y = exp(S), g_k = w_k / n at every position. Everything in Eq. 7 to 9 follows from g_k and S_k alone.
     a, kernel, n = np.abs(draws(0, 4, 3)), draws(1, 3, 2), 4
     v = verify(gap_head(kernel), a, 1)
     g, sums = kernel[:, 1] / n, a.sum(0)
@@ -272,9 +273,11 @@ def test_exponential_equations_on_a_smooth_head(on_smooth):
     np.testing.assert_allclose(v.exponential.curvature.overall, np.abs(logit.d2).sum() / (logit.d1**2).sum())
 
 
-def test_dropped_mixed_partials_equal_brute_force_on_a_smooth_head(on_smooth):
+@pytest.mark.parametrize("used", [False, True], ids=["derived", "with the ReLU"])
+def test_dropped_mixed_partials_equal_brute_force_on_a_smooth_head(on_smooth, used):
     v, true, _ = on_smooth
-    k, sums, alphas = true.channels, true.sums, true.alphas
+    among = true.d1 > 0 if used else np.full(18, True)
+    k, sums, alphas = true.channels, true.sums, true.alphas * among
     w = (alphas * true.d1).reshape(-1, 3).sum(0)[k]
     kept = w + sums * alphas * true.d2, 2 * alphas * true.d2 + sums * alphas * true.d3
     along = np.einsum("eef->ef", true.third)
@@ -286,13 +289,15 @@ def test_dropped_mixed_partials_equal_brute_force_on_a_smooth_head(on_smooth):
                 other[:, e] += sums[f] * once, sums[f] * twice
             elif f != e:
                 same[:, e] += sums[e] * once, 2 * once + sums[e] * twice
-    for i, step in enumerate((v.first_step, v.second_step)):
-        left = (true.d1, true.d2)[i]
-        np.testing.assert_allclose(step.same_channel.median, np.median(np.abs(same[i] / kept[i])), rtol=1e-9)
-        np.testing.assert_allclose(step.other_channels.median, np.median(np.abs(other[i] / kept[i])), rtol=1e-9)
-        gap = np.abs(kept[i] - left).max() / np.abs(left).max()
+    for i, step in enumerate((v.first_step_used, v.second_step_used) if used else (v.first_step, v.second_step)):
+        left, own, others = (true.d1, true.d2)[i][among], same[i][among], other[i][among]
+        terms = kept[i][among]
+        np.testing.assert_allclose(step.same_channel.median, np.median(np.abs(own / terms)), rtol=1e-9)
+        np.testing.assert_allclose(step.other_channels.median, np.median(np.abs(others / terms)), rtol=1e-9)
+        assert step.mixed_partials.share_larger == (np.abs(own + others) > np.abs(terms)).mean()
+        gap = np.abs(terms - left).max() / np.abs(left).max()
         np.testing.assert_allclose(step.as_printed.largest, gap, rtol=1e-9, atol=1e-12)
-        total = kept[i] + same[i] + other[i]
+        total = terms + own + others
         np.testing.assert_allclose(step.with_mixed_partials.median, np.median(apart(total, left)), rtol=1e-9)
 
 
@@ -308,16 +313,23 @@ def test_derivative_of_alpha_on_a_smooth_head():
         t = jnp.tanh(z)
         return jnp.exp(t) * sum(c * t**i for i, c in enumerate(polynomials[n].coef.tolist()))
 
-    def right_hand_side(x):
+    def right_hand_side(x, among):
         z, sums = (w * x).sum(), x.sum(0, keepdims=True)
-        return (f(2, z) / (2 * f(2, z) + sums * w * f(3, z)) * w * f(1, z) * sums).sum()
+        return (f(2, z) / (2 * f(2, z) + sums * w * f(3, z)) * w * f(1, z) * among * sums).sum()
 
     v, z = verify(lambda x: jnp.tanh((w * x).sum()).reshape(1), a, 0), (w * a).sum()
-    both = jax.jit(lambda x: (jax.grad(right_hand_side)(x), jax.hessian(right_hand_side)(x), f(1, z), f(2, z)))
-    first, second, f1, f2 = (np.asarray(found) for found in both(a))
-    second = np.diagonal(second.reshape(4, 4)).reshape(2, 2)
-    for step, full, left in ((v.first_step, first, w * f1), (v.second_step, second, w**2 * f2)):
-        np.testing.assert_allclose(step.in_full.largest, np.abs(full - left).max() / np.abs(left).max(), rtol=1e-8)
+    first, second = jax.grad(right_hand_side), jax.hessian(right_hand_side)
+    both = jax.jit(lambda x, among: (first(x, among), second(x, among), f(1, z), f(2, z)))
+    # F' is positive, and so d1 > 0 where w > 0: what the ReLU leaves.
+    for among, steps in (
+        (np.ones((2, 2)), (v.first_step, v.second_step)),
+        (1.0 * (w > 0), (v.first_step_used, v.second_step_used)),
+    ):
+        once, twice, f1, f2 = (np.asarray(found) for found in both(a, among))
+        twice = np.diagonal(twice.reshape(4, 4)).reshape(2, 2)
+        for step, full, left in zip(steps, (once, twice), (w * f1, w**2 * f2), strict=True):
+            gap, size = (np.abs(each)[among > 0].max() for each in (full - left, left))
+            np.testing.assert_allclose(step.in_full.largest, gap / size, rtol=1e-8)
 
 
 def test_only_a_sample_of_a_large_smooth_head_is_looked_at(monkeypatch):
@@ -516,8 +528,11 @@ def test_table(on_smooth):
     tapes = v.nested_tapes.derivatives
     first = next(line for line in lines if "three nested tapes against exact" in line)
     assert first[48:].split() == ["18", *(figure(x.largest) for x in tapes)]
-    assert rows["1   Y = sum_k w_k S_k (w_k by 2): it gives"] == [figure(v.linear_model), "Y"]
-    assert rows["within the channel"][2] == figure(v.second_step.same_channel.median)
+    assert rows["1   Y = sum_k w_k S_k, w_k by 5"] == [figure(v.linear_model), "Y"]
+    used = v.first_step_used.same_channel, v.second_step_used.same_channel
+    cells = [cell for r in used for cell in (figure(r.median), *percent(r.share_larger, 1).split())]
+    assert rows["within the channel"] == cells
+    assert rows[labelled(9)] == [figure(v.second_step.as_printed.median), figure(v.second_step.as_printed.largest)]
     assert lines[1] == "The head computes in float64 and is not proven to be piecewise linear."
     assert lines[2] == "All elements were looked at in every way."
     sampled = str(dataclasses.replace(v, num_sampled=8, seed=5)).splitlines()[2]
