@@ -136,14 +136,19 @@ def show(rows, headings=HEADINGS, title=""):
 show([row(name, model, picture) for name, model in NETWORKS.items()])
 
 # %% [markdown]
-# CAM and Grad-CAM look the same wherever both apply, because they are: behind global average pooling the gradient of a
-# logit is the linear layer's weight divided by the number of positions, a factor that normalisation takes away.
-# Grad-CAM++ keeps only positive gradients and weighs them by their alphas, so its maps are wider.
+# CAM and Grad-CAM are identical wherever both apply, up to a positive factor and Grad-CAM's ReLU: behind global average
+# pooling the gradient of a logit is the linear layer's weight divided by the number of positions, and normalisation takes
+# that factor away. Grad-CAM++ discards negative gradients: channels that speak against the class no longer take anything
+# away, and its maps are wider. That is the positive part's doing, not that of its alphas: positive gradients alone
+# (`grad_cam_positive`) give nearly the same maps here ([regimes.ipynb](regimes.ipynb)).
 #
 # ## The other class
 #
 # There are two kinds of figures in the scene. Each network now explains the one that it finds less likely; of a
 # photograph, the class that comes second.
+#
+# Here the gradients that Grad-CAM++ discards are missed: what speaks against the crescent is the heart, and without it the
+# map of `mini_vgg` lies on the heart too. On that E the network is 13 % sure of a crescent, on Grad-CAM's 95 %.
 
 # %%
 rows = []
@@ -156,10 +161,11 @@ show(rows)
 # %% [markdown]
 # ## Several of one kind
 #
-# Grad-CAM averages the gradient over all positions, so that the evidence of a small object counts for less than that of
-# a large one. Grad-CAM++ was made for this: its weights add up what each position has to say. In this scene, drawn where
-# the networks are the embedded ones, the difference is small: `mini_resnet` finds all three fish, the third one faintly,
-# and `mini_vgg` misses the third, by either method.
+# Where the gradient is confined to the objects, a channel that sees a small one gets a small weight, by Grad-CAM's mean
+# and by a sum alike: they differ by a constant factor. Grad-CAM++ was made to count positions instead, which it does where
+# $S_k g$ is large; behind pooling and in these networks it is not ([regimes.ipynb](regimes.ipynb)). In this scene, drawn
+# where the networks are the embedded ones, the difference is small: `mini_resnet` finds all three fish, the third one
+# faintly, and `mini_vgg` hardly sees the third, by either method. One scene shows no more than that.
 
 # %%
 if photograph is None:
