@@ -19,6 +19,7 @@ from jaxcam.cuts.logits import logits_of
 from jaxcam.cuts.model import Adapted, adapted, outputs_of, program_of
 from jaxcam.cuts.refusals import check_not_exported
 from jaxcam.cuts.sites import Analysis, Opening, Site, analysed
+from jaxcam.cuts.torch_modules import without_torch
 from jaxcam.programs.program import Program, straight_line
 from jaxcam.programs.scopes import scope_results
 from jaxcam.programs.specs import batch_of_one, specs_of
@@ -167,6 +168,7 @@ def check_inputs(inputs: Any) -> Any:
         TypeError: it is no array, and holds none.
         ValueError: it has too few axes, is empty, or its arrays do not share the axis n.
     """
+    inputs = without_torch(inputs)
     leaves = jax.tree.leaves(inputs)
     for leaf in leaves or [inputs]:
         if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):

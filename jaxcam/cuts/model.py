@@ -5,6 +5,7 @@ it takes a model, and adapts a bare model by itself. It holds a state, a pytree,
 
     nnx.Module, equinox.Module, Partial(...)    the model itself          model(inputs)
     a Keras model                               its variables' values     model.stateless_call(values, inputs)
+    a torch.nn.Module                           its tensors' values       what torchax makes of it
     a function                                  nothing                   function(inputs)
     anything, with apply=                       the model                 apply(model, inputs)
 
@@ -42,6 +43,7 @@ from jaxcam.cuts.refusals import (
     shapes,
 )
 from jaxcam.cuts.sites import OUTPUTS
+from jaxcam.cuts.torch_modules import from_torch, is_torch
 from jaxcam.images.preprocessing import Preprocessing
 from jaxcam.programs.closures import Hoisted, hoist
 from jaxcam.programs.compiled import key_of
@@ -226,7 +228,7 @@ def adapt(
             raise TypeError("model is adapted already: pass apply where it is adapted for the first time")
         known = model
     else:
-        known = _adapted(model) if apply is None else Adapted(model, _Own(apply), "apply")
+        known = _adapted(model, apply)
         known = replace(
             known,
             preprocessing=_attribute(model, "preprocessing", Preprocessing),
@@ -360,8 +362,13 @@ def _not_scores(came: Any) -> TypeError:
     )
 
 
-def _adapted(model: Any) -> Adapted:
+def _adapted(model: Any, apply: Apply | None) -> Adapted:
     name = type(model).__name__
+    if is_torch(model):
+        arrays, function = from_torch(model, apply)
+        return Adapted(arrays, _Own(function), name)
+    if apply is not None:
+        return Adapted(model, _Own(apply), "apply")
     if isinstance(model, type):
         raise TypeError(f"model must be an instance but is the class {name_of(model)} itself")
     if callable(getattr(model, "stateless_call", None)):  # Keras: the weights are held outside the pytree

@@ -17,6 +17,7 @@ from jaxcam.cuts.layers import LayerName, check_inputs, located
 from jaxcam.cuts.model import Adapted, adapted, outputs_of, program_of
 from jaxcam.cuts.refusals import check_outputs
 from jaxcam.cuts.sites import analysed
+from jaxcam.cuts.torch_modules import without_torch
 from jaxcam.programs.specs import specs_of
 
 __all__ = ["check_layer", "split"]
@@ -95,7 +96,7 @@ def _known(model: Any, inputs: Any) -> tuple[Adapted, Any]:
 
 
 def _arrays(inputs: Any) -> Any:
-    return jax.tree.map(jnp.asarray, inputs)
+    return jax.tree.map(jnp.asarray, without_torch(inputs))
 
 
 @partial(jax.jit, static_argnums=0)

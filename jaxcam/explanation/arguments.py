@@ -10,13 +10,15 @@ from jaxtyping import Array
 from jaxcam.checks import check_integer, is_integer
 from jaxcam.cuts.layers import check_inputs
 from jaxcam.cuts.split import check_layer
+from jaxcam.cuts.torch_modules import without_torch
 from jaxcam.methods.method import Bound
 
 __all__ = ["check_alone", "check_range", "classes_of", "inputs_of", "layers_of", "top_of"]
 
 
 def inputs_of(inputs: Any) -> Any:
-    """Arrays `[n, ...]`, one or a pytree of several, one of which has positions."""
+    """Arrays `[n, ...]`, one or a pytree of several, one of which has positions; tensors of torch are converted."""
+    inputs = without_torch(inputs)
     leaves = jax.tree.leaves(inputs)
     if not leaves or not all(hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves):
         wrong = next((leaf for leaf in leaves if not hasattr(leaf, "shape")), inputs)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from jax.extend.core import JaxprEqn, Var
+from jax.extend.core import Jaxpr, JaxprEqn, Var
 from jax.extend.core.primitives import name_p
 
 from jaxcam.programs.program import Atom, Program, inner_programs
 
-__all__ = ["hidden", "numbered", "scope_results", "scopes"]
+__all__ = ["hidden", "numbered", "scope_results", "scopes", "unscoped"]
 
 
 def scope_results(program: Program) -> list[tuple[str, Var]]:
@@ -71,6 +71,16 @@ def scopes(eqn: JaxprEqn) -> tuple[str, ...]:
             names.append((names.pop() if names else "scan") + part.name)
         is_part = part.name.startswith("[:")  # others stay as they are
     return tuple(names)
+
+
+def unscoped(program: Jaxpr) -> Jaxpr:
+    """The same without names of scopes, but for those inside of calls."""
+    return program.replace(
+        eqns=[
+            eqn.replace(source_info=eqn.source_info.replace(name_stack=type(eqn.source_info.name_stack)()))
+            for eqn in program.eqns
+        ]
+    )
 
 
 def numbered(named: Sequence[tuple[str, Var]]) -> list[tuple[str, Var]]:
