@@ -25,8 +25,8 @@ NETWORKS = {
     "resnet56": ("resnet56_cifar10.safetensors", [None], "cifar10"),
     "squeezenet1_0": ("squeezenet1_0.safetensors", [None], "imagenet"),
     "squeezenet1_1": ("squeezenet1_1.safetensors", [None], "imagenet"),
-    "resnet18": ("resnet18_pqf_bnstats.fp16.safetensors", ["layer2", "layer3", None], "imagenet"),
-    "resnet50": ("resnet50_pqf_large_bnstats.fp16.safetensors", ["layer3", None], "imagenet"),
+    "resnet18": ("resnet18_pqf_bnstats.fp16.safetensors", [None], "imagenet"),
+    "resnet50": ("resnet50_pqf_large_bnstats.fp16.safetensors", [None], "imagenet"),
 }
 
 
