@@ -129,7 +129,7 @@ def differentiated(
         (np.ones(a.size, bool), np.ones(elements.size, bool), 0),
         (derivatives[0] > 0, derivatives[0, elements] > 0, 1),
     ):
-        in_full = (None, None) if full is None else tuple(d[use, column] for d in full)
+        in_full = (None, None) if full is None else (full[0][use, column], full[1][use, column])
         found.append(_steps(f, a, elements, use, derivatives, np.where(counted, alphas, 0), in_full))
     return found[0], found[1]
 
