@@ -28,8 +28,6 @@ import jaxtyping
 import pytest
 import support
 
-gc.freeze()  # what is imported stays: no collection need look through it
-
 
 def pytest_addoption(parser):
     parser.addoption("--cost", action="store_true", help="what each file compiles, takes and needs")
