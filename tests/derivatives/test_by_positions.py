@@ -1,5 +1,7 @@
 """Heads in which positions meet in sums only: derivatives against nested ones, which know nothing of positions."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,8 @@ from jaxcam.derivatives import elementwise_derivatives
 from jaxcam.derivatives.by_positions import split
 from jaxcam.programs.program import straight_line
 
+# Most of the time of these tests is compilation, of the slow ones too; what is compiled runs once.
+jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 K, HEADS = 6, 2
 RANDOM = np.random.default_rng(0)
 
@@ -153,7 +157,7 @@ QUICK = (
 def test_sums_are_found_and_their_derivatives_are_the_nested_ones(name):
     f, a = HEADS_OF[name]
     assert split(program(f, a)) is not None
-    run = jax.jit(lambda a: [elementwise_derivatives(f, a, method=method) for method in ("auto", "jvp")])
+    run = jit(lambda a: [elementwise_derivatives(f, a, method=method) for method in ("auto", "jvp")])
     for found, expected in zip(*run(a), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-11 * np.abs(expected).max(), rtol=0)
 
@@ -164,7 +168,7 @@ def test_the_attention_of_jax():
     f = jax.tree_util.Partial(scaled_dot_product)
     with jax.numpy_dtype_promotion("standard"):
         assert split(program(f, a)) is not None
-        run = jax.jit(lambda a: [elementwise_derivatives(f, a, method=method) for method in ("auto", "jvp")])
+        run = jit(lambda a: [elementwise_derivatives(f, a, method=method) for method in ("auto", "jvp")])
         for found, expected in zip(*run(a), strict=True):
             np.testing.assert_allclose(found, expected, atol=2e-4 * np.abs(expected).max(), rtol=0)
 
@@ -173,7 +177,7 @@ def test_the_attention_of_jax():
 def test_what_meets_in_other_ways_is_left_alone(name):
     f, a = MIXED[name]
     assert split(program(f, a)) is None
-    run = jax.jit(lambda a: [elementwise_derivatives(f, a, method=method) for method in ("auto", "jvp")])
+    run = jit(lambda a: [elementwise_derivatives(f, a, method=method) for method in ("auto", "jvp")])
     for found, expected in zip(*run(a), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-12 * np.abs(expected).max(), rtol=0)
 
@@ -186,7 +190,7 @@ def test_batches_parameters_orders_and_chunks():
         f = lambda a: logit(block(with_token(a) * scale)[0])
         return jax.vmap(lambda a: elementwise_derivatives(f, a, order=2, **options)[1])(a).sum()
 
-    run = jax.jit(
+    run = jit(
         lambda s: [
             jax.value_and_grad(lambda s, o=o: found(s, **o))(s) for o in ({}, {"method": "jvp"}, {"chunk_size": 12})
         ]
