@@ -12,6 +12,7 @@ from jaxtyping import Array
 from PIL import Image
 
 from jaxcam.checks import check_integer
+from jaxcam.cuts.cut import network as network_of
 from jaxcam.cuts.model import Adapted, adapted
 from jaxcam.cuts.refusals import check_evaluates
 from jaxcam.images.picture import SLACK, checked_picture, floats, opaque, to_pillow
@@ -21,6 +22,7 @@ from jaxcam.methods.method import Method
 from jaxcam.pages.document import Page, document
 from jaxcam.pages.evidence import Request, Seen, exhibit_of
 from jaxcam.pictures.values import colours
+from jaxcam.programs.specs import batch_of_one, without_batch
 from jaxcam.types import Target
 
 __all__ = ["page"]
@@ -99,7 +101,7 @@ def page(
         check_integer("class_idx", class_idx)
     check_integer("size", size, low=32, high=2048)
     request = Request(several, layers, class_idx, target, words, top, key)
-    seen = list(_examples(known, inputs, size))
+    seen = list(_examples(known, inputs, size, target))
     exhibits = [exhibit_of(known, each, request) for each in seen]
     names = [name for name in dict.fromkeys(each.layer for each in exhibits[0].maps) if name]
     masked = "the pixels" if seen[0].pixels is not None else "the model's input"
@@ -112,12 +114,12 @@ def page(
     return document(exhibits, title=own if title is None else title, facts=facts)
 
 
-def _examples(known: Adapted, inputs: Any, size: int) -> Iterator[Seen]:
+def _examples(known: Adapted, inputs: Any, size: int, target: Target | None) -> Iterator[Seen]:
     """Each picture or example of the inputs."""
     if isinstance(inputs, Tracer):
         raise TypeError("inputs must be concrete but are traced: make pages outside of jit")
     if isinstance(inputs, np.ndarray | jnp.ndarray) and not (inputs.ndim == 3 and known.preprocessing is not None):
-        yield from _prepared(known, inputs, size)
+        yield from _prepared(known, inputs, size, target)
         return
     listed: list[Any] = [*inputs] if isinstance(inputs, list | tuple) else [inputs]
     if not listed:
@@ -153,26 +155,28 @@ def _pictured(known: Adapted, given: Any, label: str, size: int) -> Seen:
     return Seen(jnp.asarray(own.normalise(pixels[np.newaxis])), _sized(larger, size), pixels, label)
 
 
-def _prepared(known: Adapted, inputs: Any, size: int) -> Iterator[Seen]:
+def _prepared(known: Adapted, inputs: Any, size: int, target: Target | None) -> Iterator[Seen]:
     """Each example of a batch as the model takes it."""
     if inputs.ndim not in (4, 5) or len(inputs) == 0:
         raise ValueError(
             f"inputs must be pictures [n, H, W, d], or clips or volumes [n, t, H, W, d], but are {list(inputs.shape)}: "
             "of series draw found.over(inputs)"
         )
-    coloured = 3 in (inputs.shape[1], inputs.shape[-1])
-    kind = "picture" if inputs.ndim == 4 else "clip" if coloured else "volume"
+    # Which axis has the channels the model's program says: volumes may have three slices.
+    batch = batch_of_one(inputs)
+    aimed = known.hoist(batch) if target is None else known.aim(target, batch)[0]
+    axis = network_of(aimed, without_batch(batch)).channel_axis
+    num_channels = inputs.shape[1 if axis == 0 else -1]
+    kind = "picture" if inputs.ndim == 4 else "clip" if num_channels == 3 else "volume"
     for i in range(len(inputs)):
         one = jnp.asarray(inputs[i : i + 1])
         label = kind if len(inputs) == 1 else f"{kind} {i + 1}"
         own, pixels = known.preprocessing, None
-        if own is not None and one.ndim == 4 and one.shape[-1] == len(own.mean):
+        if own is not None and one.ndim == 4 and axis == -1 and num_channels == len(own.mean):
             told = np.asarray(own.denormalise(np.asarray(one, np.float32)))[0]
             if told.min() >= -SLACK and told.max() <= 1 + SLACK:
                 pixels = np.clip(told, 0, 1)
-        laid = np.asarray(one[0]) if pixels is None else pixels
-        if one.shape[1] in (1, 3) and one.shape[-1] not in (1, 3):  # channels first
-            laid = np.moveaxis(laid, 0, -1)
+        laid = np.moveaxis(np.asarray(one[0]), axis, -1) if pixels is None else pixels
         view = colours(laid, "H, W" if laid.ndim == 3 else "t, H, W", name="inputs")
         frames = view if view.ndim == 4 else view[np.newaxis]
         longest = size if len(frames) == 1 else min(size, _LONGEST_FRAME)

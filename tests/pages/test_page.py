@@ -88,9 +88,10 @@ def test_cells_are_no_shares_where_they_do_not_add_up(head, shares):
 
 def test_scores_of_a_target_read_as_words():
     inputs = OWN(PICTURE)[None]
-    target = lambda outputs, inputs: outputs[:2] - outputs[2]
+    target = lambda outputs, inputs: outputs["all"][:2] - outputs["all"][2]
+    told = jaxcam.adapt(lambda images: {"all": HEADS["pooled"](activations(images))}, preprocessing=OWN)
     words = ("two", "<hearts>")
-    shown = jaxcam.page(model(), inputs, layer="here", methods="grad_cam", target=target, words=words)
+    shown = jaxcam.page(told, inputs, layer="here", methods="grad_cam", target=target, words=words)
     (exhibit,) = shown.exhibits
     logits = np.asarray(model()(jnp.asarray(inputs)))[0]
     np.testing.assert_allclose(exhibit.value, logits[:2] - logits[2], rtol=1e-5)
@@ -169,3 +170,11 @@ def test_clips_and_volumes_go_frame_by_frame():
     heat = jaxcam.maps.resized(jnp.asarray(positive / positive.max()), (3, 6, 4))
     logits = np.asarray(net(jnp.asarray(volumes[:1] * np.asarray(heat)[..., np.newaxis])))[0]
     assert first.maps[0].on_e[c] == pytest.approx(np.exp(logits[c]) / np.exp(logits).sum(), rel=1e-4)
+
+
+def test_channels_are_where_the_program_has_them():
+    net = lambda images: HEADS["pooled"](activations(images.transpose(0, 2, 3, 1)))
+    inputs = RANDOM.random((1, 3, 12, 6)).astype(np.float32)
+    shown = jaxcam.page(net, inputs, methods="grad_cam", layer="here", size=36)
+    assert shown.exhibits[0].picture.shape == (1, 36, 18, 3)
+    np.testing.assert_allclose(shown.exhibits[0].picture[0].mean((0, 1)), inputs[0].mean((1, 2)), atol=0.02)
