@@ -47,9 +47,9 @@ def explain(
 
     Args:
         model: a network in evaluation mode: anything that is called with `[n, *spatial, d]`, such as an nnx.Module, an
-            equinox.Module, a Keras model or a function; or `jaxcam.adapt(...)` of what is called in another way. It is
-            cut by its program, see `jaxcam.split`; one that has methods `features(images)` and `head(activations)` of
-            its own is cut between these unless `layer` is given.
+            equinox.Module, a Keras model, a torch.nn.Module or a function; or `jaxcam.adapt(...)` of what is called in
+            another way. It is cut by its program, see `jaxcam.split`; one that has methods `features(images)` and
+            `head(activations)` of its own is cut between these unless `layer` is given.
         inputs: `[n, *spatial, d]` with one, two or three axes of positions, as pictures `[n, H, W, 3]`, series
             `[n, t, d]`, volumes and clips, or channels first where the model takes them so; normalised for the model
             (`model.preprocessing(picture)`). Or a pytree of several arrays that share n, at least one of them with
