@@ -1,6 +1,7 @@
-"""Names for the layers of NNX modules, which record none by themselves."""
+"""Names for the layers of NNX and Equinox modules, which record none by themselves."""
 
-from dataclasses import replace
+import sys
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -13,7 +14,7 @@ M = TypeVar("M")
 
 
 def named(model: M) -> M:
-    """A copy of an NNX model whose submodules tag what they return with their path, such as "blocks.2.conv1".
+    """A copy of an NNX or Equinox model whose submodules tag what they return with their path: "blocks.2.conv1".
 
     `jaxcam.layers`, `split` and `explain` then know the layers by these names, and by what they begin with: "blocks"
     is the last of the blocks. The values are the same, and the compiled program as well: a tag is no computation. A
@@ -22,11 +23,11 @@ def named(model: M) -> M:
     The copy shares no parameters with the model: make it where the model is explained, not where it is trained.
 
     Args:
-        model: any nnx.Module, or an adapted one. Linen, Keras and Equinox modules have names, or none of this kind: see
+        model: any nnx.Module or equinox.Module, or an adapted one. Linen and Keras models have names, see
             `jaxcam.layers`.
 
     Raises:
-        TypeError: the model is not an nnx.Module.
+        TypeError: the model is neither.
 
     Example:
         >>> tagged = jaxcam.named(model)
@@ -37,10 +38,13 @@ def named(model: M) -> M:
 
     if isinstance(model, Adapted):
         return replace(model, state=named(model.state))
+    if "equinox" in sys.modules and isinstance(model, sys.modules["equinox"].Module):
+        return _named(model, ())
     if not isinstance(model, nnx.Module):
         raise TypeError(
-            f"model must be an nnx.Module, but is {type(model).__name__}: jaxcam.layers(model, images) lists the names "
-            "that other models have; where they have none, use jax.ad_checkpoint.checkpoint_name(value, name)"
+            f"model must be an nnx.Module or an equinox.Module, but is {type(model).__name__}: "
+            "jaxcam.layers(model, images) lists the names that other models have; where they have none, use "
+            "jax.ad_checkpoint.checkpoint_name(value, name)"
         )
     copy = nnx.clone(model)
     for path, module in nnx.iter_modules(copy):
@@ -49,6 +53,34 @@ def named(model: M) -> M:
             tagged.__class__ = _tagging(type(module))
             tagged._jaxcam_name = ".".join(map(str, path))
     return copy
+
+
+def _named(part: Any, path: tuple[str, ...]) -> Any:
+    """A part of an Equinox model, which cannot be changed, made anew with tags; as it is where there is nothing to tag.
+
+    Its fields are taken as they are: what the class does when it is made was done.
+    """
+    if isinstance(part, list | tuple):
+        parts = [_named(each, (*path, str(i))) for i, each in enumerate(part)]
+        if all(new is old for new, old in zip(parts, part, strict=True)):
+            return part
+        return type(part)(*parts) if hasattr(part, "_fields") else type(part)(parts)
+    if isinstance(part, dict):
+        return {name: _named(each, (*path, str(name))) for name, each in part.items()}
+    module = sys.modules["equinox"].Module
+    if not isinstance(part, module) or isinstance(part, _Tagged):
+        return part
+    kept = {field.name: getattr(part, field.name) for field in fields(part) if hasattr(part, field.name)}
+    new = {name: _named(value, (*path, name)) for name, value in kept.items()}
+    is_tagged = bool(path) and callable(part)
+    if not is_tagged and all(new[name] is kept[name] for name in kept):
+        return part
+    made: Any = object.__new__(_tagging(type(part)) if is_tagged else type(part))
+    for name, value in new.items():
+        object.__setattr__(made, name, value)
+    if is_tagged:
+        object.__setattr__(made, "_jaxcam_name", ".".join(path))
+    return made
 
 
 def _with_name(name: str, value: Any) -> Any:
@@ -85,4 +117,9 @@ def _tagging(kind: Any) -> Any:
         return jax.tree.map(partial(_with_name, self._jaxcam_name), results)
 
     metaclass: Any = type(kind)
-    return metaclass(kind.__name__, (kind, _Tagged), {"__call__": call, "__module__": kind.__module__})
+    inside: dict[str, Any] = {"__call__": call, "__module__": kind.__module__}
+    if "equinox" in sys.modules and issubclass(kind, sys.modules["equinox"].Module):
+        equinox = sys.modules["equinox"]
+        inside |= {"__annotations__": {"_jaxcam_name": str}, "_jaxcam_name": equinox.field(static=True, default="")}
+        inside["__qualname__"] = kind.__qualname__
+    return metaclass(kind.__name__, (kind, _Tagged), inside)

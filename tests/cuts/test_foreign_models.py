@@ -114,6 +114,45 @@ class TestEquinox:
             features, _ = jaxcam.split(batched, position, x)
             np.testing.assert_allclose(features(batched, x), value, rtol=1e-11, atol=1e-13)
 
+    def test_named(self, equinox):
+        """Every submodule says where it is; the values, the classes and the compiled program are the same."""
+        model, x = foreign.equinox_model(P), jnp.moveaxis(X, -1, 1)
+        over = lambda model: jaxcam.adapt(model, apply=lambda model, x: jax.vmap(model)(x))
+        tagged = over(jaxcam.named(model))
+        np.testing.assert_array_equal(tagged(x), over(model)(x))
+        parts = [f"{block}.{part}" for block in ("first", "second") for part in ("conv1", "norm1", "conv2", "norm2")]
+        names = {*parts, "first", "second", "stem", "stem_norm", "down", "dropout"}
+        assert {row.layer for row in jaxcam.layers(tagged, x) if row.kind == "tag"} == names
+        for name in ("first.norm1", "down", "dropout"):
+            expected = jnp.moveaxis(HAND["second" if name == "dropout" else name], -1, 1)
+            with jax.disable_jit():
+                found = jaxcam.split(tagged, name, x)[0](tagged, x)
+            np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-11, err_msg=name)
+        assert isinstance(tagged.state.first.conv1, equinox.nn.Conv2d)
+        assert jax.tree.structure(jaxcam.named(model)) == jax.tree.structure(tagged.state)
+        assert jax.tree.structure(jaxcam.named(tagged.state)) == jax.tree.structure(tagged.state)
+
+    def test_named_in_containers(self, equinox):
+        class Net(equinox.Module):
+            blocks: list
+            heads: dict
+
+            def __call__(self, x):
+                for block in self.blocks:
+                    x = jax.vmap(jax.vmap(block))(x)
+                return self.heads["a"](x.mean((0, 1)))
+
+        keys = jax.random.split(jax.random.key(0), 3)
+        linear = lambda i: equinox.nn.Linear(3, 3, key=keys[i], dtype=np.float64)
+        net = Net([linear(0), equinox.nn.Sequential([linear(1), equinox.nn.Lambda(jnp.tanh)])], {"a": linear(2)})
+        tagged = jaxcam.adapt(jaxcam.named(net), apply=lambda net, x: jax.vmap(net)(x))
+        names = {row.layer for row in jaxcam.layers(tagged, X) if row.kind == "tag"}
+        assert names == {"blocks.0", "blocks.1.layers.0", "blocks.1.layers.1", "blocks.1"}
+        found = jaxcam.split(tagged, "blocks.1", X)[0](tagged, X)
+        (w0, b0), (w1, b1) = ((each.weight, each.bias) for each in (net.blocks[0], net.blocks[1].layers[0]))
+        over = lambda b: b[None, None, None]
+        np.testing.assert_allclose(found, jnp.tanh((X @ w0.T + over(b0)) @ w1.T + over(b1)), rtol=1e-12)
+
     def test_state_through_apply(self, equinox):
         """Its own batch norm, whose statistics are in a state that goes through the network."""
 

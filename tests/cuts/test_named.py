@@ -177,7 +177,8 @@ def test_compiled_program_is_the_same(net):
 @pytest.mark.usefixtures("unchecked")
 def test_only_nnx_modules(other):
     with pytest.raises(
-        TypeError, match=r"model must be an nnx.Module, but is \w+: jaxcam.layers\(model, images\) lists"
+        TypeError,
+        match=r"must be an nnx.Module or an equinox.Module, but is \w+: jaxcam.layers\(model, images\) lists",
     ):
         jaxcam.named(other)
 
