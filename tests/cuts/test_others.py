@@ -1,0 +1,25 @@
+"""Maps of models from other packages with no layer and no grid given, against those cut by hand."""
+
+import jax
+import numpy as np
+import pytest
+from others import CASES, map_by_hand
+
+import jaxcam
+
+pytestmark = pytest.mark.parity
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_map_is_the_one_cut_by_hand(name):
+    case = CASES[name]
+    pytest.importorskip(case.module)
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"), jax.enable_x64(False):
+        net, x, by_hand = case.make()
+        default = next(row for row in jaxcam.layers(net, x) if row.default)  # several names may mean one value
+        assert default.grid == case.grid
+        for class_idx in (1, 3):  # one of the two is not zero everywhere
+            expected, logits = map_by_hand(by_hand, case.place, class_idx)
+            found = jaxcam.explain(net, x, class_idx=class_idx)
+            np.testing.assert_allclose(found.value[0], logits[class_idx], rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(found.cam_map[0], expected, rtol=1e-3, atol=1e-5 * max(expected.max(), 1e-3))
