@@ -125,11 +125,8 @@ class Adapted:
         run = partial(_run, self.call.function, static, structure)
         with calls_told(self.name, inputs):
             call, captured = hoist(run, [*map(spec_of, arrays), *leaves])
-            # One number for one example may be [n], or come from a model that takes its examples for a clip.
-            if any(aval.shape == (1,) for aval in call.closed.out_avals):
-                two = [spec_of(leaf, (2, *leaf.shape[1:])) for leaf in leaves]
-                check_two(self.name, jax.eval_shape(run, *map(spec_of, arrays), *two), inputs)
         check_reads_statistics(self.name, self.state, call.closed, len(captured))
+        check_two(self.name, run, call.closed, arrays, inputs)
         return replace(self, state=[*captured, *arrays], call=_Hoisted(call), grid=grid, probability=probability)
 
     def aim(self, target: Callable[[Any, Any], Array], inputs: Any) -> tuple[Adapted, tuple[int, ...]]:
@@ -257,15 +254,7 @@ def program_of(model: Adapted, inputs: Any) -> ClosedJaxpr:
     """
     if isinstance(model.call, _Hoisted):
         return model.call.hoisted.closed
-    arrays, structure = jax.tree.flatten(model)
-    leaves, inside = jax.tree.flatten(inputs)
-
-    def call(*flat: Any) -> Any:
-        own, given = flat[: len(arrays)], flat[len(arrays) :]
-        return jax.tree.unflatten(structure, list(own))(jax.tree.unflatten(inside, list(given)))
-
-    with calls_told(model.name, inputs):
-        return jax.make_jaxpr(call)(*map(spec_of, arrays), *map(spec_of, leaves))
+    return _read(model, inputs)[0]
 
 
 def outputs_of(model: Adapted, inputs: Any) -> Any:
@@ -276,8 +265,7 @@ def outputs_of(model: Adapted, inputs: Any) -> Any:
     arrays, static = jax.tree.flatten(model)[0], model.tree_flatten()[1]
     key = (key_of(static), structure, *map(spec_of, arrays), *map(spec_of, leaves))
     if (found := _OUTPUTS.get(key)) is None:
-        with calls_told(model.name, inputs):
-            found = jax.eval_shape(lambda model, inputs: model(inputs), model, inputs)
+        found = _read(model, inputs)[1]
         if len(_OUTPUTS) >= _MANY:
             _OUTPUTS.clear()
         _OUTPUTS[key] = found
@@ -287,6 +275,22 @@ def outputs_of(model: Adapted, inputs: Any) -> Any:
 _OUTPUTS: dict[Hashable, Any] = {}
 """Shapes by what a model is; no model is kept alive by it."""
 _MANY = 64
+
+
+def _read(model: Adapted, inputs: Any) -> tuple[ClosedJaxpr, Any]:
+    """The program of a model, and what its outputs are like."""
+    arrays, structure = jax.tree.flatten(model)
+    leaves, inside = jax.tree.flatten(inputs)
+
+    def call(*flat: Any) -> Any:
+        own, given = flat[: len(arrays)], flat[len(arrays) :]
+        return jax.tree.unflatten(structure, list(own))(jax.tree.unflatten(inside, list(given)))
+
+    with calls_told(model.name, inputs):
+        read, results = jax.make_jaxpr(call, return_shape=True)(*map(spec_of, arrays), *map(spec_of, leaves))
+    if not model.is_aimed:  # a target is of one example, and the model before it has been looked at
+        check_two(model.name, call, read, arrays, inputs)
+    return read, results
 
 
 def name_of(model: Any) -> str:

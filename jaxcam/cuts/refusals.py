@@ -1,15 +1,17 @@
 """What is refused, and why, before anything is computed: models in training, images and outputs of another kind."""
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, JaxprEqn, Var
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Var
 
 from jaxcam.checks import check_floating
-from jaxcam.programs.program import inner_programs, straight_line
+from jaxcam.programs.primitives import about
+from jaxcam.programs.program import inner_programs, shape, straight_line
+from jaxcam.programs.specs import spec_of
 
 __all__ = [
     "RefusedError",
@@ -180,13 +182,58 @@ def calls_told(name: str, inputs: Any) -> Generator[None]:
         ) from error
 
 
-def check_two(name: str, outputs: Any, inputs: Any) -> None:
-    """That each of two examples has a result, where one example has one number."""
+def check_two(name: str, call: Callable[..., Any], closed: ClosedJaxpr, arrays: Sequence[Any], inputs: Any) -> None:
+    """That each of two examples has a result, where the program of one does not say it.
+
+    One number may be `[n]`, or come from a model that takes its examples for the frames of a clip, as may what is
+    reduced over an axis of length 1: mean(axis=0, keepdims=True) of one frame's `[1, c]` are logits `[1, c]` again.
+
+    Args:
+        name: of the model.
+        call: the model as a function of `arrays`, and then the leaves of the inputs.
+        closed: its program for one example.
+        arrays: what they are like.
+        inputs: those of one example.
+    """
+    if any(aval.shape[:1] != (1,) for aval in closed.out_avals):
+        return  # Refused as such where it is known what is explained.
+    if not (any(aval.shape == (1,) for aval in closed.out_avals) or _num_reduced(closed.jaxpr)):
+        return
+    two = [spec_of(leaf, (2, *leaf.shape[1:])) for leaf in jax.tree.leaves(inputs)]
+    try:
+        of_two, outputs = jax.make_jaxpr(call, return_shape=True)(*map(spec_of, arrays), *two)
+    except Exception:
+        return  # It takes one example at a time, as `jaxcam.adapt` says that it is called.
     if any(value.shape[:1] != (2,) for value in jax.tree.leaves(outputs)):
         raise RefusedError(
             f"{name} must keep the axis n of its inputs, but returns {shapes(outputs)} for two examples like "
             f"{shapes(inputs)}: add the batch axis with inputs[None] if that is one example"
         )
+    # Standardised weights [2, 2, d, k] are reduced over a first axis of length 2 as well, but for one example, too.
+    before, after = (_num_reduced(program, 2, to_channels=True) for program in (closed.jaxpr, of_two.jaxpr))
+    if _num_reduced(closed.jaxpr, to_channels=True) and after > before:
+        raise RefusedError(
+            f"{name} is in training mode: it takes means over the batch for each channel, as batch norm does there, so "
+            "that images depend on each other: call it for evaluation (train=False, model.eval(), "
+            "equinox.nn.inference_mode(model))"
+        )
+
+
+def _num_reduced(program: Jaxpr, n: int = 1, *, to_channels: bool = False) -> int:
+    """How much is reduced over a first axis of length n, which is that of the examples more often than not.
+
+    With `to_channels` sums over all axes but one, as for the statistics of a batch.
+    """
+
+    def reduces(eqn: JaxprEqn) -> bool:
+        axes, lengths = eqn.params.get("axes", ()), shape(eqn.invars[0]) if eqn.invars else ()
+        fits = about(eqn).reduces == "sum" and 2 <= len(lengths) == len(axes) + 1
+        return bool(about(eqn).reduces) and 0 in axes and lengths[:1] == (n,) and (fits or not to_channels)
+
+    def inside(eqn: JaxprEqn) -> int:
+        return sum(_num_reduced(inner.jaxpr, n, to_channels=to_channels) for inner in inner_programs(eqn))
+
+    return sum(reduces(eqn) + inside(eqn) for eqn in program.eqns)
 
 
 def shapes(tree: Any) -> str:

@@ -442,6 +442,13 @@ def test_training_mode_of_linen_is_refused(images):
             jaxcam.explain(jaxcam.adapt(variables, apply=apply), images)
     with pytest.raises(ValueError, match="returns changed batch_stats"):
         jaxcam.explain(jaxcam.adapt(variables, apply=trains), images, target=lambda o, _: o[0][1])
+    # Where the variables are captured, or some of them: what the program does with two images says it.
+    parameters = jaxcam.adapt(variables["params"], apply=lambda p, x: trains({**variables, "params": p}, x)[0])
+    of_batch = lambda f, x: f(x, (0, 1, 2), keepdims=True)
+    own = lambda x: nn.relu((x - of_batch(jnp.mean, x)) / jnp.sqrt(of_batch(jnp.var, x) + 1e-5)).mean((1, 2))
+    for trained in (lambda x: trains(variables, x)[0], parameters, own):
+        with pytest.raises(ValueError, match="is in training mode: it takes means over the batch for each channel"):
+            jaxcam.explain(trained, images)
     evaluated = jaxcam.adapt(variables, apply=lambda v, x: model.apply(v, x, train=False))
     np.testing.assert_allclose(jaxcam.explain(evaluated, images, class_idx=1).value, evaluated(images)[:, 1], rtol=1e-6)
 
