@@ -29,7 +29,7 @@ from jaxcam.programs.moves import Constants, moved
 from jaxcam.programs.primitives import Runs, about
 from jaxcam.programs.program import Program, closed, is_elementwise, shape, straight_line
 
-__all__ = ["Axes", "Where", "axes_of", "image_channel_axis", "placed"]
+__all__ = ["Axes", "Where", "axes_of", "image_channel_axis", "placed", "slides_along_all"]
 
 Where = tuple[Positions, ...] | None
 """Of a value: its positions; several where it has them more than once, none where it has them no more (pooled), and
@@ -56,7 +56,7 @@ def image_channel_axis(program: Program, image: Var) -> int | None:
     if product is None or product.primitive not in _PRODUCTS:
         return None
     fitting: dict[int, int] = {}
-    for candidate in (1, len(shape(image)) - 1):
+    for candidate in {1, len(shape(image)) - 1} - _slid(first, image):
         axes = axes_of(first, image, candidate)
         where = axes.get(product.outvars[0])
         lengths = [n for axis, n in enumerate(shape(image)) if axis not in (0, candidate)]
@@ -65,6 +65,25 @@ def image_channel_axis(program: Program, image: Var) -> int | None:
             fitting[candidate] = sum(n > 1 for n in lengths)
     # An axis of length 1 fits either way: of one channel rather than of one row.
     return max(fitting, key=lambda axis: fitting[axis], default=None)
+
+
+def slides_along_all(program: Program, image: Var) -> bool:
+    """Whether the first convolution slides along all axes of the images but n, of which none are channels then."""
+    return _slid(_until_product(program, image), image) == {*range(1, len(shape(image)))}
+
+
+def _slid(first: Program, image: Var) -> set[int]:
+    """The axes of the images that the convolution at the end of a program slides along: rows, and no channels."""
+    product = first.equations[-1] if first.equations else None
+    if product is None or product.primitive is not lax.conv_general_dilated_p:
+        return set()
+    where = axes_of(first, image, 0).get(product.invars[0])  # type: ignore[arg-type]
+    if where is None or len(where) != 1:
+        return set()
+    lhs, rhs, _ = product.params["dimension_numbers"]
+    windows = {a: shape(product.invars[1])[b] for a, b in zip(lhs[2:], rhs[2:], strict=True)}
+    lying = [[a for a, n in enumerate(c.shape) if n > 1] for c in where[0].coordinates]
+    return {i for i, axes in enumerate(lying, 1) if len(axes) == 1 and windows.get(axes[0], 1) > 1}
 
 
 _PRODUCTS = (lax.conv_general_dilated_p, lax.dot_general_p)

@@ -17,7 +17,7 @@ from jaxtyping import Array
 
 from jaxcam.cuts.grid import Grid, grid_of
 from jaxcam.cuts.halves import Halves, halve
-from jaxcam.cuts.inputs import check_scales
+from jaxcam.cuts.inputs import check_channels, check_scales
 from jaxcam.cuts.layers import LayerName, located
 from jaxcam.cuts.logits import logits_of
 from jaxcam.cuts.model import Adapted, Probability, adapted
@@ -193,6 +193,7 @@ def _analysed(model: Adapted, example: Any, main: int) -> tuple[Network, Analysi
     num_inputs = len(jax.tree.leaves(inputs))
     check_not_exported(known.name, logits.closed, num_inputs)
     analysis = analysed(logits.closed, num_inputs=num_inputs, main=main)
+    check_channels(analysis, known.name)
     check_scales(analysis, known.name)
     channel_axis = 0 if analysis.image_axis == 1 else -1
     return Network(known, (), main, logits.closed, channel_axis, logits.probability), analysis

@@ -10,10 +10,12 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import JaxprEqn, Var
 
+from jaxcam.cuts.axes import slides_along_all
 from jaxcam.cuts.model import Adapted
 from jaxcam.cuts.sites import Analysis
+from jaxcam.programs.program import shape
 
-__all__ = ["check_scales", "grids_of"]
+__all__ = ["check_channels", "check_scales", "grids_of"]
 
 
 def grids_of(model: Adapted, inputs: Any, leaves: Sequence[Any]) -> list[int]:
@@ -35,9 +37,12 @@ def grids_of(model: Adapted, inputs: Any, leaves: Sequence[Any]) -> list[int]:
         return named
     found = [i for i, leaf in enumerate(leaves) if _has_grid(leaf)]
     if not found:
+        hint = "add the channels' axis with inputs[..., None] to pictures of one channel, and to a series with one "
+        hint += "value a step"
+        if any(leaf.dtype == bool and len(leaf.shape) >= 3 for leaf in leaves):
+            hint = "bool is for masks, inputs.astype(float) for pictures"
         raise ValueError(
-            f"inputs must have positions for a heatmap, [n, *spatial, d], but are {_table(paths, leaves)}: add the "
-            "channels' axis with inputs[..., None] to pictures of one channel, and to a series with one value a step"
+            f"inputs must have positions for a heatmap, [n, *spatial, d], but are {_table(paths, leaves)}: {hint}"
         )
     return found
 
@@ -61,6 +66,20 @@ def check_scales(analysis: Analysis, name: str) -> None:
             )
         if not _scales(eqn):
             raw.update(eqn.outvars)
+
+
+def check_channels(analysis: Analysis, name: str) -> None:
+    """Refuses inputs without an axis of channels: their last axis would be taken for it, and the map have none of it.
+
+    A grey picture `[n, H, W]` that the model makes `[n, H, W, 1]` itself would have a heatmap `[H]`.
+    """
+    if slides_along_all(analysis.program, analysis.image):
+        other = ", or name another input for the heatmap with adapt(input=)" if analysis.num_inputs > 1 else ""
+        raise ValueError(
+            f"inputs must have an axis of channels, but {name} takes {list(shape(analysis.image))} and looks at "
+            "neighbours along each of its axes: give inputs[..., None] to jaxcam.adapt(model, apply=lambda model, x: "
+            f"model(x[..., 0])){other}"
+        )
 
 
 def _scales(eqn: JaxprEqn) -> bool:

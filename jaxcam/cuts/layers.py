@@ -20,7 +20,7 @@ from jaxcam.cuts.model import Adapted, adapted, outputs_of, program_of
 from jaxcam.cuts.refusals import check_not_exported
 from jaxcam.cuts.sites import Analysis, Opening, Site, analysed
 from jaxcam.cuts.torch_modules import without_torch
-from jaxcam.programs.program import Program, straight_line
+from jaxcam.programs.program import Program, shape, straight_line
 from jaxcam.programs.scopes import scope_results
 from jaxcam.programs.specs import batch_of_one, specs_of
 from jaxcam.types import Target
@@ -122,6 +122,11 @@ def located(analysis: Analysis, layer: LayerName, model: Adapted) -> tuple[Analy
     """
     if layer is None:
         default = _default(analysis, model)
+        if default is None and analysis.num_inputs > 1 and not analysis.sites:
+            raise ValueError(
+                f"inputs: of several one, {list(shape(analysis.image))}, goes into no layer of this model, so there is "
+                "no heatmap on it: name the one that the heatmap lies on with jaxcam.adapt(model, input=...)"
+            )
         if default is None:
             raise ValueError(
                 "layer: this model has no value with positions through which everything flows, so there is no default: "

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from support import normal
 
 import jaxcam
@@ -60,6 +61,10 @@ IMAGE, OTHER, FACTS = np.abs(normal(0, 3, 6, 5, 2)), np.abs(normal(6, 3, 6, 5, 2
 
 def encode(x):
     return jax.nn.relu(conv(x, KERNEL, STRINGS[2]))
+
+
+def encode_grey(x):
+    return jax.nn.relu(conv(x, KERNEL[:, :, :1], STRINGS[2]))
 
 
 def test_a_picture_and_facts_about_it():
@@ -124,6 +129,59 @@ def test_integers_that_the_model_scales():
 
 
 @pytest.mark.usefixtures("unchecked")
+def test_grey_pictures_whose_axis_of_channels_the_model_adds():
+    # Their last axis, columns, would be taken for the channels, and the heatmap be [n, H].
+    model = lambda x: encode_grey(x[..., None]).mean((1, 2)) @ LAST
+    with pytest.raises(ValueError, match=r"must have an axis of channels, but <lambda> takes \[1, 6, 5\] and looks"):
+        jaxcam.explain(model, IMAGE[..., 0], class_idx=1)
+    volumes = lambda x: jax.nn.relu(conv(x[..., None], normal(1, 3, 3, 3, 1, 4), STRINGS[3])).mean((1, 2, 3)) @ LAST
+    with pytest.raises(ValueError, match="must have an axis of channels"):
+        jaxcam.explain(volumes, IMAGE)
+    remedy = jaxcam.adapt(model, apply=lambda model, x: model(x[..., 0]))
+    found = jaxcam.explain(remedy, IMAGE[..., :1], class_idx=1)
+    expected = by_hand(lambda x: encode_grey(x[None])[0], lambda a, x: (a.mean((0, 1)) @ LAST)[1], IMAGE[..., :1])
+    assert np.asarray(expected).max() > 1e-3
+    np.testing.assert_allclose(found.cam_map, expected, rtol=1e-10, atol=1e-13)
+    # Channels one by one are none of that: each is convolved, and no two of them together. They are no rows, either.
+    each = lambda x: encode_grey(jnp.moveaxis(x, -1, 1).reshape(-1, 6, 5, 1)).reshape(-1, 2, 6, 5, 4)
+    found = jaxcam.explain(lambda x: each(x).sum(1).mean((1, 2)) @ LAST, IMAGE, class_idx=1)
+    expected = by_hand(lambda x: each(x[None])[0].sum(0), lambda a, x: (a.mean((0, 1)) @ LAST)[1], IMAGE)
+    np.testing.assert_allclose(found.cam_map, expected, rtol=1e-10, atol=1e-13)
+
+
+class OfFrames(nnx.Module):
+    """A network of one clip [t, H, W, d] that returns [1, c]."""
+
+    def __init__(self):
+        self.conv = nnx.Conv(2, 4, (3, 3), param_dtype=jnp.float64, rngs=nnx.Rngs(0))
+
+    def __call__(self, frames):
+        return self.conv(frames).mean((1, 2)).mean(0, keepdims=True)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("options", [{}, {"target": lambda outputs, inputs: outputs[1]}])
+def test_frames_given_as_a_batch_are_refused(options):
+    # Of one frame they return one row, as for one example: what two of them return shows it.
+    net = OfFrames()
+    for model in (net, lambda x: net(x)):
+        with pytest.raises(ValueError, match=r"must keep the axis n .*\[1, 4\] for two examples like float64\[1, 6"):
+            jaxcam.explain(model, IMAGE, **options)
+    one_at_a_time = lambda x: net(x.reshape(1, 6, 5, 2))  # `adapt` says that one example comes at a time
+    assert jaxcam.explain(one_at_a_time, IMAGE, **options).heatmap.shape == (3, 6, 5)
+
+
+def test_standardised_weights_are_no_statistics_of_a_batch():
+    # Kernels [1, 1, d, k] and [2, 2, d, k] are summed over a first axis of one and of two, and no images are.
+    kernels = jnp.asarray(normal(1, 1, 1, 2, 4)), jnp.asarray(normal(2, 2, 2, 4, 5))
+    standard = lambda w: w - w.mean((0, 1, 2), keepdims=True)
+    net = lambda x, a, b: conv(jax.nn.relu(conv(x, a, STRINGS[2])), b, STRINGS[2]).mean((1, 2))
+    found = jaxcam.explain(lambda x: net(x, *map(standard, kernels)), IMAGE, class_idx=1)
+    fixed = [np.asarray(w) - np.asarray(w).mean((0, 1, 2), keepdims=True) for w in kernels]
+    np.testing.assert_allclose(found.value, net(IMAGE, *fixed)[:, 1], rtol=1e-10)
+
+
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("model", "inputs", "options", "error", "message"),
     [
@@ -134,6 +192,20 @@ def test_integers_that_the_model_scales():
             {},
             ValueError,
             r"(.|\n)*one channel an axis .*\.\.\., N",
+        ),
+        (
+            lambda x: encode(x.astype(float)).mean((1, 2)),
+            IMAGE > 0.5,
+            {},
+            ValueError,
+            "inputs must have positions .* but are bool.*: bool is for masks, inputs.astype",
+        ),
+        (
+            lambda d: encode(d["a"]).mean((1, 2)),
+            {"a": IMAGE, "weights": IMAGE[..., 0]},
+            {},
+            ValueError,
+            r"inputs: of several one, \[1, 6, 5\], goes into no layer .*adapt\(model, input=\.\.\.\)",
         ),
         (encode, IMAGE.astype(np.uint8), {}, ValueError, r"uint8\[1, 6, 5, 2\](.|\n)*pixels are to be divided by 255"),
         (lambda d: d["b"], {"a": IMAGE}, {}, ValueError, r"inputs \['a'\]: float64\[1, 6, .*: no 'b'\n\(see"),
