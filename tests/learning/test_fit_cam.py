@@ -169,8 +169,7 @@ def test_parameters_are_differentiated_and_nothing_is_compiled_anew(fitted):
 
 
 OTHERS = [pytest.param(name, marks=mark) for name, mark in (
-    ("plain", pytest.mark.slow), ("linen", pytest.mark.slow),
-    ("equinox", pytest.mark.parity), ("keras", pytest.mark.parity),
+    ("linen", pytest.mark.slow), ("equinox", pytest.mark.parity), ("keras", pytest.mark.parity),
 )]  # fmt: skip
 
 
@@ -184,9 +183,7 @@ def test_every_other_framework(framework, monkeypatch):
     pooled = np.asarray(foreign.by_hand(p, images)["second"]).mean((1, 2))
     dtype = np.float32 if framework == "keras" else np.float64
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        if framework == "plain":
-            model = jaxcam.adapt(p, apply=foreign.plain)
-        elif framework == "linen":
+        if framework == "linen":
             module, variables = foreign.linen_model(p)
             model = jaxcam.adapt(variables, apply=module.apply)
         elif framework == "equinox":
@@ -323,12 +320,12 @@ def test_bad_data_sets(dataset, error, words):
 def test_mini_vgg_which_has_no_pooling_is_given_it():
     vgg, unseen = jaxcam.models.mini_vgg(), jaxcam.scenes.batch(20000, 256)
     images, labels = vgg.preprocessing.normalise(unseen.image), np.asarray(unseen.class_idx)
-    found = learning.fit_cam(vgg, jaxcam.scenes.Dataset(512), decay=1e-3, batch_size=64, show_progress=False)
-    right = lambda model: (np.asarray(jax.jit(lambda m, x: m(x))(model, images)).argmax(1) == labels).mean()
-    before, after = right(vgg), right(found)
+    found = learning.fit_cam(vgg, jaxcam.scenes.Dataset(256), batch_size=64, num_folds=3, show_progress=False)
+    both = jax.jit(lambda v, f, x: (v(x), f(x)))(vgg, found, images)
+    before, after = ((np.asarray(logits).argmax(1) == labels).mean() for logits in both)
     assert before > 0.97
     assert after > 0.93
-    assert abs(found.fit.held_out - after) < 0.04
+    assert abs(found.fit.held_out - after) < 0.05
     assert found.class_names == vgg.class_names
 
 
@@ -336,14 +333,15 @@ def test_mini_vgg_which_has_no_pooling_is_given_it():
 def test_a_new_task_from_few_photographs(data):
     told = json.loads((data / "images" / "imagenet_val.json").read_text())
     is_dog = np.array([151 <= each["imagenet_index"] <= 268 for each in told])
-    chosen = [*np.flatnonzero(is_dog), *np.flatnonzero(~is_dog)[: is_dog.sum()]]
+    chosen = [*np.flatnonzero(is_dog)[:20], *np.flatnonzero(~is_dog)[:20]]
     photos = [(data / "images" / told[i]["file"], int(is_dog[i])) for i in chosen]
     resnet = jaxcam.models.resnet18(data / "weights" / "resnet18_pqf_bnstats.fp16.safetensors")
     found = learning.fit_cam(resnet, photos, class_names=["no dog", "dog"], decay=1e-2, show_progress=False)
-    assert found.fit.num_examples == 2 * is_dog.sum() == 74
+    assert found.fit.num_examples == 40
     assert found.fit.held_out > 0.9
-    # The map of "dog" lies on the dogs: more of its energy is in their boxes than of the picture.
-    dogs = [jaxcam.Example(data / "images" / told[i]["file"], 1, told[i]["boxes"]) for i in np.flatnonzero(is_dog)[:16]]
+    # The map of "dog" is the hottest on a dog, of photographs that were not fitted.
+    others = np.flatnonzero(is_dog)[20:28]
+    dogs = [jaxcam.Example(data / "images" / told[i]["file"], 1, told[i]["boxes"]) for i in others]
     evaluation = jaxcam.evaluate(
         found, dogs, methods=["cam"], protocol=jaxcam.Protocol(class_idx="true"), num_resamples=0, show_progress=False
     )
