@@ -80,6 +80,7 @@ def cut_model(features, head):
     """A model of one image that is cut between these: features(x) -> A, head(A, x) -> logits."""
 
     def network(images):
+        assert len(images) == 1  # a model that takes one of several is refused
         a = checkpoint_name(features(images[0])[None], "here")
         return head(a[0], images[0])[None]
 

@@ -21,8 +21,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-import scipy.linalg
 from jaxtyping import Array, Float, Int
 
 _TOLERANCE = 1e-9
@@ -99,6 +97,8 @@ def optimum(
 @jax.jit
 def _searched(x: Array, labels: Array, w: Array, scales: Any, decay: Any, first: Any, most: Any) -> Any:
     """The search, in the coordinates V = W · scale and u = b' · bias_scale of centred and scaled features."""
+    import optax  # here, since it takes as long to import as a large part of jaxcam
+
     scale, bias_scale = scales
 
     def cross_entropy(parameters: Any) -> Array:
@@ -154,10 +154,12 @@ def standard_errors(
 
     **Source**: Efron and Hinkley 1978 (observed information); MacKay 1992 (the decay as a prior).
     """
+    from scipy import linalg  # here, as optax above
+
     p = probabilities(found, x)
     n, c = p.shape
     wide = np.concatenate([np.asarray(x, np.float64), np.ones((n, 1))], 1)
-    basis = scipy.linalg.helmert(c).T  # [c, c - 1]
+    basis = linalg.helmert(c).T  # [c, c - 1]
     num_rows, free = wide.shape[1], c - 1
     information = np.empty((num_rows, free, num_rows, free))
     inner = np.einsum("ic,ca,cb->iab", p, basis, basis) - (p @ basis)[:, :, None] * (p @ basis)[:, None, :]
@@ -169,7 +171,7 @@ def standard_errors(
     square[np.diag_indices((num_rows - 1) * free)] += n * decay
     # Where classes are told apart without doubt there is next to no information on the biases: not singular for that.
     square[np.diag_indices(len(square))] += _FEW
-    inverse = scipy.linalg.inv(square, overwrite_a=True, check_finite=False).reshape(num_rows, free, num_rows, free)
+    inverse = linalg.inv(square, overwrite_a=True, check_finite=False).reshape(num_rows, free, num_rows, free)
     variance = np.einsum("ca,jajb,cb->jc", basis, inverse, basis, optimize=True)
     errors = np.sqrt(np.maximum(variance, 0))
     return errors[:-1], errors[-1]

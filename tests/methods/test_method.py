@@ -65,7 +65,7 @@ def test_explain_traces_the_model_once(method, layer):
 
 
 def test_explain_calls_the_very_function():
-    model = lambda x: gap_head(normal(1, 3, 5))(x[0])[None]
+    model = jax.vmap(gap_head(normal(1, 3, 5)))
     images = np.abs(normal(0, 2, 4, 3, 3))
     seen = []
 
@@ -105,7 +105,7 @@ def test_partials_and_lambdas_made_anew_are_compiled_once():
 
 def test_what_a_method_notes_reaches_the_status_through_a_users_own():
     """A dead gradient is seen also where the user's method calls one of ours, and inner loops leak nothing."""
-    model = lambda x: jnp.stack([jax.nn.relu(x.sum() - 1000), x.sum()])[None]
+    model = jax.vmap(lambda x: jnp.stack([jax.nn.relu(x.sum() - 1000), x.sum()]))
     images = np.abs(normal(0, 1, 4, 3, 3)) + 1
 
     def mine(head, activations, class_idx):

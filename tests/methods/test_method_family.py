@@ -326,7 +326,7 @@ def test_memory_is_that_of_one_chunk():
 
 def test_the_list_names_every_method_with_its_paper():
     public = {name for name, value in vars(methods).items() if inspect.isfunction(value)}
-    helpers = {"grad_cam_weights", "grad_cam_pp_weights", "smoothed", "__dir__"}
+    helpers = {"grad_cam_weights", "grad_cam_pp_weights", "smoothed", "signed", "__dir__"}
     assert public - helpers == set(methods.METHODS)
     for name, method in methods.METHODS.items():
         assert method.function is getattr(methods, name)
