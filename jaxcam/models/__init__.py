@@ -3,8 +3,8 @@
     model = jaxcam.models.resnet50(weights="resnet50.safetensors")
 
 Every constructor takes `weights` (a file, a folder, a Hugging Face repo, "imagenet", or None for random parameters; see
-`Weights`) and the keyword arguments of `Options`. The embedded ones, `mini_vgg` and `mini_resnet`, need no file. Flax
-is imported here; elsewhere only inside the functions that need it.
+`Weights`) and the keyword arguments of `Options`. The embedded ones, `mini_vgg`, `mini_resnet` and `mini_vit`, need no
+file. Flax is imported here; elsewhere only inside the functions that need it.
 """
 
 from collections.abc import Callable
@@ -50,8 +50,10 @@ from jaxcam.models.efficientnet_lite import efficientnet_lite0 as efficientnet_l
 from jaxcam.models.mini import EMBEDDED as EMBEDDED
 from jaxcam.models.mini import MiniResNet as MiniResNet
 from jaxcam.models.mini import MiniVGG as MiniVGG
+from jaxcam.models.mini import MiniViT as MiniViT
 from jaxcam.models.mini import mini_resnet as mini_resnet
 from jaxcam.models.mini import mini_vgg as mini_vgg
+from jaxcam.models.mini import mini_vit as mini_vit
 from jaxcam.models.mobilenet import MobileNetV3 as MobileNetV3
 from jaxcam.models.mobilenet import mobilenet_v3_small as mobilenet_v3_small
 from jaxcam.models.network import Network as Network
@@ -94,7 +96,7 @@ MODELS: MappingProxyType[str, Callable[..., Network]] = MappingProxyType(
     {name: getattr(family, name) for family in _FAMILIES for name in family.ARCHITECTURES}
 )
 """The constructors by name."""
-EMBEDDED_MODELS = ("mini_resnet", "mini_vgg")
+EMBEDDED_MODELS = ("mini_resnet", "mini_vgg", "mini_vit")
 """Those whose trained weights are in the package."""
 
 __all__ = [
@@ -109,6 +111,7 @@ __all__ = [
     "EfficientNetLite",
     "MiniResNet",
     "MiniVGG",
+    "MiniViT",
     "MobileNetV3",
     "Network",
     "Options",
@@ -131,6 +134,7 @@ __all__ = [
     "fold_batch_norm",
     "mini_resnet",
     "mini_vgg",
+    "mini_vit",
     "mobilenet_v3_small",
     "resnet18",
     "resnet20",

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from jaxcam import maps, scenes
 from jaxcam.checks import check_integer
-from jaxcam.models.mini import mini_resnet, mini_vgg
+from jaxcam.models.mini import mini_resnet, mini_vgg, mini_vit
 from jaxcam.models.network import Network
 from jaxcam.progress import progress
 
@@ -34,11 +34,16 @@ class Recipe(NamedTuple):
     learning_rate: float
     batch_size: int = 64
     weight_decay: float = 1e-3
+    warm_up: int = 100
+    """Steps in which the learning rate grows from 0."""
+    longest: float | None = None
+    """What longer gradients are shortened to; as they are where it is None."""
 
 
 RECIPES = {
     "mini_vgg": Recipe(mini_vgg, num_steps=2600, learning_rate=4e-3),
     "mini_resnet": Recipe(mini_resnet, num_steps=2600, learning_rate=5e-3),
+    "mini_vit": Recipe(mini_vit, num_steps=2600, learning_rate=2e-3, weight_decay=0.02, warm_up=300, longest=1.0),
 }
 
 
@@ -46,7 +51,7 @@ def train(name: str, *, seed: int = 0, num_steps: int | None = None) -> Network:
     """A network of RECIPES, trained with AdamW under a warm-up and cosine schedule.
 
     Args:
-        name: "mini_vgg" or "mini_resnet".
+        name: "mini_vgg", "mini_resnet" or "mini_vit".
         seed: of the initial parameters and of the scenes.
         num_steps: the recipe's unless given.
 
@@ -59,8 +64,11 @@ def train(name: str, *, seed: int = 0, num_steps: int | None = None) -> Network:
     steps = check_integer("num_steps", recipe.num_steps if num_steps is None else num_steps, low=1)
     model = recipe.create(None, seed=seed)
     model.train()
-    schedule = optax.warmup_cosine_decay_schedule(0.0, recipe.learning_rate, min(100, steps // 2), steps)
-    optimizer = nnx.Optimizer(model, optax.adamw(schedule, weight_decay=recipe.weight_decay), wrt=nnx.Param)
+    schedule = optax.warmup_cosine_decay_schedule(0.0, recipe.learning_rate, min(recipe.warm_up, steps // 2), steps)
+    rule = optax.adamw(schedule, weight_decay=recipe.weight_decay)
+    if recipe.longest is not None:
+        rule = optax.chain(optax.clip_by_global_norm(recipe.longest), rule)
+    optimizer = nnx.Optimizer(model, rule, wrt=nnx.Param)
     keys = jax.random.split(jax.random.key(seed), steps)
     for key in progress(keys, total=steps, label=f"train {name}"):
         _step(model, optimizer, key, batch_size=recipe.batch_size)

@@ -14,7 +14,7 @@ from typing import Any
 
 import jaxcam
 from jaxcam import Evaluation, Protocol
-from jaxcam.models import EMBEDDED_MODELS, MODELS, Network
+from jaxcam.models import MODELS, Network
 
 METHODS = {
     "CAM": "cam",
@@ -91,9 +91,9 @@ def markdown(title: str, found: Evaluation) -> str:
 
 
 def scenes(options: argparse.Namespace, rows: Path) -> list[tuple[str, Evaluation]]:
-    """Both embedded networks on scenes with one to four instances."""
+    """The embedded convolutional networks on scenes with one to four instances."""
     found = []
-    for name in EMBEDDED_MODELS:
+    for name in ("mini_resnet", "mini_vgg"):
         model = MODELS[name]()
         for instances in range(1, jaxcam.scenes.MAX_INSTANCES + 1):
             title = f"{name}, scenes with {instances} instance{'s' if instances > 1 else ''}"

@@ -149,18 +149,20 @@ def test_bad_images_and_layers(squeezenet):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["mini_vgg", "mini_resnet"])
-def test_embedded_networks_reach_97_percent_on_unseen_scenes(name):
+@pytest.mark.parametrize(("name", "least"), [("mini_vgg", 0.97), ("mini_resnet", 0.97), ("mini_vit", 0.95)])
+def test_embedded_networks_know_unseen_scenes(name, least):
     record = json.loads((files("jaxcam") / "data" / "training.json").read_text())[name]
     top_1 = train.accuracy(models.MODELS[name]())
-    assert top_1 >= 0.97
+    assert top_1 >= least
     # The recorded figure, but for scenes on the edge that another machine's arithmetic may turn over.
     assert top_1 == pytest.approx(record["unseen_scenes"]["top_1"], abs=0.003)
 
 
 def test_embedded_weights_are_small():
-    total = sum(len((files("jaxcam") / "data" / f"{n}.safetensors").read_bytes()) for n in models.EMBEDDED_MODELS)
-    assert total <= 2_000_000
+    size = {file.name: len(file.read_bytes()) for file in (files("jaxcam") / "data").iterdir()}
+    assert {f"{name}.safetensors" for name in models.EMBEDDED_MODELS} <= size.keys()
+    assert size["mini_vit.safetensors"] <= 1_000_000
+    assert sum(size.values()) <= 6_000_000
 
 
 def test_class_names():
@@ -184,7 +186,7 @@ def test_training_learns():
 
 
 def test_train_refuses_unknown_names_and_no_steps():
-    with pytest.raises(ValueError, match="name='vgg' is not one of 'mini_vgg', 'mini_resnet'"):
+    with pytest.raises(ValueError, match="name='vgg' is not one of 'mini_vgg', 'mini_resnet', 'mini_vit'"):
         train.train("vgg")
     with pytest.raises(ValueError, match=r"num_steps .* 1 .* 0"):
         train.train("mini_vgg", num_steps=0)

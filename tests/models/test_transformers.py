@@ -1,9 +1,10 @@
-"""Attention, layer norm and tokens by brute force, and ViT's names for its parameters."""
+"""Attention, layer norm, tokens and the embedded ViT by brute force, and ViT's names for its parameters."""
 
 import jax
 import numpy as np
 import pytest
 from flax import nnx
+from scipy.special import erf
 from support import network, normal
 
 from jaxcam import models
@@ -135,6 +136,60 @@ def test_vit_keeps_timms_names_and_is_cut_at_any_block(tmp_path):
     cut, found, expected = (np.asarray(value) for value in outputs(model, images))
     assert cut.shape == (1, 10, 8)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_mini_vit_by_hand():
+    """The whole network in NumPy, from the pixels to the logits, and the same from its default layer."""
+    model = network(models.mini_vit, seed=4, dtype=np.float64)
+    p = {".".join(map(str, path)): np.asarray(leaf[...]) for path, leaf in nnx.to_flat_state(nnx.state(model))}
+    p = {name.removeprefix("stages."): value for name, value in p.items()}
+    image = np.asarray(normal(5, 64, 64, 3))
+
+    def conv(x, kernel, strides):
+        """3 x 3, padded so that the strides divide the size: on both sides, or below and on the right alone."""
+        before = 2 - strides
+        padded = np.pad(x, ((before, 1), (before, 1), (0, 0)))
+        sides = [(side // strides) * strides for side in x.shape[:2]]
+        shifted = [[padded[i : i + sides[0] : strides, j : j + sides[1] : strides] for j in range(3)] for i in range(3)]
+        return np.einsum("ijhwd,ijdk->hwk", np.array(shifted), kernel)
+
+    def dense(x, name):
+        return x @ p[f"{name}.kernel"] + p[f"{name}.bias"]
+
+    def layer_norm(x, name):
+        centred = x - x.mean(-1, keepdims=True)
+        spread = np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6)
+        return centred / spread * p[f"{name}.scale"] + p[f"{name}.bias"]
+
+    x = image
+    for i, strides in enumerate((2, 2, 1, 2), start=1):
+        x = conv(x, p[f"conv{i}.kernel"], strides) - p[f"bn{i}.mean"]
+        x = x / np.sqrt(p[f"bn{i}.var"] + 1e-5) * p[f"bn{i}.scale"] + p[f"bn{i}.bias"]
+        x = np.maximum(x, 0)
+    x = x @ p["proj.kernel"][0, 0] + p["proj.bias"]
+    x = np.concatenate([p["tokens.cls_token"][0], x.reshape(64, 64)]) + p["tokens.pos_embed"][0]
+    after = []
+    for i in range(5):
+        qkv = dense(layer_norm(x, f"blocks.{i}.norm1"), f"blocks.{i}.attn.qkv").reshape(65, 3, 4, 16)
+        heads = []
+        for head in range(4):
+            queries, keys, values = (qkv[:, part, head] for part in range(3))
+            heads.append(np.array([softmax(keys @ query / 4) @ values for query in queries]))
+        x = x + dense(np.concatenate(heads, -1), f"blocks.{i}.attn.proj")
+        hidden = dense(layer_norm(x, f"blocks.{i}.norm2"), f"blocks.{i}.mlp.fc1")
+        x = x + dense(hidden * (1 + erf(hidden / 2**0.5)) / 2, f"blocks.{i}.mlp.fc2")
+        after.append(x)
+    expected = dense(layer_norm(x, "norm")[0], "head")
+
+    @jax.jit
+    def outputs(model, images):
+        cut = model.features(images)
+        return cut, model.head(cut), model.class_logit(cut, 7)
+
+    cut, logits, of_one = (np.asarray(value) for value in outputs(model, image[None]))
+    np.testing.assert_allclose(cut[0], after[3], rtol=1e-9, atol=1e-9 * np.abs(after[3]).max())
+    np.testing.assert_allclose(logits[0], expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
+    np.testing.assert_allclose(of_one, expected[7:8], rtol=1e-9, atol=1e-9 * np.abs(expected).max())
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -22,7 +22,8 @@ def flat(model):
 
 
 @pytest.mark.parametrize(
-    "create", [models.mini_vgg, models.mini_resnet, pytest.param(models.squeezenet1_1, marks=pytest.mark.slow)]
+    "create",
+    [models.mini_vgg, models.mini_resnet, models.mini_vit, pytest.param(models.squeezenet1_1, marks=pytest.mark.slow)],
 )
 def test_saved_parameters_come_back(create, tmp_path):
     model = network(create)  # every leaf of it differs from every other, so that no mix-up goes unseen

@@ -621,7 +621,7 @@ def test_command_prints_tables_and_writes_json(small_cases, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model", "vgg99"], "--model: 'vgg99' has no built-in weights: use one or both of mini_resnet, mini_vgg"),
+        (["--model", "vgg99"], "--model: 'vgg99' has no built-in weights: use one or more of mini_resnet, mini_vgg"),
         (["--score", "logit"], "--score logit: the second and third derivatives of a ReLU network's logit are zero"),
         (["--score", "prob"], "--score: 'prob' is not known: use one of exp, softmax, log_softmax"),
         (["--json", "."], "--json: '.' is a folder"),
