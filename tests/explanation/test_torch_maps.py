@@ -141,11 +141,11 @@ def test_exact_derivatives_are_torchs(name, package):
     layer = (QUICK | LONG)[name][2]
     features, head = jaxcam.split(net, layer, x)
     a = np.asarray(features(net, x))
-    logits = np.asarray(head(net, a, x))[0]
+    logits = np.asarray(head(net, jnp.asarray(a), x))[0]
     best, top = int(logits.argmax()), logits.max()
     # exp(S) as it is would be large; a factor cancels from alpha.
     score = lambda a: jnp.exp(head(net, a, x)[0, best] - top)
-    derivatives = jax.jit(functools.partial(jaxcam.elementwise_derivatives, score))(a)
+    derivatives = jax.jit(functools.partial(jaxcam.elementwise_derivatives, score))(jnp.asarray(a))
     derivatives = [np.asarray(d).reshape(-1) for d in derivatives]
     largest = [np.abs(d).max() for d in derivatives]
     base, steps = torch.from_numpy(a.copy()), np.random.default_rng(1).choice(a.size, 6, replace=False)
