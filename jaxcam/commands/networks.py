@@ -4,8 +4,8 @@ from jaxcam.commands.parser import UsageError, one_line
 from jaxcam.models import EMBEDDED_MODELS, MODELS, Network
 
 MODELS_HELP = (
-    "mini_resnet, mini_vgg, mini_vit, resnet18|34|50|101|152, vgg16[_bn], efficientnet_b0 to b7, efficientnet_lite0, "
-    "swin_tiny, vit_base_patch16_224 ...: any name of jaxcam.models.MODELS"
+    "mini_resnet, mini_vgg, mini_vit, resnet18|34|50|101|152, vgg16[_bn], efficientnet_lite0, swin_tiny, "
+    "vit_base_patch16_224 ...: any name of jaxcam.models.MODELS"
 )
 WEIGHTS_HELP = 'a .safetensors or .pth file, a Hugging Face repo, or "imagenet"; the mini networks have theirs built in'
 
