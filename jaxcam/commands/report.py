@@ -128,7 +128,7 @@ def table_of(report: Report, *, title: str) -> str:
             entry.name,
             _percent(entry.confidence),
             *(_percent(entry.maps[m].confidence_on_e) if m in entry.maps else "-" for m in methods),
-            ", ".join(f"{METHODS[m].title}: {_words(f.status)}" for m, f in entry.maps.items() if f.status) or "ok",
+            ", ".join(f"{METHODS[m].title}: {f.status.words}" for m, f in entry.maps.items() if f.status) or "ok",
         ]
         for entry in report.classes
     ]
@@ -148,7 +148,7 @@ def table_of_page(page: Page, *, title: str) -> str:
                 exhibit.names[item],
                 _percent(float(confidence[item])),
                 *(_percent(each.on_e[item]) for each in exhibit.maps),
-                ", ".join(f"{name}: {_words(one)}" for name, one in status.items() if one) or "ok",
+                ", ".join(f"{name}: {one.words}" for name, one in status.items() if one) or "ok",
             ]
         )
     return title + "\n" + indent(tables.text(header, lines, left=(0, len(header) - 1)), "  ")
@@ -164,7 +164,7 @@ def _overlay_cell(report: Report, entry: Explained, method: str) -> Cell:
     found = entry.maps.get(method)
     if found is None:
         return Cell(None, "does not apply:\nno global average pooling")
-    status = _words(found.status) if found.status else ""
+    status = found.status.words if found.status else ""
     if found.gradient is not None:
         drawn = np.nan_to_num(found.gradient, posinf=0, neginf=0)
         return Cell(gradient_picture(drawn), status)
@@ -192,7 +192,3 @@ def _percent(share: float) -> str:
     if math.isnan(share):
         return "-"
     return "< 0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
-
-
-def _words(status: Status) -> str:
-    return status.name.lower().replace("_", " ")

@@ -42,7 +42,7 @@ def environment(torchax: Any) -> Any:
             targets = _tensors([kwargs["out"]] if "out" in kwargs else args[:1], torchax) if writes else []
             if targets:
                 for target in targets:
-                    check_write(target, name, torchax)
+                    _check_write(target, name, torchax)
                 self.is_writing = True
                 try:
                     return self._written(targets[0], func, types, args, kwargs)
@@ -92,7 +92,7 @@ def watched(torchax: Any) -> Generator[None]:
         return made
 
     def checked(method: Any, self: Any, *args: Any) -> None:
-        check_write(self, "__setitem__", torchax)
+        _check_write(self, "__setitem__", torchax)
         method(self, *args)
 
     for (kind, name), method in found.items():
@@ -106,7 +106,7 @@ def watched(torchax: Any) -> Generator[None]:
             setattr(kind, name, method)
 
 
-def check_write(target: Any, name: str, torchax: Any) -> None:
+def _check_write(target: Any, name: str, torchax: Any) -> None:
     """Refuses a write that another tensor would have to see."""
 
     def root(tensor: Any) -> Any:

@@ -50,6 +50,11 @@ class Status(IntEnum):
     CONSTANT_MAP = 7
     ROUNDED = 8
 
+    @property
+    def words(self) -> str:
+        """Its name as people read it: "zero map"."""
+        return self.name.lower().replace("_", " ")
+
 
 PRIORITY = (
     Status.NO_SUCH_CLASS,
@@ -161,4 +166,4 @@ jax.export.register_pytree_node_serialization(
 
 def _status(number: int) -> str:
     """The status of that number in words; of one that is none, in an explanation that was changed, the number."""
-    return {status.value: status.name.lower().replace("_", " ") for status in Status}.get(number, f"status {number}")
+    return Status(number).words if number in set(Status) else f"status {number}"

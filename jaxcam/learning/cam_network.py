@@ -136,7 +136,7 @@ class CAMNetwork:
 
     @property
     def cam_kernel(self) -> Float[Array, "k c"]:
-        """Eq. 25's w at `cam_layer`."""
+        """CAM's weights w (Zhou et al. 2016, Eq. 2) at `cam_layer`."""
         return self.kernel
 
     def tree_flatten(self) -> tuple[tuple[Adapted, Any, Any], tuple[Any, ...]]:

@@ -234,7 +234,7 @@ class Observer:
         status = int(record["status"][i])
         confidence = float(record["confidence"][i])
         figure = f"{float(record['value'][i]):.3g}" if np.isnan(confidence) else f"{100 * confidence:.1f} %"
-        words = "" if status == Status.OK else "\n" + Status(status).name.lower().replace("_", " ")
+        words = "" if status == Status.OK else "\n" + Status(status).words
         caption = f"{record['class_name'][i]}\n{figure}{words}"
         if heat.ndim == 1:
             return Cell(series(drawn[i], heat, width=240), caption)

@@ -104,7 +104,10 @@ class Network(nnx.Module):
 
     @property
     def cam_kernel(self) -> Float[Array, "k c"] | None:
-        """Eq. 25's w at `cam_layer`: the linear layer's kernel, the identity where the pooled maps are the logits."""
+        """CAM's weights w (Zhou et al. 2016, Eq. 2) at `cam_layer`: the linear layer's kernel.
+
+        It is the identity where the pooled maps are the logits.
+        """
         if self.cam_layer is None:
             return None
         last = self.stages[self.layers[-1]]

@@ -155,7 +155,7 @@ def _book(exhibits: Sequence[Exhibit]) -> dict[str, Any]:
     colour_bytes = np.rint(255 * anchor_colours("inferno")).astype(np.uint8)
     return {
         "colours": colour_bytes.tobytes().hex(),
-        "statuses": [[_words(status), _STATUSES[status]] for status in Status],
+        "statuses": [[status.words, _STATUSES[status]] for status in Status],
         "about": list(_ABOUT.items()),
         "names": names,
         "exhibits": [_stored(each, names) for each in exhibits],
@@ -227,7 +227,3 @@ def _source(text: str) -> str:
 
 def _escaped(words: str) -> str:
     return html.escape(printable(words), quote=True)
-
-
-def _words(status: Status) -> str:
-    return status.name.lower().replace("_", " ")
