@@ -1,4 +1,7 @@
-"""Writing a file whole or not at all: at every moment the path holds what it held before or all of the new bytes."""
+"""Files that are written whole or not at all, and what a file must be to be read or written.
+
+`replace_file`: at every moment the path holds what it held before or all of the new bytes.
+"""
 
 import contextlib
 import os
@@ -6,6 +9,7 @@ import secrets
 import stat
 from collections.abc import Generator
 from pathlib import Path
+from typing import BinaryIO
 
 
 def replace_file(target: Path, data: bytes) -> None:
@@ -58,3 +62,31 @@ def naming(path: str | os.PathLike[str]) -> Generator[None]:
         if error.errno is None:
             raise
         raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+
+
+def check_regular(name: str, path: Path) -> None:
+    """That a file to be written is a regular one, or not there yet: a device may have no end, a pipe keeps one waiting.
+
+    Raises:
+        ValueError: it is something else; the error names the argument.
+    """
+    with naming(path):
+        if path.exists() and not stat.S_ISREG(path.stat().st_mode):
+            raise ValueError(f"{name} must be a regular file but {os.fspath(path)!r} is none: choose another name")
+
+
+def lock(name: str, stream: BinaryIO, path: Path) -> None:
+    """That no other run writes the file, for as long as the stream is open.
+
+    Raises:
+        ValueError: one does; the error names the argument.
+    """
+    with contextlib.suppress(ImportError):  # no such module on Windows
+        import fcntl
+
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ValueError(
+                f"{name}: another run is writing {os.fspath(path)!r}: wait for it, or choose another file"
+            ) from None

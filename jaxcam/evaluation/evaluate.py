@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -194,9 +193,7 @@ def evaluate(
         "requests": [_described(request.method, logits) for request in requests.values()],
         "metrics": [column.key for column in columns],
         "protocol": protocol.to_dict(),
-        "preprocessing": None
-        if preprocessing is None
-        else {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(preprocessing).items()},
+        "preprocessing": None if preprocessing is None else preprocessing.to_dict(),
         "inputs": {
             jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}"
             for path, leaf in jax.tree_util.tree_flatten_with_path(example)[0]

@@ -18,7 +18,6 @@ import json
 import math
 import os
 import re
-import stat
 import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
@@ -32,7 +31,7 @@ from jaxcam.checks import is_integer
 from jaxcam.evaluation.protocol import differences
 from jaxcam.evaluation.statistics import Rows
 from jaxcam.explanation.explanation import Status
-from jaxcam.files import naming
+from jaxcam.files import check_regular, lock, naming
 from jaxcam.tables import shown
 
 _CHUNK = 256
@@ -74,8 +73,8 @@ class Journal:
         """
         self._path, self._header = path, json.loads(json.dumps(header))
         if path is not None:
-            _check_regular(path)
-            _check_regular(self._part)
+            check_regular("results", path)
+            check_regular("results", self._part)
         self.is_complete = path is not None and path.exists()
         self._places: dict[int, int] = {}  # where the line of a picture begins
         if path is None:
@@ -85,7 +84,7 @@ class Journal:
                 self._stream = (path if self.is_complete else self._part).open("rb" if self.is_complete else "a+b")
         try:
             if not self.is_complete:
-                self._lock()
+                lock("results", self._stream, self._part)
             self._begin()
         except BaseException:
             self._stream.close()
@@ -143,17 +142,6 @@ class Journal:
     def rows(self) -> Iterator[tuple[Rows, list[Record]]]:
         """What was measured, some hundred pictures at a time, and those of which there is nothing."""
         return rows_of(self.records(), len(self._header["methods"]), len(self._header["metrics"]))
-
-    def _lock(self) -> None:
-        with contextlib.suppress(ImportError):  # no such module on Windows
-            import fcntl
-
-            try:
-                fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise ValueError(
-                    f"results: another run is writing {os.fspath(self._part)!r}: wait for it, or choose another file"
-                ) from None
 
     def _begin(self) -> None:
         """Reads what is there, cuts off half a line, and writes the header where there is nothing."""
@@ -223,13 +211,6 @@ class Journal:
             return _checked(_fields(line), self._number, len(self._header["methods"]), len(self._header["metrics"]))
         except (ValueError, RecursionError) as error:
             raise self._damaged(which, shown(str(error), 200)) from None
-
-
-def _check_regular(path: Path) -> None:
-    """A device may have no end, and a pipe keeps one waiting."""
-    with naming(path):
-        if path.exists() and not stat.S_ISREG(path.stat().st_mode):
-            raise ValueError(f"results must be a regular file but {os.fspath(path)!r} is none: choose another name")
 
 
 def rows_of(records: Iterable[Record], num_methods: int, num_metrics: int) -> Iterator[tuple[Rows, list[Record]]]:

@@ -25,6 +25,7 @@ from jaxcam.evaluation.journal import Record
 from jaxcam.evaluation.measures import Column
 from jaxcam.evaluation.plan import Plan
 from jaxcam.evaluation.truths import against_truth
+from jaxcam.explanation.feed import of_size, stacked
 from jaxcam.images.preprocessing import Preprocessing
 
 _NOTE_BYTES = 1024
@@ -123,31 +124,15 @@ def _places(job: Job, block: int | None) -> list[int | None]:
 
 
 def _begun(job: Job, blocks: list[int | None], views: list[View | None]) -> _Step:
-    checked = [None if view is None else _of_size(view, job.like) for view in views]
-    arrays = jax.tree.map(lambda each: np.zeros((len(checked), *each.shape), each.dtype), job.like)
-    labels = np.full(len(checked), -1, np.int32)
-    for i, view in enumerate(checked):
-        if view is not None and view.image is not None:
-            labels[i] = view.label
-            for whole, one in zip(jax.tree.leaves(arrays), jax.tree.leaves(view.image), strict=True):
-                whole[i] = one
+    checked = [None if view is None else of_size(view, job.like) for view in views]
+    arrays = stacked(checked, job.like, len(checked))
+    labels = np.asarray([-1 if view is None or view.image is None else view.label for view in checked], np.int32)
     data, own_labels = jax.tree.map(partial(hosts.sharded, job.mesh), (arrays, labels))
     block = explained_blocks(job.mesh, job.plan, job.model, data, own_labels, np.uint32(job.seed))
     if "curves" in job.plan.groups:
         rest = (job.model, data, block.heatmaps, block.class_idx)
         block = block._replace(values=block.values | curves_of(job.mesh, job.plan, *rest))
     return _Step(blocks, checked, block)
-
-
-def _of_size(view: View, like: Any) -> View:
-    """Pictures need one size; prepared inputs have been looked at."""
-    if not isinstance(view.image, np.ndarray) or view.image.shape == like.shape:
-        return view
-    return view._replace(
-        image=None,
-        error=f"the network would see {list(view.image.shape[:2])} pixels of it and {list(like.shape[:2])} of the "
-        "others: give a preprocessing with crop=",
-    )
 
 
 def _finished(job: Job, step: _Step) -> tuple[list[Record], bool]:

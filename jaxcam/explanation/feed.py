@@ -1,6 +1,6 @@
 """How the examples of a data set come to the model: pictures through its preprocessing, or inputs as they are."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ import numpy as np
 from jaxcam.cuts.cut import network
 from jaxcam.cuts.inputs import grids_of
 from jaxcam.cuts.model import Adapted
+from jaxcam.datasets.examples import View
 from jaxcam.datasets.prepared import Prepared, input_of
 from jaxcam.datasets.sources import Source
 from jaxcam.explanation.arguments import inputs_of
@@ -138,3 +139,24 @@ def _size(preprocessing: Preprocessing, source: Source) -> tuple[int, int]:
                 height, width = view.image.shape[:2]
                 return height, width
     raise ValueError("dataset: none of its pictures can be read")
+
+
+def of_size(view: View, like: Any) -> View:
+    """The view, or none where its picture has another size than the first; prepared inputs have been looked at."""
+    if not isinstance(view.image, np.ndarray) or view.image.shape == like.shape:
+        return view
+    return view._replace(
+        image=None,
+        error=f"the network would see {list(view.image.shape[:2])} pixels of it and {list(like.shape[:2])} of the "
+        "others: give a preprocessing with crop=",
+    )
+
+
+def stacked(views: Sequence[View | None], like: Any, size: int) -> Any:
+    """The images of a block, zero where there is none: all blocks have one size, for one program."""
+    arrays = jax.tree.map(lambda each: np.zeros((size, *each.shape), each.dtype), like)
+    for i, view in enumerate(views):
+        if view is not None and view.image is not None:
+            for whole, one in zip(jax.tree.leaves(arrays), jax.tree.leaves(view.image), strict=True):
+                whole[i] = one
+    return arrays

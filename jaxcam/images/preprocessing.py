@@ -7,7 +7,7 @@ pixels, as there; a picture that was read from an 8-bit file loses nothing. Ever
 
 import math
 import os
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -195,6 +195,10 @@ class Preprocessing:
     def is_grey(self) -> bool:
         """Whether pictures have one channel."""
         return len(self.mean) == 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
 
     def __call__(self, image: Float[np.ndarray, "H W d"] | Float[Array, "H W d"]) -> Float[np.ndarray, "h w d"]:
         """The network input, float32 `[h, w, 3]`; `[h, w, 1]` for grey pictures."""

@@ -10,7 +10,7 @@ W_c / (number of positions), so that Grad-CAM is the positive part of CAM over t
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +171,7 @@ class CAMNetwork:
         known = self.preprocessing
         config = {
             "label_names": list(self.class_names),
-            **({} if known is None else {"preprocessing": asdict(known)}),
+            **({} if known is None else {"preprocessing": known.to_dict()}),
             "cam": {
                 "layer": self.layer,
                 "main": self._main,

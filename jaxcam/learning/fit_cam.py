@@ -3,7 +3,6 @@
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,8 @@ from jaxcam.explanation.feed import Feed, fed
 from jaxcam.images.preprocessing import Preprocessing
 from jaxcam.learning import logistic
 from jaxcam.learning.cam_network import CAMFit, CAMNetwork
-from jaxcam.learning.pooled import UNREADABLE, Pooled, pooled
+from jaxcam.learning.features_file import UNREADABLE
+from jaxcam.learning.pooled import Pooled, pooled
 from jaxcam.programs.hashes import array_hash, program_hash
 from jaxcam.progress import Progress
 from jaxcam.version import __version__
@@ -253,9 +253,7 @@ def _header(
         "version": __version__,
         "parameters": array_hash(jax.tree.leaves(feed.model)),
         "program": program_hash(activations, cut, *jax.tree.leaves(feed.example)),
-        "preprocessing": None
-        if form is None
-        else {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(form).items()},
+        "preprocessing": None if form is None else form.to_dict(),
         "dataset": {name: value for name, value in described.items() if name != "path"},
         "batch_size": batch_size,
     }

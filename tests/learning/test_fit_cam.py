@@ -268,6 +268,15 @@ def test_a_run_that_was_ended_goes_on(tmp_path, fitted):
         learning.fit_cam(Series(), Stopping(), features=path, **options)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_devices_and_pipes_hold_no_features(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    os.mkfifo(tmp_path / "x.bin.part")
+    for path in ("/dev/full", tmp_path / "pipe", tmp_path / "x.bin"):
+        with pytest.raises(ValueError, match="features must be a regular file but"):
+            learning.fit_cam(Series(), Stopping(), features=path, **QUIET)
+
+
 def test_what_cannot_be_used_is_left_out_and_counted():
     given = [*examples(), SERIES[0], (SERIES[1][:5], 1)]  # no true class; of another shape
     found = learning.fit_cam(Series(), given, num_folds=0, **QUIET)
