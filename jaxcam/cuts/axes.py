@@ -29,7 +29,7 @@ from jaxcam.programs.moves import Constants, moved
 from jaxcam.programs.primitives import Runs, about
 from jaxcam.programs.program import Program, closed, is_elementwise, shape, straight_line
 
-__all__ = ["Axes", "Where", "axes_of", "image_channel_axis", "placed", "slides_along_all"]
+__all__ = ["Axes", "Where", "axes_of", "placed"]
 
 Where = tuple[Positions, ...] | None
 """Of a value: its positions; several where it has them more than once, none where it has them no more (pooled), and
@@ -47,59 +47,6 @@ def axes_of(program: Program, image: Var, channel_axis: int) -> Axes:
     sizes = tuple(shape(image)[axis] for axis in spatial)
     start = Positions(sizes, tuple(np.arange(n).reshape(to) for n, to in zip(sizes, lengths, strict=True)))
     return _followed(program, {image: (start,)}, {*program.arguments} - {image})
-
-
-def image_channel_axis(program: Program, image: Var) -> int | None:
-    """The axis of the images' channels: the one that the first convolution or product contracts; None without one."""
-    first = _until_product(program, image)
-    product = first.equations[-1] if first.equations else None
-    if product is None or product.primitive not in _PRODUCTS:
-        return None
-    fitting: dict[int, int] = {}
-    for candidate in {1, len(shape(image)) - 1} - _slid(first, image):
-        axes = axes_of(first, image, candidate)
-        where = axes.get(product.outvars[0])
-        lengths = [n for axis, n in enumerate(shape(image)) if axis not in (0, candidate)]
-        # Were the other axis the channels', this one would be rows or columns, of which nothing were left.
-        if where and [c.size > 1 for c in where[0].coordinates] == [n > 1 for n in lengths]:
-            fitting[candidate] = sum(n > 1 for n in lengths)
-    # An axis of length 1 fits either way: of one channel rather than of one row.
-    return max(fitting, key=lambda axis: fitting[axis], default=None)
-
-
-def slides_along_all(program: Program, image: Var) -> bool:
-    """Whether the first convolution slides along all axes of the images but n, of which none are channels then."""
-    return _slid(_until_product(program, image), image) == {*range(1, len(shape(image)))}
-
-
-def _slid(first: Program, image: Var) -> set[int]:
-    """The axes of the images that the convolution at the end of a program slides along: rows, and no channels."""
-    product = first.equations[-1] if first.equations else None
-    if product is None or product.primitive is not lax.conv_general_dilated_p:
-        return set()
-    where = axes_of(first, image, 0).get(product.invars[0])  # type: ignore[arg-type]
-    if where is None or len(where) != 1:
-        return set()
-    lhs, rhs, _ = product.params["dimension_numbers"]
-    windows = {a: shape(product.invars[1])[b] for a, b in zip(lhs[2:], rhs[2:], strict=True)}
-    lying = [[a for a, n in enumerate(c.shape) if n > 1] for c in where[0].coordinates]
-    return {i for i, axes in enumerate(lying, 1) if len(axes) == 1 and windows.get(axes[0], 1) > 1}
-
-
-_PRODUCTS = (lax.conv_general_dilated_p, lax.dot_general_p)
-
-
-def _until_product(program: Program, image: Var) -> Program:
-    """The program up to the first product of what depends on the image."""
-    moving: set[Var] = {image}
-    equations: list[JaxprEqn] = []
-    for eqn in program.equations:
-        equations.append(eqn)
-        if not moving.isdisjoint(atom for atom in eqn.invars if isinstance(atom, Var)):
-            if eqn.primitive in _PRODUCTS:
-                break
-            moving.update(eqn.outvars)
-    return Program(program.arguments, program.outputs, equations, program.constants, program.places)
 
 
 def _followed(program: Program, start: Mapping[Var, Where], learned: set[Var]) -> dict[Var, Where]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import JaxprEqn, Var
 
-from jaxcam.cuts.axes import slides_along_all
+from jaxcam.cuts.channels import slides_along_all
 from jaxcam.cuts.model import Adapted
 from jaxcam.cuts.sites import Analysis
 from jaxcam.programs.program import shape

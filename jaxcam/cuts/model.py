@@ -27,7 +27,6 @@ from typing import Any
 
 import jax
 import jax.export
-import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import ClosedJaxpr
 from jaxtyping import Array
@@ -38,8 +37,10 @@ from jaxcam.cuts.refusals import (
     check_reads_outputs,
     check_reads_statistics,
     check_returns_no_statistics,
+    check_scores,
     check_two,
     exported_told,
+    no_scores,
     shapes,
 )
 from jaxcam.cuts.sites import OUTPUTS
@@ -153,10 +154,7 @@ class Adapted:
             outs, ins = map(shapes, one)
             error.add_note(f"while target was called with the outputs {outs} and inputs {ins} of one example")
             raise
-        if not jnp.issubdtype(scores.dtype, jnp.floating):
-            raise _not_scores(scores.dtype)
-        if 0 in scores.shape:
-            raise ValueError(f"target must return one score or more but returned {list(scores.shape)}")
+        check_scores(scores)
         program, captured = hoist(made, leaves)
         check_reads_outputs(program.closed, len(captured), len(jax.tree.leaves(outputs)))
         aimed = _Aimed(known.call, program)
@@ -355,15 +353,8 @@ def _scored(target: Callable[[Any, Any], Any], structure: Any, *flat: Any) -> An
     outputs, inputs = jax.tree.unflatten(structure, flat)
     scores = target(outputs, inputs)
     if not isinstance(scores, Array):  # a Python or NumPy number as well: that is a constant, computed from nothing
-        raise _not_scores(type(scores).__name__)
+        raise no_scores(type(scores).__name__)
     return scores
-
-
-def _not_scores(came: Any) -> TypeError:
-    return TypeError(
-        f"target must return a floating-point scalar or array of scores but returned {came}: compute it from outputs "
-        "with jax.numpy, as lambda outputs, inputs: outputs[2]"
-    )
 
 
 def _adapted(model: Any, apply: Apply | None) -> Adapted:

@@ -23,9 +23,11 @@ __all__ = [
     "check_reads_outputs",
     "check_reads_statistics",
     "check_returns_no_statistics",
+    "check_scores",
     "check_two",
     "exported_told",
     "in_training",
+    "no_scores",
     "shapes",
 ]
 
@@ -259,3 +261,19 @@ def check_outputs(name: str, outputs: Any, inputs: Any) -> None:
             f"{shapes(inputs)}: add the batch axis with inputs[None] if that is one example, or use "
             "jaxcam.adapt(model, apply=lambda model, inputs: jax.vmap(model)(inputs)) for a model of one example"
         )
+
+
+def check_scores(scores: jax.ShapeDtypeStruct) -> None:
+    """What a target returns are floating-point scores, one or more."""
+    if not jnp.issubdtype(scores.dtype, jnp.floating):
+        raise no_scores(scores.dtype)
+    if 0 in scores.shape:
+        raise ValueError(f"target must return one score or more but returned {list(scores.shape)}")
+
+
+def no_scores(came: Any) -> TypeError:
+    """The error of a target that returns something else."""
+    return TypeError(
+        f"target must return a floating-point scalar or array of scores but returned {came}: compute it from outputs "
+        "with jax.numpy, as lambda outputs, inputs: outputs[2]"
+    )

@@ -16,7 +16,8 @@ from jax import lax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Var
 from jax.extend.core import primitives as core
 
-from jaxcam.cuts.axes import Axes, axes_of, image_channel_axis
+from jaxcam.cuts.axes import Axes, axes_of
+from jaxcam.cuts.channels import image_channel_axis
 from jaxcam.programs.primitives import Runs, about
 from jaxcam.programs.program import Atom, Place, Program, called, holds, is_elementwise, shape, size, straight_line
 from jaxcam.programs.rounds import is_scan, peeled, round_to_peel
@@ -128,16 +129,10 @@ def analysed(model: ClosedJaxpr, *, num_inputs: int = 1, main: int = 0, rounds: 
     order = {var: i for i, eqn in enumerate(program.equations) for var in eqn.outvars}
     sites.sort(key=lambda s: order[s.var])
     values = [site("value", None, var) for var in order if var in complete and is_layer(var)]
-    image_axis = image_channel_axis(program, image) or _likely_channel_axis(shape(image))
+    image_axis = image_channel_axis(program, image)
     axes = axes_of(program, image, image_axis)
     inside = dict(hidden(program.equations))
     return Analysis(model, program, num_inputs, image, sites, values, inside, image_axis, axes, rounds)
-
-
-def _likely_channel_axis(images: tuple[int, ...]) -> int:
-    """Where no convolution says it: the first axis if only that one has the length of colours, else the last."""
-    first, *between, last = images[1:]
-    return 1 if first in (1, 3) and last > 4 and min(between, default=last) > 4 else len(images) - 1
 
 
 @dataclass(frozen=True)

@@ -185,7 +185,6 @@ def _packed(maps: Maps) -> dict[str, Any]:
     packed = quantised(maps.values)
     return {
         "method": printable(maps.title),
-        "title": printable(maps.title),
         "layer": printable(maps.layer),
         "grid": list(maps.values.shape[1:]),
         "q": octets(packed.q),

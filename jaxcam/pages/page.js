@@ -212,7 +212,7 @@ function drawStage() {
       panel.append(make("figcaption", {}, make("strong", { textContent: "A − B" }), facts));
     } else {
       draw(canvas, found.values(item), scaleOf(found, item, state.view), state.view);
-      words = `${{ heat: "Evidence for", signed: "What speaks for and against", e: "Explanation map of" }[state.view]} ${here.names[item]}, ${found.title}`;
+      words = `${{ heat: "Evidence for", signed: "What speaks for and against", e: "Explanation map of" }[state.view]} ${here.names[item]}, ${found.method}`;
       panel.append(caption(item, mark));
       if (found.peak[item] <= 0) {
         words += ": nothing speaks for it";
@@ -398,18 +398,18 @@ function drawSentence() {
 // Everything else
 
 // What a cell is, where that is known.
-function sentence({ title, share, bias }) {
+function sentence({ method, share, bias }) {
   if (bias === null) return "";
   const name = exhibit().value_name;
   const total = share === 1 ? `their sum and the bias are the ${name}` : `their mean and the bias are the ${name}`;
-  return `Everything behind this layer is linear, as pooling and one linear layer are. So the cells of ${title} are shares of the ${name}: ${total}, of every class.`;
+  return `Everything behind this layer is linear, as pooling and one linear layer are. So the cells of ${method} are shares of the ${name}: ${total}, of every class.`;
 }
 
 function drawControls() {
   const here = exhibit();
   const option = (value, words) => make("option", { value, textContent: words });
-  const methods = new Map(here.maps.map((each) => [each.method, each.title]));
-  $("method").replaceChildren(...[...methods].map(([value, words]) => option(value, words)));
+  const methods = new Set(here.maps.map((each) => each.method));
+  $("method").replaceChildren(...[...methods].map((each) => option(each, each)));
   $("method").value = state.method;
   $("methodfield").hidden = methods.size < 2;
   const layers = here.maps.filter((each) => each.method === state.method).map((each) => each.layer);
@@ -445,7 +445,7 @@ function drawTable(all = false) {
   const heads = [[here.in_order ? "word" : "class", "words"]];
   if (here.confidence !== null) heads.push(["confidence", ""]);
   heads.push([here.value_name, ""]);
-  for (const each of columns) heads.push([`peak, ${each.title}`, ""], [`on E, ${each.title}`, ""], ["status", "words"]);
+  for (const each of columns) heads.push([`peak, ${each.method}`, ""], [`on E, ${each.method}`, ""], ["status", "words"]);
   const row = (item) => {
     const cells = [[here.names[item], "words"]];
     if (here.confidence !== null) cells.push([percent(here.confidence[item]), ""]);

@@ -1,0 +1,78 @@
+"""Which axis of the images has the channels: the one that the first product contracts, never one that it slides along.
+
+images [n, 3, H, W], kernel [O, 3, h, w]      axis 1: axes 2 and 3 are rows and columns
+images [n, H, W] -> [n, H, W, 1]              none: it slides along all of them
+"""
+
+from __future__ import annotations
+
+from jax import lax
+from jax.extend.core import JaxprEqn, Var
+
+from jaxcam.cuts.axes import axes_of
+from jaxcam.programs.program import Program, shape
+
+__all__ = ["image_channel_axis", "slides_along_all"]
+
+_PRODUCTS = (lax.conv_general_dilated_p, lax.dot_general_p)
+
+
+def image_channel_axis(program: Program, image: Var) -> int:
+    """The axis of the images' channels; where no product says it, by their lengths."""
+    return _contracted(program, image) or _likely(shape(image))
+
+
+def _contracted(program: Program, image: Var) -> int | None:
+    """The axis that the first convolution or product contracts; None without one."""
+    first = _until_product(program, image)
+    product = first.equations[-1] if first.equations else None
+    if product is None or product.primitive not in _PRODUCTS:
+        return None
+    fitting: dict[int, int] = {}
+    for candidate in {1, len(shape(image)) - 1} - _slid(first, image):
+        axes = axes_of(first, image, candidate)
+        where = axes.get(product.outvars[0])
+        lengths = [n for axis, n in enumerate(shape(image)) if axis not in (0, candidate)]
+        # Were the other axis the channels', this one would be rows or columns, of which nothing were left.
+        if where and [c.size > 1 for c in where[0].coordinates] == [n > 1 for n in lengths]:
+            fitting[candidate] = sum(n > 1 for n in lengths)
+    # An axis of length 1 fits either way: of one channel rather than of one row.
+    return max(fitting, key=lambda axis: fitting[axis], default=None)
+
+
+def _likely(images: tuple[int, ...]) -> int:
+    """Where no convolution says it: the first axis if only that one has the length of colours, else the last."""
+    first, *between, last = images[1:]
+    return 1 if first in (1, 3) and last > 4 and min(between, default=last) > 4 else len(images) - 1
+
+
+def slides_along_all(program: Program, image: Var) -> bool:
+    """Whether the first convolution slides along all axes of the images but n, of which none are channels then."""
+    return _slid(_until_product(program, image), image) == {*range(1, len(shape(image)))}
+
+
+def _slid(first: Program, image: Var) -> set[int]:
+    """The axes of the images that the convolution at the end of a program slides along: rows, and no channels."""
+    product = first.equations[-1] if first.equations else None
+    if product is None or product.primitive is not lax.conv_general_dilated_p:
+        return set()
+    where = axes_of(first, image, 0).get(product.invars[0])  # type: ignore[arg-type]
+    if where is None or len(where) != 1:
+        return set()
+    lhs, rhs, _ = product.params["dimension_numbers"]
+    windows = {a: shape(product.invars[1])[b] for a, b in zip(lhs[2:], rhs[2:], strict=True)}
+    lying = [[a for a, n in enumerate(c.shape) if n > 1] for c in where[0].coordinates]
+    return {i for i, axes in enumerate(lying, 1) if len(axes) == 1 and windows.get(axes[0], 1) > 1}
+
+
+def _until_product(program: Program, image: Var) -> Program:
+    """The program up to the first product of what depends on the image."""
+    moving: set[Var] = {image}
+    equations: list[JaxprEqn] = []
+    for eqn in program.equations:
+        equations.append(eqn)
+        if not moving.isdisjoint(atom for atom in eqn.invars if isinstance(atom, Var)):
+            if eqn.primitive in _PRODUCTS:
+                break
+            moving.update(eqn.outvars)
+    return Program(program.arguments, program.outputs, equations, program.constants, program.places)
