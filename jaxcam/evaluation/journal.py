@@ -83,7 +83,7 @@ class Journal:
             with naming(path):
                 self._stream = (path if self.is_complete else self._part).open("rb" if self.is_complete else "a+b")
         try:
-            if not self.is_complete:
+            if path is not None and not self.is_complete:
                 lock("results", self._stream, self._part)
             self._begin()
         except BaseException:
