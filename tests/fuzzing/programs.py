@@ -4,7 +4,8 @@
 
 tries random programs for as long as it is told, stops at the first wrong one, and prints how many it tried. Each is a
 few random steps from six numbers to a scalar: pieces of networks, loops, branches, and custom derivatives whose rules
-are right, straight through, or wrong. One compiled function a program, checked in this way:
+are right, straight through, or wrong. What is traced is run by NumPy, since compiling takes several times as long; the
+tests that try a few of them compile some. One function a program, checked in this way:
 
 - what is proven piecewise linear has no second difference, and no second or third derivative in JAX;
 - "auto" and "factored" (where it applies) give the derivatives that nested jax.jvp and nested jax.grad give.
@@ -13,7 +14,6 @@ are right, straight through, or wrong. One compiled function a program, checked 
 import os
 import sys
 import time
-from functools import partial
 from itertools import count
 
 os.environ.setdefault(  # before JAX is imported: programs that are compiled quickly and run once
@@ -121,8 +121,13 @@ def values_of(steps, a):
     return values
 
 
-def check(seed):
-    """Tries one random program.
+def compiled(function):
+    """The function as it is used: compiled, as fast as that goes."""
+    return jax.jit(function, compiler_options=QUICK)
+
+
+def check(seed, way_of_running=compiled):
+    """Tries one random program, `compiled` or `by_numpy`.
 
     Returns:
         Whether it was proven piecewise linear in its last value, and whether "factored" applied.
@@ -156,7 +161,7 @@ def check(seed):
     def slope(g):
         return lambda x: jax.jvp(g, (x,), (along,))[1]
 
-    @partial(jax.jit, compiler_options=QUICK)
+    @way_of_running
     def run(a, points, along):
         found = [elementwise_derivatives(f, a, method=way) for way in ways]
         if not proven:
@@ -182,12 +187,14 @@ def check(seed):
 
 def main(seconds, seed=0):
     """Tries programs for so many seconds and prints how many there were."""
+    from by_numpy import by_numpy  # beside this file, where it is run as a script
+
     jax.config.update("jax_enable_x64", True)
     end, tried, proven, factored = time.monotonic() + seconds, 0, 0, 0
     for number in count(seed):
         if time.monotonic() >= end:
             break
-        found = check(number)
+        found = check(number, by_numpy)
         tried, proven, factored = tried + 1, proven + found[0], factored + found[1]
         if tried % 100 == 0:
             jax.clear_caches()
