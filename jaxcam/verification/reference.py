@@ -23,12 +23,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 _LARGEST_STEP = 16.0
 _STEPS = 20
 _DEPTH = 4
 _CHUNK_NUMBERS = 2**22
+_AGREEMENT = 0.1
 
 
 class Extrapolated(NamedTuple):
@@ -62,7 +63,12 @@ def finite_differences(
         (even[:, 1:] / h**2, 4 * noise / h**2),
         (third / (2 * h**3), 3 * noise / h**3),
     ]
-    best = [_extrapolated(*table) for table in tables]
+    best: list[tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]] = []
+    lower: list[tuple[list[_Column], Float[np.ndarray, " n"]]] = []
+    for differences, rounding_of_them in tables:
+        columns = _columns(differences, rounding_of_them)
+        best.append(_best(columns, lower, ladder))
+        lower.append((columns, best[-1][0]))
     return Extrapolated(np.stack([value for value, _ in best]), np.stack([doubt for _, doubt in best]))
 
 
@@ -81,19 +87,26 @@ def values_along(
     return jax.lax.map(moved, places, batch_size=chunk).reshape(elements.size, offsets.size)
 
 
-def _extrapolated(
-    table: Float[np.ndarray, "n m"], noise: Float[np.ndarray, "n m"]
-) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    """The best value of each row of differences at steps halved from column to column, and its uncertainty.
+class _Column(NamedTuple):
+    """A column of the table that extrapolation makes, `[n, m]` for n elements and m steps, the largest first."""
 
-    The best has the smallest gap to the values that it was made of, and that of the column before it counts as well, in
-    comparison with its own size. An absolute gap would not do: far out every difference of a bounded f is small. Gaps
-    above one half do not count, and so nothing that grows like 1/h, as at a kink; where there are no others, the value
-    may be zero: one then counts that is not above its noise.
+    values: Float[np.ndarray, "n m"]
+    gaps: Float[np.ndarray, "n m"]
+    """To the values that it was made of, and the same of the step before."""
+    noise: Float[np.ndarray, "n m"]
+    ranks: Float[np.ndarray, "n m"]
+    """Gap and noise in comparison with the value's own size; infinity for what does not count."""
+
+
+def _columns(table: Float[np.ndarray, "n m"], noise: Float[np.ndarray, "n m"]) -> list[_Column]:
+    """The columns that differences at steps halved from column to column are extrapolated to.
+
+    A gap is compared with the value's own size, since far out every difference of a bounded f is small. Gaps above one
+    half do not count, and so nothing that grows like 1/h, as at a kink; where there are no others, the value may be
+    zero: one then counts that is not above its noise. Nor does what smaller steps disown: with a kink in the larger
+    stencils three values in a row may agree by chance, and then the next ones do not.
     """
-    rows = np.arange(len(table))
-    value, doubt, rank = (np.full(len(table), start) for start in (np.nan, np.inf, np.inf))
-    coarse = table
+    columns, coarse = list[_Column](), table
     for depth in range(1, _DEPTH + 1):
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
             fine = coarse[:, 1:] + (coarse[:, 1:] - coarse[:, :-1]) / (4**depth - 1)
@@ -103,13 +116,48 @@ def _extrapolated(
             floor = noise[:, depth:]
             ranks = np.where(gaps <= sizes / 2, (gaps + floor) / sizes, np.inf)
             ranks = np.where(sizes <= 2 * floor, 1 + floor, ranks)
-            ranks = np.where(np.isfinite(gaps), ranks, np.inf)
-        column = ranks[:, 1:].argmin(1) + 1
-        better = ranks[rows, column] < rank
-        value = np.where(better, fine[rows, column], value)
-        doubt = np.where(better, (gaps + floor)[rows, column], doubt)
-        rank = np.minimum(rank, ranks[rows, column])
+            ranks = np.where(np.isfinite(gaps) & _is_kept(fine, gaps, floor), ranks, np.inf)
+        ranks[:, 0] = np.inf  # nothing stands before the first
+        columns.append(_Column(fine, gaps, floor, ranks))
         coarse = fine
+    return columns
+
+
+def _is_kept(
+    values: Float[np.ndarray, "n m"], gaps: Float[np.ndarray, "n m"], noise: Float[np.ndarray, "n m"]
+) -> Bool[np.ndarray, "n m"]:
+    """Whether the values at all smaller steps are the same, as far as their noise allows to say."""
+    apart = np.abs(values[:, :, None] - values[:, None, :])
+    allowed = 2 * (gaps + noise)[:, :, None] + 4 * noise[:, None, :]
+    return (apart <= allowed).all(2, where=np.triu(np.ones(apart.shape[1:], bool), 1))
+
+
+def _best(
+    columns: list[_Column],
+    lower: list[tuple[list[_Column], Float[np.ndarray, " n"]]],
+    ladder: Float[np.ndarray, " s"],
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """The value of the best rank for each element, and its uncertainty.
+
+    It counts only where the lower derivatives, whose best came from smaller steps, are the same at this one: a kink
+    that a third difference has in its stencil, and whose noise hides that, is seen by the second. The next derivative
+    times the step is how much of a difference there may be, and a tenth of it is allowed.
+    """
+    rows = np.arange(len(columns[0].values))
+    value, doubt, rank = (np.full(len(rows), start) for start in (np.nan, np.inf, np.inf))
+    for depth, column in enumerate(columns, 1):
+        ranks = column.ranks
+        for below, settled in lower:
+            with np.errstate(invalid="ignore"):
+                allowed = _AGREEMENT * (np.abs(settled)[:, None] + ladder[depth:] * np.abs(column.values))
+                found = below[depth - 1]
+                agrees = np.abs(found.values - settled[:, None]) <= allowed + 4 * found.noise
+            ranks = np.where(agrees, ranks, np.inf)
+        step = ranks.argmin(1)
+        better = ranks[rows, step] < rank
+        value = np.where(better, column.values[rows, step], value)
+        doubt = np.where(better, (column.gaps + column.noise)[rows, step], doubt)
+        rank = np.minimum(rank, ranks[rows, step])
     return value, doubt
 
 

@@ -16,6 +16,8 @@ SCORES = ["exp", "softmax", "log_softmax"]
 SHAPE = (2, 2, 2)
 EASY = 4
 """So many of the heads are in the default suite."""
+KINK = 290
+"""One at which third differences agree by chance, over three steps, with a kink in their stencils."""
 NUM_HEADS = int(os.environ.get("JAXCAM_NUM_HEADS", "24"))
 """So many in the slow tests; each takes seconds. JAXCAM_NUM_HEADS=312 tries more of them."""
 
@@ -94,7 +96,7 @@ def derivatives(f, a):
 
 
 @pytest.mark.parametrize(
-    "number", [n if n < EASY else pytest.param(n, marks=pytest.mark.slow) for n in range(NUM_HEADS)]
+    "number", [n if n < EASY else pytest.param(n, marks=pytest.mark.slow) for n in sorted({*range(NUM_HEADS), KINK})]
 )
 def test_no_verdict_is_false(number):
     head, a, class_idx, score, linear, dtype = case(number)
