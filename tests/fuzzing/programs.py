@@ -60,7 +60,11 @@ RULES = {
     "straight through": with_rule(lambda x: jnp.round(x), itself, ones),
     "straight through once": with_rule(lambda x: jnp.round(x), lambda _, x: jnp.round(x), ones),
     "reversal": with_rule(lambda x: 1.0 * x, lambda _, x: x, lambda x: -ones(x)),
-    "ReLU": with_rule(lambda x: jnp.maximum(x, 0), lambda _, x: jnp.maximum(x, 0), lambda x: jnp.where(x > 0, 1.0, 0)),
+    # Not maximum(x, 0), whose slope at 0 is 1/2: what is rounded stands at the kink, and there nested derivatives would
+    # take the rule's slope at one order and that of maximum at the next.
+    "ReLU": with_rule(
+        lambda x: jnp.maximum(x, 0), lambda _, x: jnp.where(x > 0, x, 0), lambda x: jnp.where(x > 0, 1.0, 0)
+    ),
     "leak backwards": with_rule(lambda x: jax.nn.relu(x), itself, lambda x: jnp.where(x > 0, 1, 0.1)),
     "scaled": with_rule(jnp.tanh, lambda _, x: jnp.tanh(x), lambda x: 0.5 * ones(x)),
 }
@@ -90,7 +94,7 @@ UNARY = {
     "top": lambda x: lax.top_k(dense((6,), x), 3)[0],
     "pooling": lambda x: lax.reduce_window(dense((6,), x), -jnp.inf, lax.max, (2,), (2,), "VALID"),
     "clamp": lambda x: jnp.clip(x, -0.5, 0.7),
-    "moving clamp": lambda x: lax.clamp(-abs(x[::-1]), x, 1 + abs(x)),
+    "moving clamp": lambda x: lax.clamp(-abs(jnp.flip(x)), x, 1 + abs(x)),
     "stopped": lambda x: x + lax.stop_gradient(jnp.floor(x) - x),
     **RULES,
 }
