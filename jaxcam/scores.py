@@ -41,6 +41,7 @@ Score = Callable[..., Array]
 """`(logits [c], class_idx []) -> scalar`."""
 
 ClassIdx = int | np.integer | Int[np.ndarray, ""] | Int[Array, ""]
+"""The index of a class: a number that is known, or a traced scalar."""
 
 
 def logit(logits: Float[Array, "c ..."], class_idx: ClassIdx) -> Float[Array, "..."]:

@@ -25,6 +25,7 @@ CLASS_NAMES: tuple[str, ...] = (
     "arrow",
     "fish",
 )
+"""The figures of pictures, captions, questions and clips, by class."""
 
 DISC_RADIUS = 0.86
 RING_OUTER, RING_INNER = 0.92, 0.50

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxcam.scenes.figures import signed_distance
 
 MAX_INSTANCES = 4
+"""So many figures a picture has at most; masks and boxes have a slot for each."""
 
 
 class Instances(NamedTuple):

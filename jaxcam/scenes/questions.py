@@ -31,6 +31,7 @@ from jaxcam.scenes.words import ANSWERS, PLURALS, RELATIONS, joined, number, num
 
 QUESTION_LENGTH = 9
 QUESTION_KINDS: tuple[str, ...] = ("colour", "count", "relation", "figure")
+"""What questions ask for: a figure's colour, how many there are, where one lies, or which figure has a colour."""
 _PLACES = np.array([0.16, 0.387, 0.613, 0.84], np.float32)
 # Of the class that is asked for one, of the other one to three; of the class asked for two, of the other one or two.
 _OTHERS = np.array([[1, 1, 2, 2, 2, 3, 3, 3, 3, 3], [1, 1, 1, 1, 1, 2, 2, 2, 2, 2], [1] * 10], np.int32)

@@ -70,6 +70,7 @@ _PATTERNS: dict[str, Callable[[_Phase], _Phase]] = {
     "comb": _comb,
 }
 PATTERN_NAMES: tuple[str, ...] = tuple(_PATTERNS)
+"""The patterns of series, by class."""
 
 
 class Series(NamedTuple):

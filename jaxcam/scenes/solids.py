@@ -73,6 +73,7 @@ _SOLIDS: dict[str, Callable[[_Space, _Space, _Space], _Space]] = {
     "jack": _jack,
 }
 SOLID_NAMES: tuple[str, ...] = tuple(_SOLIDS)
+"""The solids of volumes, by class."""
 
 
 class Volume(NamedTuple):

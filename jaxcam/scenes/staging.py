@@ -14,6 +14,7 @@ from jaxcam.scenes.layout import layout
 from jaxcam.scenes.parts import MAX_INSTANCES, Layout
 
 COLOUR_NAMES: tuple[str, ...] = ("red", "yellow", "green", "blue", "purple", "white")
+"""The colours that captions and questions name."""
 # The lowest and the highest hue, saturation and value of each, in the order of the names.
 _LOWEST = np.array(
     [[0.975, 0.8, 0.75], [0.14, 0.8, 0.85], [0.31, 0.7, 0.55], [0.58, 0.75, 0.7], [0.77, 0.6, 0.65], [0, 0, 0.94]],

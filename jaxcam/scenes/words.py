@@ -14,7 +14,12 @@ from jaxcam.checks import check_integer
 from jaxcam.scenes.figures import CLASS_NAMES
 from jaxcam.scenes.staging import COLOUR_NAMES
 
-PAD, START, END = 0, 1, 2
+PAD: int = 0
+"""The id of what fills a sentence up to its length."""
+START: int = 1
+"""The id of the mark before a caption's first word."""
+END: int = 2
+"""The id of the mark after a caption's last word."""
 PLURALS: tuple[str, ...] = (
     "discs",
     "rings",
@@ -33,7 +38,9 @@ _ASKING = ("what", "which", "how", "many", "colour", "figure", "is", "the", "?")
 VOCABULARY: tuple[str, ...] = tuple(
     dict.fromkeys(("<pad>", "<start>", "<end>", *_OTHERS, *_ASKING, *COLOUR_NAMES, *CLASS_NAMES, *PLURALS))
 )
+"""The words of captions and questions; a word's id is its index."""
 ANSWERS: tuple[str, ...] = (*COLOUR_NAMES, "one", "two", "three", "yes", "no", *CLASS_NAMES)
+"""The answers to questions; an answer's class is its index."""
 
 _NUMBERS = {word: i for i, word in enumerate(VOCABULARY)}
 

@@ -50,6 +50,7 @@ EQUATIONS = (
     Equation(24, "d3 = d2 (..) - 2 d1 sum Y' s - Y_c sum Y'' s"),
     Equation(25, "E = L ∘ I", report=26),
 )
+"""The equations of the Grad-CAM++ paper, with their numbers in other papers and in the report."""
 
 
 def equation(number: int) -> Equation:

@@ -129,7 +129,8 @@ def _is_kept(
     """Whether the values at all smaller steps are the same, as far as their noise allows to say."""
     apart = np.abs(values[:, :, None] - values[:, None, :])
     allowed = 2 * (gaps + noise)[:, :, None] + 4 * noise[:, None, :]
-    return (apart <= allowed).all(2, where=np.triu(np.ones(apart.shape[1:], bool), 1))
+    smaller = np.triu(np.ones(apart.shape[1:], bool), 1)
+    return np.asarray(~(smaller & ~(apart <= allowed)).any(2))
 
 
 def _best(
