@@ -190,7 +190,7 @@ def check_rooms():
     Raises:
         PluginError: one has not.
     """
-    rooms = {name for name, each in JAXCAM.members.items() if each.is_module and not name.startswith("_")}
+    rooms = {name for name, each in JAXCAM.members.items() if not each.is_alias and each.is_module and name[0] != "_"}
     if left := sorted(rooms - {*ROOMS, *OURS}):
         raise PluginError(
             f"jaxcam.{left[0]} has no page: give it a title in ROOMS, or say in OURS that it is for us only"
