@@ -13,7 +13,7 @@ loss of digits, happens. **Source**: Chattopadhay et al. 2018 (Grad-CAM++), Eq. 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxcam.derivatives.closed_forms import (
+from jaxcam.closed_forms import (
     exp_derivatives,
     linear_lead_and_odds,
     log_softmax_derivatives,
@@ -136,7 +136,7 @@ def softmax_alphas(
     Raises:
         ValueError: the shapes do not fit.
 
-    **Source**: Chattopadhay et al. 2018, Eq. 10 with 22 to 24, as cumulants (`derivatives.closed_forms`). Putting
+    **Source**: Chattopadhay et al. 2018, Eq. 10 with 22 to 24, as cumulants (`closed_forms`). Putting
     powers of d1 into `exp_alphas`, as is often done, gives another, wrong number.
     """
     _check_jacobian(activations, logit_jacobian, probabilities)

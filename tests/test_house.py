@@ -6,8 +6,12 @@ import importlib
 import house
 import pytest
 
-FOUND = house.imports()
 ROOMS = sorted({house.room(name) for name in house.modules() if (house.PACKAGE / house.room(name)).is_dir()})
+
+
+@pytest.fixture(scope="module")
+def found():
+    return house.imports()
 
 
 def told(found):
@@ -20,16 +24,20 @@ def test_every_room_has_a_floor():
         assert sum(house.room(module) in rooms for rooms in house.FLOORS) == 1, module
 
 
-def test_imports_go_down():
-    assert told(house.upward(FOUND)) == []
+def test_imports_go_down(found):
+    assert told(house.upward(found)) == []
 
 
-def test_no_circles():
-    assert house.circles(FOUND) == []
+def test_the_way_down_has_eight_floors_at_most(found):
+    assert house.storeys(found) <= 8
 
 
-def test_no_import_of_our_own_is_hidden_in_a_function():
-    assert told(one for one in FOUND if one.hidden) == []
+def test_no_circles(found):
+    assert house.circles(found) == []
+
+
+def test_no_import_of_our_own_is_hidden_in_a_function(found):
+    assert told(one for one in found if one.hidden) == []
 
 
 def test_file_names_stand_once():
@@ -69,7 +77,7 @@ def test_the_reading_of_imports_finds_what_it_is_for(tmp_path):
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
     found = house.imports(tmp_path)
-    assert {(one.source, one.target) for one in house.upward(found, tmp_path)} == {
+    assert {(one.source, one.target) for one in house.upward(found)} == {
         ("scores", "maps"), ("metrics.cut", "cuts.cut"),
     }  # fmt: skip
     assert house.circles(found) == [{"cuts.cut", "cuts.model"}, {"maps", "scores"}]

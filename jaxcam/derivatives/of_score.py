@@ -12,9 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxcam import scores
-from jaxcam.derivatives import closed_forms
-from jaxcam.derivatives.closed_forms import Derivatives, Scaled
+from jaxcam import closed_forms, scores
+from jaxcam.closed_forms import Derivatives, Scaled
 from jaxcam.derivatives.elementwise import elementwise_derivatives
 from jaxcam.precision import wide_type, widened, widened_function
 from jaxcam.programs.linearity import is_piecewise_linear

@@ -8,9 +8,9 @@ from jaxtyping import Array, Float, Key
 from jaxcam import scores
 from jaxcam.alphas import exact_alphas
 from jaxcam.checks import check_integer, check_key, check_number
+from jaxcam.closed_forms import Scaled
 from jaxcam.cuts.cut import cut
 from jaxcam.cuts.layers import LayerName
-from jaxcam.derivatives.closed_forms import Scaled
 from jaxcam.derivatives.of_score import head_of, scaled_derivatives
 from jaxcam.maps import weighted_map
 from jaxcam.precision import widened

@@ -10,8 +10,7 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxcam import scores
-from jaxcam.derivatives import closed_forms
+from jaxcam import closed_forms, scores
 from jaxcam.verification.differences import (
     Difference,
     MapComparison,
