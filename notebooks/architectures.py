@@ -139,8 +139,8 @@ show([row(name, model, picture) for name, model in NETWORKS.items()])
 # CAM and Grad-CAM are identical wherever both apply, up to a positive factor and Grad-CAM's ReLU: behind global average
 # pooling the gradient of a logit is the linear layer's weight divided by the number of positions, and normalisation takes
 # that factor away. Grad-CAM++ discards negative gradients: channels that speak against the class no longer take anything
-# away, and its maps are wider. That is the positive part's doing, not that of its alphas: positive gradients alone
-# (`grad_cam_positive`) give nearly the same maps here ([regimes.ipynb](regimes.ipynb)).
+# away, and its maps are wider. That is the positive part's doing, not that of its alphas: `grad_cam_positive`,
+# which has none, gives nearly the same maps here ([regimes.ipynb](regimes.ipynb)).
 #
 # ## The other class
 #

@@ -68,7 +68,7 @@ print(jaxcam.verification.concordance())
 # ## 1. From an identity to α (Eq. 1 to 10)
 #
 # CAM's networks end in pooling and a linear layer: (1) $Y = \sum_k w_k S_k$. Grad-CAM++ keeps this form and makes the
-# weights of positive gradients, (5) $w_k = \sum_{ij}\alpha^k_{ij}\,\mathrm{ReLU}(d_1)$. The derivation drops the ReLU and
+# weights by the ReLU of the gradient, (5) $w_k = \sum_{ij}\alpha^k_{ij}\,\mathrm{ReLU}(d_1)$. The derivation drops the ReLU and
 # asks for the $\alpha$ that make an identity of
 #
 # $$Y = R,\qquad R = \sum_k W_k S_k,\qquad W_k = \sum_{ab} \alpha^k_{ab}\, \frac{\partial Y}{\partial A^k_{ab}} \tag{7}$$
@@ -363,7 +363,7 @@ plt.show()
 # small, so that $\alpha ≈ ½$. *Three nested tapes*: the gradient of an array is that of its **sum**, so the second tape
 # gives row sums of the Hessian. For exp these are $Y g G$ and $Y g G^2$ with $G = \sum_e g_e$: $\alpha = 1/(2 + S_k G)$, one
 # number for a whole channel. *Tapes, α normalised* over all positions: that one number then cancels, and for exp **the
-# weights are those of positive gradients, exactly**. What matters is the map:
+# weights are those of `grad_cam_positive`, exactly**. What matters is the map:
 
 
 # %%
@@ -381,7 +381,7 @@ def variants(head, a, class_idx, score):
         found["powers of the gradient"] = jaxcam.exp_alphas(a, d1)
     found["three tapes"] = taped
     found["three tapes, α normalised"] = taped / taped.sum((0, 1), keepdims=True)
-    found["positive gradients"] = jnp.ones_like(a) / (a.shape[0] * a.shape[1])
+    found["grad_cam_positive"] = jnp.ones_like(a) / (a.shape[0] * a.shape[1])
     return {name: (alphas * jax.nn.relu(d1)).sum((0, 1)) for name, alphas in found.items()}
 
 
@@ -409,12 +409,12 @@ for setting, arguments in SETTINGS.items():
         correlations[setting, name] = alike = correlation(w, exact, a)
         maps_are = "no map: all zero" if alike is None else f"maps correlate {alike:6.2f}"
         print(f"  {name:<28} cosine of the weights {cosine:6.2f}, {maps_are}")
-    tapes, plain = weights["three tapes, α normalised"], weights["positive gradients"]
+    tapes, plain = weights["three tapes, α normalised"], weights["grad_cam_positive"]
     gap = np.abs(tapes - plain).max() / plain.max()
-    print(f"  normalised tapes less positive gradients: at most {gap:.0e} of the largest weight")
+    print(f"  normalised tapes less grad_cam_positive: at most {gap:.0e} of the largest weight")
 
 # %%
-RECIPES = {"three tapes": ORANGE, "three tapes, α normalised": GREY, "positive gradients": BLUE}
+RECIPES = {"three tapes": ORANGE, "three tapes, α normalised": GREY, "grad_cam_positive": BLUE}
 fig, ax = plt.subplots(figsize=(7.4, 2.8))
 for i, setting in enumerate(SETTINGS):
     for j, (name, colour) in enumerate(RECIPES.items()):
@@ -553,4 +553,4 @@ print(jaxcam.verify(vgg_head, activations, predicted))
 # - For $\exp(S_c)$ and a piecewise linear head the closed form $1/(2 + S_k g)$ is exact, and between 0 and ½ where it
 #   counts. `jaxcam` uses it only where that is proven. With GELU or SiLU, and with softmax, the exact $\alpha$ can change
 #   sign; the closed form hides that, and the status of an explanation shows it.
-# - Three nested tapes compute another quantity; normalised and with exp, they are positive gradients.
+# - Three nested tapes compute another quantity; normalised and with exp, they are `grad_cam_positive`.

@@ -12,10 +12,10 @@
 # ---
 
 # %% [markdown]
-# # What Grad-CAM++ does: positive gradients, or a count of positions
+# # What Grad-CAM++ does: `grad_cam_positive`, or a count of positions
 #
 # Grad-CAM++ was made so that small objects, and several of a kind, are as bright as a large one. Lerma and Lucas (2022)
-# found that in practice it is Grad-CAM with positive gradients. Both are right, in two limits of one formula. This
+# found that in practice it is Grad-CAM with the ReLU of the gradient, `grad_cam_positive` here. Both are right, in two limits of one formula. This
 # notebook says which limit a head is in, with a network in which Grad-CAM++ provably finds what Grad-CAM loses, and with
 # the networks at hand, where it mostly does not. Whether the formula is derived rightly is the subject of
 # [derivation.ipynb](derivation.ipynb); equations have the paper's numbers.
@@ -51,7 +51,7 @@ BLUE, ORANGE, GREY = "#2b6cb0", "#dd6b20", "#a0aec0"
 # w_k = \sum_{g > 0} \alpha\, g .$$
 #
 # **Theorem.** *(a) Where $0 \le u \le \varepsilon$, $\ \frac{1}{2 + \varepsilon} \le \alpha \le \frac12$, and $w_k$ is half the
-# sum of the positive gradients, less at most the share $\frac{\varepsilon}{2 + \varepsilon} \le \varepsilon/2$ of it. (b) Where
+# sum of $\mathrm{ReLU}(g)$, less at most the share $\frac{\varepsilon}{2 + \varepsilon} \le \varepsilon/2$ of it. (b) Where
 # $u \ge M$, $\alpha g$ is $1/S_k$, less at most the share $\frac{2}{2 + M}$: a position counts, whatever its gradient, and $w_k$
 # tends to the number of positions with $g > 0$, divided by $S_k$.*
 #
@@ -67,7 +67,7 @@ ax.axvspan(1e-3, 0.2, color=BLUE, alpha=0.1, lw=0)
 ax.axvspan(20, 1e4, color=ORANGE, alpha=0.12, lw=0)
 ax.plot(u, 2 / (2 + u), color=BLUE, lw=2)
 ax.plot(u, u / (2 + u), color=ORANGE, lw=2)
-ax.text(1.3e-3, 0.5, "positive gradients\n$\\alpha g ≈ g/2$", color=BLUE, va="center")
+ax.text(1.3e-3, 0.5, "grad_cam_positive\n$\\alpha g ≈ g/2$", color=BLUE, va="center")
 ax.text(60, 0.5, "a count of positions\n$\\alpha g ≈ 1/S_k$", color=ORANGE, va="center")
 ax.set(xscale="log", ylim=(0, 1.08), xlim=(1e-3, 1e4), xlabel="$u = S_k\\, g$", ylabel="$\\alpha g$ / its limit")
 ax.set_title("Within 9 % of a limit below 0.2 and above 20", loc="left")
@@ -114,7 +114,7 @@ def on_objects(method, head, a):
 
 METHODS = {
     "Grad-CAM": jaxcam.grad_cam,
-    "positive gradients": jaxcam.methods.grad_cam_positive,
+    "grad_cam_positive": jaxcam.methods.grad_cam_positive,
     "Grad-CAM++": jaxcam.grad_cam_pp,
 }
 for name, a in (("Fig. 2, areas 15, 4, 2 of 80", fig_2), ("squares, areas 400, 144, 64 of 4,096", squares)):
@@ -140,7 +140,7 @@ plt.show()
 # %% [markdown]
 # With a gradient of 1 the large objects are deep in limit (b), and the squares come out at 1, 0.99 and 0.97; those of Fig. 2
 # are too small for it (1, 0.76, 0.57). Divided by the number of positions, as every gradient behind a mean is, Grad-CAM++ is
-# positive gradients, and these are Grad-CAM here. And behind global pooling itself there is no problem to be solved:
+# `grad_cam_positive`, and that is Grad-CAM here. And behind global pooling itself there is no problem to be solved:
 
 # %%
 
@@ -160,8 +160,8 @@ for title, method in METHODS.items():
 #
 # Objects of some colours in a picture, a channel that is 1 on each colour, and the head above with the strength $\gamma$.
 #
-# **Theorem.** *Let an object count as found where the map is at least $t$ times its maximum. Grad-CAM and positive
-# gradients find exactly the objects of an area of at least $t$ times the largest, whatever $\gamma$ is. Grad-CAM++ finds
+# **Theorem.** *Let an object count as found where the map is at least $t$ times its maximum. Grad-CAM and `grad_cam_positive`
+# find exactly the objects of an area of at least $t$ times the largest, whatever $\gamma$ is. Grad-CAM++ finds
 # every object of an area of at least $\frac{2t}{(1 - t)\,\gamma}$.* Proof: the first have weights in proportion to the
 # area. The weights of Grad-CAM++ are $\frac{\gamma m}{2 + \gamma m} < 1$ for the area $m$, and at least $t$ from there on. ∎
 #
@@ -189,7 +189,7 @@ fig, ax = plt.subplots(figsize=(6.8, 2.9))
 ax.plot(strengths, shares[:, 1], color=ORANGE, lw=2)
 ax.plot(strengths, shares[:, 0], color=BLUE, lw=2)
 ax.text(8, 93, "Grad-CAM++", color=ORANGE, ha="right")
-ax.text(8, shares[0, 0] - 9, "Grad-CAM, positive gradients", color=BLUE, ha="right")
+ax.text(8, shares[0, 0] - 9, "Grad-CAM, grad_cam_positive", color=BLUE, ha="right")
 ax.axvline(1 / 4096, color="black", lw=0.8, ls="--")
 ax.text(1.2 / 4096, 20, "1/Z: behind a mean\nover the positions", fontsize=9)
 ax.set(xscale="log", ylim=(0, 104), xlabel="gradient on the objects, $\\gamma$", ylabel="objects found, %")
@@ -197,14 +197,14 @@ ax.set_title("All objects are found only where the gradient is large", loc="left
 plt.show()
 by_head = regime(head, squares, 0)
 print(f"regime at γ = 1: {100 * by_head.counting:.0f} % of the weights count positions;", end=" ")
-print(f"at 1/Z {100 * regime(example_head(1 / 4096), squares, 0).positive_gradients:.0f} % are positive gradients")
+print(f"at 1/Z {100 * regime(example_head(1 / 4096), squares, 0).grad_cam_positive:.0f} % are grad_cam_positive")
 
 # %% [markdown]
 # ## 4. Which limit is a network in?
 #
 # Behind global average pooling and a linear layer, $g = w_k/Z$ and $u = S_k g = w_k\,\overline{A_k}$ is **channel $k$'s own
 # share of the logit**; over all channels these shares add up to $S_c$ less its bias. A logit of 10 that is shared by hundreds of
-# channels has a $u$ of about 0.1: positive gradients. For $u > 20$ a single channel has to say more than all of the logit.
+# channels has a $u$ of about 0.1: `grad_cam_positive`. For $u > 20$ a single channel has to say more than all of the logit.
 # In other heads $u$ is what $S_c$ would gain, to first order, if channel $k$ were gathered on this one position.
 #
 # `jaxcam.verification.regime` says it for a head and activations (and `jaxcam.verify` has it as a section). On the embedded
@@ -254,7 +254,7 @@ for line, (name, (model, layers)) in zip(axes, NETWORKS.items(), strict=True):
         alike = np.median([np.corrcoef(*pair)[0, 1] for pair in zip(plus, plain, strict=True)])
         apart = np.median(np.abs(plus - plain).max(1))
         print(f"{name + ', ' + layer:<20} largest u {u.max():5.1f}; ", end="")
-        print(f"maps of Grad-CAM++ and of positive gradients correlate {alike:.3f}, differ by at most {apart:.2f}")
+        print(f"maps of Grad-CAM++ and of grad_cam_positive correlate {alike:.3f}, differ by at most {apart:.2f}")
 for ax in axes[-1]:
     ax.set_xlabel("$u = S_k\\, g$, weighted by what it adds to the weights")
 plt.tight_layout()
@@ -267,7 +267,7 @@ plt.show()
 #
 # All networks at hand, the pretrained ones on photographs, by `python tests/benchmarks/regimes.py` (8 pictures each, of
 # ResNet-18 and -50 four; medians and means over them). Where hundreds of channels share the logit, as behind the pooling
-# of ResNet-50, it is the first limit; last come the maps of Grad-CAM++ against those of positive gradients:
+# of ResNet-50, it is the first limit; last come the maps of Grad-CAM++ against those of `grad_cam_positive`:
 #
 # | network, layer | median u | largest u | weights with u < 0.2, % | to 20 | above | correlation | largest difference |
 # |---|---|---|---|---|---|---|---|
@@ -301,10 +301,10 @@ print(f"All α of elements with a positive gradient lie in [{low:.3f}, {high:.3f
 # %% [markdown]
 # ## What to take from this
 #
-# - $\alpha = 1/(2 + u)$: below $u = 0.2$ Grad-CAM++ is positive gradients, above 20 a count of positions. Which of them does
+# - $\alpha = 1/(2 + u)$: below $u = 0.2$ Grad-CAM++ is `grad_cam_positive`, above 20 a count of positions. Which of them does
 #   not depend on the method, but on how much a channel has to say, $S_k g$.
 # - What it was made for, small objects as bright as large ones, is what the second limit does, provably; it needs a
 #   gradient that is confined to the objects *and* large. Behind pooling, where gradients have a 1/Z in them and are the
 #   same everywhere, it neither happens nor is needed.
-# - On the networks here, at their default layers, the maps are those of positive gradients to a correlation of 0.98 and
-#   more. Compare with `grad_cam_positive` before an effect is put down to second and third derivatives.
+# - On the networks here, at their default layers, the maps are those of `grad_cam_positive` to a correlation of 0.98 and
+#   more. Compare with it before an effect is put down to second and third derivatives.

@@ -159,9 +159,9 @@ def _smooth_head(seed: int) -> _Case:
 
 def _summary(found: list[tuple[_Case, Verification]]) -> str:
     """A line for each verification."""
-    lines = [["In short", "score", "linear", "alphas off by", "ill-cond.", "closed form", "3 tapes", "positive g"]]
+    lines = [["In short", "score", "linear", "alphas off by", "ill-cond.", "closed form", "3 tapes", "positive"]]
     for case, v in found:
-        maps = (v.closed_form and v.closed_form.maps, v.nested_tapes.maps, v.mean_of_positive_gradients)
+        maps = (v.closed_form and v.closed_form.maps, v.nested_tapes.maps, v.grad_cam_positive)
         lines.append(
             [
                 case.name,
@@ -182,6 +182,6 @@ def _summary(found: list[tuple[_Case, Verification]]) -> str:
             *(row.rstrip() for row in rows),
             "  alphas off by: closed form against exact, where d1 > 0; ill-cond.: share of those alphas; last,",
             "  the largest difference from the map with exact alphas: with those of the closed form, of three",
-            "  nested tapes, and with positive gradients (their mean) for weights",
+            "  nested tapes, and the map of grad_cam_positive",
         ]
     )

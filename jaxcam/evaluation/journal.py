@@ -1,4 +1,4 @@
-"""The results file: a line of JSON for every picture, written as they come, from which a killed run goes on.
+"""The results file: a line of JSON for every picture, written as they come, from which an interrupted run resumes.
 
     results.jsonl.part   while the run lasts: a header line, and a line for each picture so far
     results.jsonl        when it is complete; the .part is renamed

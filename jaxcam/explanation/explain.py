@@ -37,7 +37,7 @@ def explain(
     key: Array | None = None,
     **options: Any,
 ) -> Explanation:
-    """Heatmaps of what speaks for a class, or for anything else, for a batch of inputs and any JAX model.
+    """Heatmaps of the evidence for a class, or for anything else, for a batch of inputs and any JAX model.
 
     One forward pass to the layer, and then the head alone is differentiated, for all classes and layers asked for.
     Compiled once for each model structure, shape and set of options; the parameters are arguments of the compiled

@@ -28,7 +28,7 @@ class Status(IntEnum):
         NOT_FINITE: NaN or infinity in the input, the activations, the logits or the map; look at input and parameters.
             The heatmap is zero and the confidence NaN.
         ILL_CONDITIONED: more than 1 % of Grad-CAM++'s weights come from alphas whose denominator crosses zero or
-            cancels. Common with smooth heads (GELU, SiLU, tanh): use Grad-CAM there.
+            cancels. Common with smooth heads (GELU, SiLU, tanh); Grad-CAM has no alphas.
         NO_SUCH_CLASS: a traced class_idx is out of range. The heatmap is zero and the confidence NaN.
         BYPASSED: the layer that was named sees only a part of what reaches the score: the rest flows past it, as past
             the convolution of a shortcut. The map says nothing of that; `jaxcam.layers` lists what everything flows

@@ -1,4 +1,4 @@
-"""The file of pooled features, from which a killed run goes on.
+"""The file of pooled features, from which an interrupted run resumes.
 
     features.bin.part   while the run lasts: a line of JSON that says of what these are the features, and a record of
                         one size for each example so far, [label int32 | checksum uint32 | x]

@@ -1,4 +1,4 @@
-"""Grad-CAM++: a weight for each channel from exact alphas and positive gradients."""
+"""Grad-CAM++: a weight for each channel from exact alphas and the ReLU of the gradient."""
 
 import jax
 import jax.numpy as jnp

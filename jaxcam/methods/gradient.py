@@ -1,4 +1,4 @@
-"""One gradient, weighed in other ways: HiResCAM, XGrad-CAM, LayerCAM, positive gradients, counterfactual maps.
+"""One gradient, weighed in other ways: HiResCAM, XGrad-CAM, LayerCAM, grad_cam_positive, counterfactual maps.
 
 The arguments `head`, `activations`, `class_idx` and `score`, and the errors, are those of `grad_cam`. Products and sums
 of half precision are taken in float32.
@@ -72,13 +72,14 @@ def grad_cam_positive(
 ) -> Float[Array, "*spatial"]:
     """Grad-CAM with positive gradients only: weights w_k = mean over the positions of ReLU(g_k).
 
-    The baseline for Grad-CAM++, which differs from it by the alphas alone. Lerma and Lucas find the two practically
-    equivalent: alpha is near a constant wherever S_k g is small against 2.
+    The baseline for Grad-CAM++, which differs from it by the alphas alone. It goes by this name everywhere here; in the
+    literature it is "Grad-CAM+", one sign away from the method that it is a baseline for. Lerma and Lucas find the two
+    practically equivalent: alpha is near a constant wherever S_k g is small against 2.
 
     Returns:
         The raw map `[*spatial]`, ReLU(sum_k w_k A_k), not normalised.
 
-    **Source**: Lerma and Lucas 2022 (Grad-CAM++ is equivalent to Grad-CAM with positive gradients), "Grad-CAM+".
+    **Source**: Lerma and Lucas 2022 (Grad-CAM++ is equivalent to Grad-CAM with positive gradients).
     """
     gradient = gradient_of_score(head, activations, class_idx, score=score)
     return weighted_map(jax.nn.relu(gradient).mean(tuple(range(gradient.ndim - 1))), activations)

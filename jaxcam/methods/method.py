@@ -64,7 +64,7 @@ METHODS: dict[str, Method] = {
     "grad_cam_pp": Method("Grad-CAM++", "Chattopadhay et al. 2018", grad_cam_pp, is_one_backward_pass),
     "grad_cam": Method("Grad-CAM", "Selvaraju et al. 2017", grad_cam),
     "cam": Method("CAM", "Zhou et al. 2016", cam),
-    "grad_cam_positive": Method("Grad-CAM+", "Lerma and Lucas 2022", grad_cam_positive),
+    "grad_cam_positive": Method("grad_cam_positive", "Lerma and Lucas 2022", grad_cam_positive),
     "hires_cam": Method("HiResCAM", "Draelos and Carin 2020", hires_cam),
     "xgrad_cam": Method("XGrad-CAM", "Fu et al. 2020", xgrad_cam),
     "layer_cam": Method("LayerCAM", "Jiang et al. 2021", layer_cam),

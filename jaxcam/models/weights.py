@@ -156,12 +156,12 @@ def _problems(
     """What does not fit, by kind: keys of the checkpoint, except for what is missing."""
     missing = [key for key in wanted if key not in stored]
     unexpected = [key for new, key in stored.items() if new not in wanted]
-    misshapen = [
+    other = [
         f"{shown(stored[key])} is {shown(str(list(shapes[stored[key]])))}, not {list(shape)}"
         for key, shape in wanted.items()
         if key in stored and not fits(tuple(shapes[stored[key]]), shape)
     ]
-    kinds = (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
+    kinds = (("missing", missing), ("unexpected", unexpected), ("of the wrong shape", other))
     return [f"{len(keys)} {kind} ({_some(keys)})" for kind, keys in kinds if keys]
 
 

@@ -54,8 +54,8 @@ def guided(f: Callable[P, R], *, deconvnet: bool = False) -> Guided[P, R]:
     function elementwise from one value, constants and parameters: those of jax.nn, x * sigmoid(x), (x + |x|) / 2,
     maximum(x, zeros). Also clip(x, 0, 1), wherever it stands.
 
-    Not what keeps a variance above zero in normalisation layers, gates such as hard sigmoid, and softplus, which is no
-    zero at zero: these keep their ordinary gradient. What was found, `report` tells:
+    Not what keeps a variance above zero in normalisation layers, gates such as hard sigmoid, and softplus, which is not
+    zero at 0: these keep their ordinary gradient. What was found, `report` tells:
 
         >>> print(jaxcam.guided(model).report(images))
         place                  function             rule

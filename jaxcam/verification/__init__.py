@@ -1,7 +1,7 @@
 """Verification: the derivation of Grad-CAM++ checked on a head and activations, in float64, equation by equation.
 
 `verify` is the way in and returns a `Verification`: figures, a verdict in words, and a table when printed. `regime`
-says by itself whether Grad-CAM++ is positive gradients there or a count of positions; `concordance` is a table of the
+says by itself whether Grad-CAM++ is grad_cam_positive there or a count of positions; `concordance` is a table of the
 equations' numbers.
 """
 

@@ -47,7 +47,7 @@ class Record:
     """Its alphas against those of the nested composition in `exact_and_nested`, at the sample where d1 > 0."""
     nested_tapes: Alternative
     """The recipe of three nested tapes against the exact terms."""
-    mean_of_positive_gradients: MapComparison | None
+    grad_cam_positive: MapComparison | None
     """w_k = mean of ReLU(d1) against Grad-CAM++."""
     denominator: Denominator
     """Where d1 > 0: what enters the weights."""
@@ -66,7 +66,7 @@ class Record:
     second_step_used: Differentiated | None
     """Eq. 9 with the ReLU, where d1 > 0."""
     regime: Regime
-    """Whether Grad-CAM++ is positive gradients here, or a count of positions."""
+    """Whether Grad-CAM++ is grad_cam_positive here, or a count of positions."""
     solved: Difference
     """Eq. 10 put into Eq. 9."""
     exponential: Exponential | None

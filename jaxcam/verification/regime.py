@@ -1,10 +1,10 @@
-"""What Grad-CAM++ does on a head: positive gradients, or a count of positions.
+"""What Grad-CAM++ does on a head: grad_cam_positive, or a count of positions.
 
 With u = S_k d3 / d2, alpha = 1 / (2 + u), exactly and for every score; for Y = exp(S_c) and a piecewise linear head
 u is S_k g. An element adds alpha d1 to the weight of its channel, which has two limits:
 
-    0 <= u <= eps     1 / (2 + eps) <= alpha <= 1/2: the weights are half the sums of the positive gradients, less at
-                      most the share eps / (2 + eps) of each. Grad-CAM++ is then Grad-CAM with positive gradients.
+    0 <= u <= eps     1 / (2 + eps) <= alpha <= 1/2: the weights are half the sums of ReLU(g), less at most the share
+                      eps / (2 + eps) of each. Grad-CAM++ is then `methods.grad_cam_positive`.
     u >> 1            alpha d1 = d1 / (2 + u) -> d1 / u, for exp 1 / S_k, less at most the share 2 / (2 + u): an element
                       counts, whatever its gradient. A channel that is 1 on m positions with g > 0 gets the weight
                       m / S_k = 1, however large m is: small objects become as bright as large ones.
@@ -44,7 +44,7 @@ class Regime:
     """Of u = S_k d3 / d2 over the elements, at 5, 25, 50, 75 and 95 %."""
     extremes: tuple[float, float] | None
     """The smallest and the largest u."""
-    positive_gradients: float | None
+    grad_cam_positive: float | None
     """Share of the weights with 0 <= u <= 0.2: alpha is 1/2, at most 9 % less."""
     between: float | None
     """Share with 0.2 < u < 20."""
@@ -52,7 +52,7 @@ class Regime:
     """Share with u >= 20: an element adds its limit d1 / u, for exp 1 / S_k, at most 9 % less."""
     beyond: float | None
     """Share with u < 0: alpha is above 1/2, or negative; not for exp, a piecewise linear head and A >= 0."""
-    from_positive_gradients: MapComparison | None
+    from_grad_cam_positive: MapComparison | None
     """The weights sum of ReLU(d1), against those of Grad-CAM++; None where only a sample was looked at."""
     from_counting: MapComparison | None
     """The weights sum of d1 / u where u > 0, against those of Grad-CAM++."""
@@ -71,14 +71,14 @@ class Regime:
         if self.quantiles is None:
             return ""
         shares = {
-            "positive gradients": self.positive_gradients,
+            "grad_cam_positive": self.grad_cam_positive,
             "in between": self.between,
             "a count of positions": self.counting,
             "beyond the limits": self.beyond,
         }
         name, share = max(shares.items(), key=lambda each: each[1] or 0.0)
-        maps = self.from_positive_gradients
-        apart = f"; the map of positive gradients differs by at most {figure(maps.map_difference)}" if maps else ""
+        maps = self.from_grad_cam_positive
+        apart = f"; the map of grad_cam_positive differs by at most {figure(maps.map_difference)}" if maps else ""
         how = f"{percent(share or 0.0, 1)} of the weights, median u {figure(self.quantiles[2])}"
         return f"What Grad-CAM++ does here: {name} ({how}){apart}."
 
@@ -95,7 +95,7 @@ def regime(
     num_sampled: int = 256,
     seed: int = 0,
 ) -> Regime:
-    """Whether Grad-CAM++ on this head and these activations is positive gradients, a count of positions, or between.
+    """Whether Grad-CAM++ on this head and these activations is grad_cam_positive, a count of positions, or between.
 
     From the exact derivatives, in float64. It is a part of `jaxcam.verify`'s report, here without the rest. Arguments
     and errors as there; a head of more than 16,384 elements that is not proven piecewise linear is looked at in a
@@ -144,17 +144,17 @@ def table(found: Regime) -> list[str]:
     """The regime as two tables of one line and of two, as in the report of `verify`."""
     if found.quantiles is None:
         return []
-    shares = [found.positive_gradients, found.between, found.counting, found.beyond]
+    shares = [found.grad_cam_positive, found.between, found.counting, found.beyond]
     lines = [
         _row("Regime: u = S_k d3 / d2, alpha = 1 / (2 + u)", ["5 %", "25 %", "median", "75 %", "95 %"]),
         _row("  where d1 > 0 (for exp and ReLUs u = S_k g)", [figure(q) for q in found.quantiles]),
         _row("  weights by u", ["0 to 0.2", "to 20", "above", "below 0"]),
         _row("", [percent(share or 0.0, 1) for share in shares]),
     ]
-    if found.from_positive_gradients and found.from_counting:
+    if found.from_grad_cam_positive and found.from_counting:
         lines.append(_row("  if alpha were its limit", ["cosine w", "map corr.", "map diff."]))
         for label, maps in (
-            ("    1/2, the weights of positive gradients", found.from_positive_gradients),
+            ("    1/2, the weights of grad_cam_positive", found.from_grad_cam_positive),
             ("    1/u, a count of positions", found.from_counting),
         ):
             cells = maps.weights_cosine, maps.map_correlation, maps.map_difference

@@ -106,7 +106,7 @@ def _maps(v: Record) -> list[str]:
     if v.closed_form:
         lines.append(row("Grad-CAM++ with the closed form", v.closed_form.maps))
     lines.append(row("Grad-CAM++ with three nested tapes", v.nested_tapes.maps))
-    return [*lines, row("positive gradients (their mean)", v.mean_of_positive_gradients)]
+    return [*lines, row("grad_cam_positive", v.grad_cam_positive)]
 
 
 def _equations(v: Record) -> list[str]:

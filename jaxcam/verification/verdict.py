@@ -8,7 +8,7 @@ def sentences(v: Record) -> tuple[str, ...]:
     """The verdict, a sentence or two for each question."""
     found = [
         _on_closed_form(v), _on_derivatives(v), _on_denominator(v), _on_identity(v), _on_dropped(v), _on_tapes(v),
-        _on_positive_gradients(v), v.regime.sentence,
+        _on_grad_cam_positive(v), v.regime.sentence,
     ]  # fmt: skip
     return tuple(text for text in found if text)
 
@@ -103,11 +103,11 @@ def _on_tapes(v: Record) -> str:
     )
 
 
-def _on_positive_gradients(v: Record) -> str:
-    found = v.mean_of_positive_gradients
+def _on_grad_cam_positive(v: Record) -> str:
+    found = v.grad_cam_positive
     if found is None or found.weights_cosine is None:
         return ""
     return (
-        f"Positive gradients (their mean) give weights at a cosine of {found.weights_cosine:.4f} to Grad-CAM++'s, "
+        f"grad_cam_positive has weights at a cosine of {found.weights_cosine:.4f} to Grad-CAM++'s, "
         f"and a map that differs by at most {figure(found.map_difference)}."
     )

@@ -35,7 +35,7 @@ def verify(
 
     Exact derivatives by two compositions and by finite differences; the closed form against them; whether the head is
     proven piecewise linear; the condition of alpha's denominator; the paper's equations one by one, with the terms that
-    its derivation drops; what three nested tapes compute instead; how far Grad-CAM++ is from positive gradients, and
+    its derivation drops; what three nested tapes compute instead; how far Grad-CAM++ is from grad_cam_positive, and
     which of its limits it works in (`jaxcam.verification.regime`). `print` the result for a table.
 
     What takes a pass for each element (the compositions, finite differences, rows of the Hessian) is worked out at a
@@ -60,7 +60,7 @@ def verify(
             not callable.
 
     **Source**: Chattopadhay et al. 2018 (Grad-CAM++), section 3; its equations are listed in
-    `jaxcam.verification.concordance`. Positive gradients: Lerma and Lucas 2022, "Grad-CAM++ is equivalent to
+    `jaxcam.verification.concordance`. grad_cam_positive: Lerma and Lucas 2022, "Grad-CAM++ is equivalent to
     Grad-CAM with positive gradients".
     """
     problems.check(activations, class_idx, num_sampled, seed)
@@ -126,7 +126,7 @@ def _verification(problem: Problem, known: Exact, sample: np.ndarray, seed: int)
         closed_form=None if form is None else sections.alternative(problem, known, form[:, known.elements]),
         closed_form_at_sample=closed_at_sample,
         nested_tapes=sections.alternative(problem, known, sections.tapes(problem, known)),
-        mean_of_positive_gradients=sections.map_comparison(problem, known, np.ones_like(d1), d1),
+        grad_cam_positive=sections.map_comparison(problem, known, np.ones_like(d1), d1),
         denominator=denominator(known.sums, d2, d3, channels=known.channels, among=d1 > 0),
         denominator_all=denominator(known.sums, d2, d3, channels=known.channels, among=d1 != 0),
         linear_model=linear_model,

@@ -4,7 +4,7 @@
 
 A row for every network and layer, over the first pictures of `images/imagenet_val` (of `images/cifar10` for the CIFAR
 networks, of the generated scenes for the embedded ones): quantiles of u = S_k g over the elements with a positive
-gradient, shares of the weights by u, and how far Grad-CAM++'s maps are from those of positive gradients (medians over
+gradient, shares of the weights by u, and how far Grad-CAM++'s maps are from those of grad_cam_positive (medians over
 the pictures). For the predicted class, in float64.
 """
 
@@ -62,7 +62,7 @@ def row(name: str, layer: str, found: list[Regime]) -> str:
     largest = np.median([each.extremes[1] for each in known])
     names = ("positive_gradients", "between", "counting", "beyond")
     shares = [100 * np.mean([getattr(each, kind) for each in known]) for kind in names]
-    maps = [each.from_positive_gradients for each in known]
+    maps = [each.from_grad_cam_positive for each in known]
     differ = np.median([m.map_difference for m in maps])
     correlation = np.median([m.map_correlation for m in maps if m.map_correlation is not None])
     cells = [f"{q:.2g}" for q in (low, middle, high, largest)] + [f"{share:.0f}" for share in shares]
@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--networks", default=",".join(NETWORKS), help="comma-separated")
     options = parser.parse_args()
     print("| network, layer | u: 5 % | median | 95 % | largest | weights with u < 0.2, % | to 20 | above | below 0 "
-          "| correlation with the map of positive gradients | largest difference |")  # fmt: skip
+          "| correlation with the map of `grad_cam_positive` | largest difference |")  # fmt: skip
     print("|---|" + "---:|" * 10)
     for name in options.networks.split(","):
         file, layers, kind = NETWORKS[name]

@@ -19,14 +19,14 @@ from jaxcam.models import MODELS, Network
 METHODS = {
     "CAM": "cam",
     "Grad-CAM": "grad_cam",
-    "Grad-CAM, positive gradients": "grad_cam_positive",
+    "grad_cam_positive": "grad_cam_positive",
     "Grad-CAM++, closed form": "grad_cam_pp:alphas=closed_form",
     "Grad-CAM++, exact": "grad_cam_pp:alphas=exact",
     "Grad-CAM++, authors' normalisation": "grad_cam_pp:normalize_alphas=true",
 }
 AGAINST = (
     ("Grad-CAM++, closed form", "Grad-CAM"),
-    ("Grad-CAM++, closed form", "Grad-CAM, positive gradients"),
+    ("Grad-CAM++, closed form", "grad_cam_positive"),
     ("Grad-CAM++, exact", "Grad-CAM++, closed form"),
 )
 PHOTOGRAPHS = {

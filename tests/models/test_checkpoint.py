@@ -349,7 +349,7 @@ KEY, SHAPE = "conv1.weight", (16, 3, 3, 3)
         ({KEY: np.full(SHAPE, -1e300)}, "holds numbers beyond float32 in conv1.weight: give a wider dtype"),
         ({KEY: np.full(SHAPE, np.nan, np.float32)}, "holds NaN or infinity in conv1.weight: get a whole copy"),
         ({KEY: np.full(SHAPE, np.inf, np.float16)}, "holds NaN or infinity in conv1.weight: get a whole copy"),
-        ({KEY: np.zeros((1,) * 60, np.float32)}, r"1 misshapen \(conv1.weight is \[1, 1, "),
+        ({KEY: np.zeros((1,) * 60, np.float32)}, r"1 of the wrong shape \(conv1.weight is \[1, 1, "),
         ({"x" * 100_000: np.zeros(1), "a\x1b[31m\nb": np.zeros(1)}, r"2 unexpected .*a\?\[31m b"),
     ],
 )  # fmt: skip

@@ -93,7 +93,7 @@ def test_mismatches_are_listed_together(tmp_path):
     message = str(caught.value)
     assert "5 missing (features.3.squeeze.bias; " in message
     assert "; …), 1 unexpected (extra.weight), " in message
-    assert "1 misshapen (features.0.weight is [64, 3, 7, 7], not [64, 3, 3, 3])" in message
+    assert "1 of the wrong shape (features.0.weight is [64, 3, 7, 7], not [64, 3, 3, 3])" in message
 
 
 def test_batch_counters_of_torch_are_not_unexpected(tmp_path):

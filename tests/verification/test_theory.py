@@ -122,9 +122,9 @@ def test_regime_by_numpy():
     added = np.where(there, g / (2 + u), 0)
     shares = [added[where].sum() / added.sum() for where in (u <= 0.2, (u > 0.2) & (u < 20), u >= 20, u < 0)]
     assert sum(share > 0 for share in shares) >= 2
-    np.testing.assert_allclose([found.positive_gradients, found.between, found.counting, found.beyond], shares)
+    np.testing.assert_allclose([found.grad_cam_positive, found.between, found.counting, found.beyond], shares)
     for maps, terms in (
-        (found.from_positive_gradients, np.maximum(g, 0)),
+        (found.from_grad_cam_positive, np.maximum(g, 0)),
         (found.from_counting, there / sums),
     ):
         w, other = added.sum(0), terms.sum(0)
@@ -140,7 +140,7 @@ def test_regime_of_a_sample_and_of_nothing(monkeypatch):
     head = lambda x: jnp.tanh(x.sum(0))
     found = regime(head, np.full((2, 3), 0.2), 1, num_sampled=4)
     assert found.num_elements == 2  # those of channel 1 in a sample of the 2 with a gradient and 2 others
-    assert found.from_positive_gradients is None
+    assert found.from_grad_cam_positive is None
     # Y = exp(tanh(t)) at t = 0.4, S = t: u = t (y''' / y''), with y' = y h, h = 1 - tanh(t)^2.
     t = np.tanh(0.4)
     h = 1 - t**2

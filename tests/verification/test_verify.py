@@ -195,11 +195,11 @@ def test_nested_tapes_are_row_sums_of_the_hessian(on_relu):
     np.testing.assert_allclose(figures(v.nested_tapes.alphas), largest_and_median(gaps))
 
 
-def test_distance_from_the_mean_of_positive_gradients(on_relu):
+def test_distance_from_grad_cam_positive(on_relu):
     v, true = on_relu
     w, plain = true.weights(true.alphas), true.weights(1)
     maps = true.normalised_map(true.alphas), true.normalised_map(1)
-    found = v.mean_of_positive_gradients
+    found = v.grad_cam_positive
     np.testing.assert_allclose(found.weights_cosine, w @ plain / np.linalg.norm(w) / np.linalg.norm(plain))
     np.testing.assert_allclose(found.map_correlation, np.corrcoef(*maps)[0, 1])
     np.testing.assert_allclose(found.map_difference, np.abs(maps[0] - maps[1]).max())
@@ -343,7 +343,7 @@ def test_only_a_sample_of_a_large_smooth_head_is_looked_at(monkeypatch):
     np.testing.assert_allclose(figures(v.closed_form.alphas), largest_and_median(gaps))
     gap = np.abs(true.hessian.sum(1) - true.d2)[sample].max() / np.abs(true.d2[sample]).max()
     np.testing.assert_allclose(v.nested_tapes.derivatives[1].largest, gap)
-    assert (v.identity, v.first_step, v.closed_form.maps, v.mean_of_positive_gradients) == (None,) * 4
+    assert (v.identity, v.first_step, v.closed_form.maps, v.grad_cam_positive) == (None,) * 4
     assert str(v).splitlines()[2] == "Only a sample of 8 elements (seed 3) was looked at."
 
 
@@ -614,7 +614,7 @@ def test_command_prints_tables_and_writes_json(small_cases, tmp_path, capsys):
     for entry, row in zip(entries, rows, strict=True):
         assert row[-2:] == [
             figure(entry[name]["map_difference"] if name != "nested_tapes" else entry[name]["maps"]["map_difference"])
-            for name in ("nested_tapes", "mean_of_positive_gradients")
+            for name in ("nested_tapes", "grad_cam_positive")
         ]
 
 
