@@ -112,7 +112,8 @@ def evaluate(
         batch_size: pictures that a device works on at a time.
         num_workers: threads that decode image files; by default one for each core up to four, 0 for none.
         mesh: the devices; all of them by default, those of all hosts.
-        num_resamples: of the paired bootstrap for the 95 % intervals; 0 for none.
+        num_resamples: of the paired bootstrap for the 95 % intervals of means; 0 for none. Shares, of what is yes or no
+            for a picture, have Wilson's, and McNemar's exact test (`Evaluation.mcnemar`).
         seed: of the bootstrap, and of methods that draw random numbers: of the same ones for every picture, so that
             figures depend neither on a picture's place nor on batch_size.
         show_progress: whether a line on standard error tells how far it is.
@@ -127,7 +128,8 @@ def evaluate(
         RuntimeError: a process of several was lost (start them all again, with the same `results`), or a device is out
             of memory.
 
-    **Source**: the metrics' papers are in `jaxcam.metrics`; the bootstrap: Hanley and MacGibbon 2006.
+    **Source**: the metrics' papers are in `jaxcam.metrics`; the bootstrap: Hanley and MacGibbon 2006; shares:
+    `jaxcam.evaluation.shares`.
     """
     known = adapted(model)
     check_evaluates(known.state)

@@ -19,6 +19,7 @@ class Column(NamedTuple):
         unit: "%" or "".
         better: "higher" or "lower"; "" where neither is, so that no method is the best.
         scale: what its values are multiplied with: 100 for a percentage of values between 0 and 1.
+        is_share: whether it is yes or no for an image, and its mean a share of the images.
     """
 
     key: str
@@ -26,6 +27,7 @@ class Column(NamedTuple):
     unit: str = ""
     better: str = ""
     scale: float = 1.0
+    is_share: bool = False
 
 
 class Measure(NamedTuple):
@@ -44,7 +46,7 @@ def measures_of(protocol: Protocol, *, inside: str = "in box") -> tuple[Measure,
     return (
         Measure(confidence, _percent("average_drop", "average drop", better="lower")),
         Measure(confidence, absolute("absolute_drop", "absolute drop", better="lower")),
-        Measure(confidence, _percent("increase", "increase in confidence", better="higher")),
+        Measure(confidence, _percent("increase", "increase in confidence", better="higher", is_share=True)),
         Measure(("deletion",), _percent("drop_in_deletion", "drop in deletion", better="higher")),
         Measure(("curves",), Column("insertion", "insertion AUC", better="higher")),
         Measure(("curves",), Column("deletion", "deletion AUC", better="lower")),
@@ -52,10 +54,10 @@ def measures_of(protocol: Protocol, *, inside: str = "in box") -> tuple[Measure,
             Measure(localisation, Column(loc_key(delta), f"Loc({delta:g})", better="higher"), "places")
             for delta in protocol.deltas
         ),
-        Measure(localisation, _percent("pointing", "pointing game", better="higher"), "places"),
+        Measure(localisation, _percent("pointing", "pointing game", better="higher", is_share=True), "places"),
         Measure(localisation, _percent("energy", f"energy {inside}", better="higher"), "places"),
         Measure(localisation, Column("box_iou", "box IoU", better="higher"), "boxes"),
-        Measure(localisation, _percent("localised", "box IoU at least 0.5", better="higher"), "boxes"),
+        Measure(localisation, _percent("localised", "box IoU at least 0.5", better="higher", is_share=True), "boxes"),
         Measure(localisation, Column("iou", "mask IoU", better="higher"), "masks"),
         Measure(coherency, _percent("coherency", "coherency", better="higher")),
         Measure(("shape", "coherency"), _percent("complexity", "complexity", better="lower")),
@@ -75,6 +77,6 @@ def columns_of(groups: tuple[str, ...], protocol: Protocol, known: frozenset[str
     )
 
 
-def _percent(key: str, title: str, *, better: str) -> Column:
+def _percent(key: str, title: str, *, better: str, is_share: bool = False) -> Column:
     """Of values between 0 and 1."""
-    return Column(key, title, "%", better, 100.0)
+    return Column(key, title, "%", better, 100.0, is_share)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxcam.evaluation.measures import Column
-from jaxcam.evaluation.statistics import Interval, Statistics
+from jaxcam.evaluation.statistics import LEVEL, Interval, Statistics
 from jaxcam.explanation.explanation import Status
 from jaxcam.tables import printable
 
@@ -42,23 +42,41 @@ def number(x: float, decimals: int) -> str:
     return shown.lstrip("-") if float(shown) == 0 else shown
 
 
-def legend(found: Statistics, best: np.ndarray, mark: str, noun: str) -> list[str]:
+def legend(found: Statistics, columns: Sequence[Column], best: np.ndarray, mark: str, noun: str) -> list[str]:
     """How to read the cells; the best of a column has the mark. The noun is of what was evaluated: "image"."""
+    shares = ", ".join(printable(column.title) for column in columns if column.is_share)
+    wilson = f"Wilson's of shares ({shares})" if shares else ""
+    resampled = (
+        f"from {found.num_resamples:,} bootstrap resamples with all methods paired" if found.num_resamples else ""
+    )
     lines = [f"Means over the {noun}s that count; (lower) and (higher) say which is better."]
-    if found.num_resamples:
-        lines.append(
-            f"[low, high]: 95 % interval, from {found.num_resamples:,} bootstrap resamples with all methods paired."
-        )
-    if len(best) > 1 and found.num_resamples:
+    if wilson or resampled:
+        lines.append(f"[low, high]: 95 % interval, {'; '.join(filter(None, [resampled, wilson]))}.")
+    if not resampled:
+        rest = "means that are no shares have no intervals" if shares else "there are no intervals"
+        lines.append(f"Without resamples {rest}, and no method is marked as the best{' of them' if shares else ''}.")
+    if len(best) > 1 and (wilson or resampled):
+        exact = " (shares: with p below 0.05 by McNemar's exact test)" if shares else ""
         lines.append(
             f"{mark}: the best of its column, where the 95 % intervals of its paired differences to all other methods "
-            f"exclude 0 and no {noun} more is left out than of these" + ("." if best.any() else "; here there is none.")
+            f"exclude 0{exact} and no {noun} more is left out than of these"
+            + ("." if best.any() else "; here there is none.")
         )
-    if not found.num_resamples:
-        lines.append("Without resamples there are no intervals, and no method is marked as the best.")
+        lines.append(_number_of_comparisons(len(best), sum(bool(column.better) for column in columns)))
     if not found.counts.all():
         lines.append(f'"{_NOTHING}": no {noun} counts; see below.')
     return lines
+
+
+def _number_of_comparisons(num_methods: int, num_metrics: int) -> str:
+    """Intervals are not widened for it, so it is named."""
+    pairs = num_methods * (num_methods - 1) // 2
+    num = pairs * num_metrics
+    each = f"{pairs:,} pairs of methods" if pairs > 1 else "1 pair of methods"
+    return (
+        f"Intervals and marks stand alone: of {num:,} comparisons ({each}, {num_metrics} metrics) of what is the same, "
+        f"{max(1, round(num * (1 - LEVEL))):,} or so would be apart by chance."
+    )
 
 
 def about_wins(found: Statistics, noun: str) -> list[str]:
@@ -68,7 +86,24 @@ def about_wins(found: Statistics, noun: str) -> list[str]:
     images = f"{least:,}" if least == most else f"{least:,} to {most:,}"
     return [
         f"Win %: on which share of the {noun}s the row's method keeps more of the confidence than the column's.",
-        f"A tie is a win of neither. {noun.capitalize()}s with a positive confidence on them: {images}.",
+        f"A tie is a win of neither; [low, high]: Wilson's 95 % interval. {noun.capitalize()}s with a positive "
+        f"confidence on them: {images}.",
+    ]
+
+
+def about_tests(shares: Sequence[Column], p: np.ndarray, noun: str) -> list[str]:
+    """What McNemar's tests say; p `[m, m, c]`, corrected, of the shares and the wins."""
+    of_pairs = p[np.triu_indices(len(p), 1)]
+    pairs, num = len(of_pairs), of_pairs.size
+    titles = [*(printable(column.title) for column in shares), "wins"]
+    if pairs == 1:
+        told = [f"{title} {_p(each)}" for title, each in zip(titles, of_pairs[0], strict=True)]
+        corrected = f"corrected by Holm for {num} tests, " if num > 1 else ""
+        return [f"McNemar's exact test on the same {noun}s, two-sided, {corrected}p: {', '.join(told)}."]
+    apart = [f"{title} {n}" for title, n in zip(titles, np.sum(of_pairs < 1 - LEVEL, axis=0), strict=True)]
+    return [
+        f"McNemar's exact tests on the same {noun}s, two-sided, corrected by Holm for all {num}: with p below 0.05, of "
+        f"{pairs} pairs of methods, {', '.join(apart)}."
     ]
 
 
@@ -91,6 +126,10 @@ def notes(found: Statistics, names: Sequence[str], columns: Sequence[Column], nu
     if not np.delete(found.status, Status.OK, axis=1).any():
         lines.append("Status of every map: ok.")
     return lines
+
+
+def _p(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.0005 else f"{p:.0e}"
 
 
 def _cell(interval: Interval, at: tuple[int, int], decimals: int) -> str:

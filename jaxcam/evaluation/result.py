@@ -8,7 +8,7 @@ from jaxcam.evaluation.journal import Journal, Record, rows_of
 from jaxcam.evaluation.measures import Column
 from jaxcam.evaluation.protocol import Protocol, differences
 from jaxcam.evaluation.statistics import Rows, Statistics, statistics
-from jaxcam.evaluation.table import Difference, Table
+from jaxcam.evaluation.table import Difference, McNemar, Table
 from jaxcam.explanation.explanation import Status
 from jaxcam.tables import printable
 
@@ -67,6 +67,10 @@ class Evaluation:
     def difference(self, a: str, b: str) -> dict[str, Difference]:
         """The paired differences a minus b of two methods, by metric, with 95 % intervals."""
         return self.table.differences(a, b)
+
+    def mcnemar(self, a: str, b: str) -> dict[str, McNemar]:
+        """McNemar's exact test of two methods for each share, by metric, and for "wins": see `Table.mcnemar`."""
+        return self.table.mcnemar(a, b)
 
     def compare(self, other: "Evaluation") -> dict[str, dict[str, Difference]]:
         """This evaluation minus another of the same pictures, as of another network: by method, then by metric.
@@ -174,7 +178,8 @@ def table_of(
             bad.extend((record.index, record.name, record.error or "") for record in failed)
             yield rows
 
-    found = statistics(parts(), len(names), len(columns), num_resamples=num_resamples, seed=seed)
+    shares = [column.is_share for column in columns]
+    found = statistics(parts(), len(names), len(columns), shares=shares, num_resamples=num_resamples, seed=seed)
     return Table(names, columns, found, facts, len(bad), noun), bad
 
 
@@ -195,8 +200,9 @@ def _side_by_side(a: Evaluation, b: Evaluation, methods: list[str], columns: lis
                 )
 
     parts = (rows for rows, _ in rows_of(joined(), 2 * len(methods), len(columns)))
-    num_resamples = a.table.statistics.num_resamples
-    return statistics(parts, 2 * len(methods), len(columns), num_resamples=num_resamples, seed=a.header["seed"])
+    options: dict[str, int] = {"num_resamples": a.table.statistics.num_resamples, "seed": a.header["seed"]}
+    shares = [column.is_share for column in columns]
+    return statistics(parts, 2 * len(methods), len(columns), shares=shares, **options)
 
 
 def _position(names: tuple[str, ...], name: str, what: str) -> int:

@@ -1,21 +1,23 @@
-"""Rows of single images -> means, paired differences and wins, with their 95 % bootstrap intervals.
+"""Rows of single images -> means, paired differences and wins, with their 95 % intervals.
 
 Contract: memory does not grow with the number of images. The same parts in the same order give the same bits: the
 parts come in the order of the images' numbers (`journal`), so these depend neither on the order in which the images
 were measured nor on who measured them. NumPy on the host; no JAX.
 
-An interval goes from the 2.5 % to the 97.5 % quantile of the resamples (linear between neighbours). In a resample every
-image has one weight for all methods and metrics, so what makes an image hard for two methods cancels from their
-difference. A figure of which nothing counts is NaN; resamples in which nothing counts are left out; without resamples
-intervals are NaN. Each interval stands alone: they are not widened for the number of comparisons in a table.
+The interval of a mean goes from the 2.5 % to the 97.5 % quantile of the resamples of a bootstrap (linear between
+neighbours). In a resample every image has one weight for all methods and metrics, so what makes an image hard for two
+methods cancels from their difference. A figure of which nothing counts is NaN; resamples in which nothing counts are
+left out; without resamples intervals are NaN. Shares, of what is yes or no for an image, and wins have the intervals of
+`shares`, which need no resamples. Each interval stands alone: they are not widened for the number of comparisons.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float64, Int64, Shaped
+from jaxtyping import Bool, Float64, Int64, Shaped
 
+from jaxcam.evaluation.shares import paired, wilson
 from jaxcam.explanation.explanation import Status
 
 LEVEL = 0.95
@@ -61,6 +63,8 @@ class Statistics(NamedTuple):
         wins: `[m, m]`, on what percentage of the contests the row's method keeps more of the confidence than the
             column's; a tie is a win of neither. NaN on the diagonal.
         ties: `[m, m]`, on what percentage the two keep the same.
+        won: `[m, m]`, on how many of the contests the row's method wins.
+        above: `[m, m, k]`, on how many images the row's value is larger than the column's.
         counts: `[m, k]`, how many images count.
         out_of_range: `[m, k]`, how many do not because of `LIMIT`.
         difference_counts: `[m, m, k]`, on how many images both count.
@@ -76,6 +80,8 @@ class Statistics(NamedTuple):
     differences: Interval
     wins: Interval
     ties: Float64[np.ndarray, "m m"]
+    won: Int64[np.ndarray, "m m"]
+    above: Int64[np.ndarray, "m m k"]
     counts: Int64[np.ndarray, "m k"]
     out_of_range: Int64[np.ndarray, "m k"]
     difference_counts: Int64[np.ndarray, "m m k"]
@@ -99,7 +105,13 @@ class Statistics(NamedTuple):
 
 
 def statistics(
-    parts: Iterable[Rows], num_methods: int, num_metrics: int, *, num_resamples: int = 0, seed: int = 0
+    parts: Iterable[Rows],
+    num_methods: int,
+    num_metrics: int,
+    *,
+    shares: Sequence[bool] | None = None,
+    num_resamples: int = 0,
+    seed: int = 0,
 ) -> Statistics:
     """The figures of all images.
 
@@ -107,6 +119,7 @@ def statistics(
         parts: the images, some hundred at a time, each of them once.
         num_methods: m.
         num_metrics: k.
+        shares: `[k]`, whether the metric is yes or no (1 or 0) for an image, and its mean a share; none by default.
         num_resamples: B. A bootstrap sample of n of n images draws each image Binomial(n, 1/n) times; the weights here
             are independent Poisson numbers of mean 1, the limit of that, which need no n beforehand.
         seed: of the weights.
@@ -117,24 +130,35 @@ def statistics(
     m, k, p = num_methods, num_metrics, num_methods * (num_methods - 1) // 2
     draws = np.random.default_rng(seed)
     # Of the data itself, and of its resamples: [1 + B, ...] for each of the terms.
-    sums, counts = ([np.zeros((1 + num_resamples, *s)) for s in ((m, k), (p, k), (p,), (p,), (p,))] for _ in range(2))
+    sums, counts = ([np.zeros((1 + num_resamples, *s)) for s in ((m, k), (p, k))] for _ in range(2))
+    above, below = np.zeros((2, p, k), np.int64)
+    outcomes = np.zeros((3, p), np.int64)
     out_of_range, status = np.zeros((m, k), np.int64), np.zeros((m, len(Status)), np.int64)
     images = y_not_positive = y_not_finite = 0
     for rows in parts:
         n = len(rows.y)
         weights = np.ones((1 + num_resamples, n))
         weights[1:] = draws.poisson(1.0, (num_resamples, n))
-        for term, total, count in zip(_terms(rows), sums, counts, strict=True):
+        terms = _terms(rows)
+        for term, total, count in zip(terms, sums, counts, strict=True):
             is_counted = ~np.isnan(term)
             total += np.tensordot(weights, np.where(is_counted, term, 0.0), 1)
             count += np.tensordot(weights, is_counted.astype(np.float64), 1)
+        above += np.sum(terms[1] > 0, axis=0)
+        below += np.sum(terms[1] < 0, axis=0)
+        outcomes += _outcomes(rows)
         images += n
         y_not_positive += int(np.sum(np.isfinite(rows.y) & (rows.y <= 0)))
         y_not_finite += int(np.sum(~np.isfinite(rows.y)))
         out_of_range += np.sum(np.abs(rows.values) >= LIMIT, axis=0)
         status += np.sum(rows.status[:, :, None] == np.asarray(list(Status)), axis=0)
-    means, pairs, wins, losses, ties = (_interval(total, count) for total, count in zip(sums, counts, strict=True))
-    num_counted, num_paired, num_contests, *_ = (count[0].astype(np.int64) for count in counts)
+    means, pairs = (_interval(total, count) for total, count in zip(sums, counts, strict=True))
+    num_counted, num_paired = (count[0].astype(np.int64) for count in counts)
+    is_share = np.zeros(k, bool) if shares is None else np.asarray(shares, bool)
+    means = _of_shares(means, is_share, wilson, sums[0][0], num_counted)
+    pairs = _of_shares(pairs, is_share, paired, sums[1][0], above + below, num_paired)
+    num_contests = outcomes.sum(0)
+    wins, losses, ties = (_percent(each, num_contests) for each in outcomes)
     # The lower half is the upper one with its sign changed, by 0.0 - x: -x has a negative zero.
     reverse = (0.0 - part for part in (pairs.value, pairs.high, pairs.low))
     own = (np.where(np.isnan(part), np.nan, 0.0) for part in means)
@@ -143,6 +167,8 @@ def statistics(
         differences=Interval(*(_square(m, *three) for three in zip(pairs, reverse, own, strict=True))),
         wins=Interval(*(_square(m, *two, np.nan) for two in zip(wins, losses, strict=True))),
         ties=_square(m, ties.value, ties.value, np.nan),
+        won=_square(m, outcomes[0], outcomes[1], 0.0),
+        above=_square(m, above, below, 0.0),
         counts=num_counted,
         out_of_range=out_of_range,
         difference_counts=_square(m, num_paired, num_paired, num_counted),
@@ -155,18 +181,39 @@ def statistics(
     )
 
 
-def _terms(rows: Rows) -> list[np.ndarray]:
+def _terms(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
     """What means are taken of, `[n, ...]`; NaN where an image does not count.
 
-    Of the methods their values; of the pairs of methods (0, 1), (0, 2), ..., (1, 2), ... the differences, and 100 where
-    the first wins, where it loses, and where the two tie.
+    Of the methods their values; of the pairs of methods (0, 1), (0, 2), ..., (1, 2), ... the differences.
     """
     a, b = np.triu_indices(rows.o.shape[1], 1)
     values = np.where(np.abs(rows.values) < LIMIT, rows.values, np.nan)
+    return values, values[:, a] - values[:, b]
+
+
+def _outcomes(rows: Rows) -> Int64[np.ndarray, "3 p"]:
+    """How often the first of a pair of methods wins, how often it loses, and how often the two tie."""
+    a, b = np.triu_indices(rows.o.shape[1], 1)
     y, o_a, o_b = rows.y[:, None], rows.o[:, a], rows.o[:, b]
     is_contest = np.isfinite(y) & (y > 0) & np.isfinite(o_a) & np.isfinite(o_b)
-    outcomes = (np.where(is_contest, 100.0 * is_so, np.nan) for is_so in (o_a > o_b, o_a < o_b, o_a == o_b))
-    return [values, values[:, a] - values[:, b], *outcomes]
+    return np.stack([np.sum(is_contest & is_so, axis=0) for is_so in (o_a > o_b, o_a < o_b, o_a == o_b)])
+
+
+def _percent(count: Int64[np.ndarray, " p"], n: Int64[np.ndarray, " p"]) -> Interval:
+    """A share with its interval, in percent."""
+    share = np.divide(100.0 * count, n, out=np.full(n.shape, np.nan), where=n > 0)
+    low, high = wilson(count, n, level=LEVEL)
+    return Interval(share, 100.0 * low, 100.0 * high)
+
+
+def _of_shares(
+    rest: Interval, is_share: Bool[np.ndarray, " k"], interval: Callable[..., Any], *counts: np.ndarray
+) -> Interval:
+    """With the ends of a share's interval, of these counts `[..., k]`, where the metric is one."""
+    low, high = rest.low.copy(), rest.high.copy()
+    ends = interval(*(each[..., is_share] for each in counts), level=LEVEL)
+    low[..., is_share], high[..., is_share] = ends
+    return Interval(rest.value, low, high)
 
 
 def _interval(sums: Float64[np.ndarray, "r *shape"], counts: Float64[np.ndarray, "r *shape"]) -> Interval:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import combinations
 from textwrap import wrap
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from jaxtyping import Bool
 from jaxcam import tables
 from jaxcam.evaluation import rendering
 from jaxcam.evaluation.measures import Column
+from jaxcam.evaluation.shares import holm, mcnemar
 from jaxcam.evaluation.statistics import LEVEL, Interval, Statistics
 from jaxcam.explanation.explanation import Status
 
@@ -33,6 +35,17 @@ class Difference(NamedTuple):
     high: float
     images: int
     """How many both methods count on."""
+
+
+class McNemar(NamedTuple):
+    """McNemar's exact test, two-sided, of a share of two methods on the same images."""
+
+    more: int
+    """On how many images the first has more: yes where the other has no, or the higher confidence."""
+    less: int
+    p: float
+    p_holm: float
+    """Corrected by Holm for all such tests of the table."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +95,16 @@ class Table:
         """The method with the best mean, where the interval of its difference to each other method excludes zero.
 
         A method of which no image counts is no rival; without a rival nothing is best. A method that is left out of
-        more images than a rival is not ahead of it: maps that are empty on the difficult pictures must not win.
+        more images than a rival is not ahead of it: maps that are empty on the difficult pictures must not win. Shares
+        have to differ by McNemar's exact test. None of this is corrected for the number of comparisons.
         """
         apart = self.statistics.differences
         sign = np.asarray([{"higher": 1.0, "lower": -1.0, "": np.nan}[column.better] for column in self.columns])
         ahead = np.where(sign > 0, apart.low > 0, apart.high < 0)
+        above, below = self.statistics.above, self.statistics.above.swapaxes(0, 1)
+        if self._is_share.any():
+            differs = mcnemar(above[..., self._is_share], below[..., self._is_share]) < 1 - LEVEL
+            ahead[..., self._is_share] &= differs
         counts = self.statistics.counts
         ahead &= counts[:, None] >= counts[None]
         has_mean = ~np.isnan(self.means.value)
@@ -99,22 +117,33 @@ class Table:
     def differences(self, a: str, b: str) -> dict[str, Difference]:
         """The mean of a - b for each metric, by the columns' keys and scaled, over the images where both count.
 
-        Resamples have the same images for both methods, so the interval is of the difference itself. NaN where no image
-        counts for both, or where there are no resamples.
+        Resamples have the same images for both methods, so the interval is of the difference itself; of shares it is
+        `shares.paired`. NaN where no image counts for both, or, but for shares, where there are no resamples.
 
         Raises:
             ValueError: a or b is none of the methods.
         """
-        for argument, name in (("a", a), ("b", b)):
-            if name not in self.names:
-                known = ", ".join(map(repr, self.names))
-                raise ValueError(f"{argument}={name!r} is not in this table: its methods are {known}")
-        at = list(self.names).index(a), list(self.names).index(b)
+        at = self._position("a", a), self._position("b", b)
         found = self.statistics.differences.scaled(self._scales)
         figures = zip(*(part[at] for part in found), self.statistics.difference_counts[at], strict=True)
         return {
             column.key: Difference(float(value), float(low), float(high), int(images))
             for column, (value, low, high, images) in zip(self.columns, figures, strict=True)
+        }
+
+    def mcnemar(self, a: str, b: str) -> dict[str, McNemar]:
+        """McNemar's exact test of a against b for each share, by the columns' keys, and for "wins".
+
+        Raises:
+            ValueError: a or b is none of the methods, or both are the same.
+        """
+        i, j = (self._position(argument, name) for argument, name in (("a", a), ("b", b)))
+        if i == j:
+            raise ValueError(f"a and b must be two methods, but both are {a!r}")
+        more, p, p_holm = self._tests
+        return {
+            key: McNemar(int(more[i, j, c]), int(more[j, i, c]), float(p[i, j, c]), float(p_holm[i, j, c]))
+            for c, key in enumerate([*(column.key for column in self._shares), "wins"])
         }
 
     def text(self) -> str:
@@ -126,11 +155,12 @@ class Table:
         sections = [
             "\n".join(tables.printable(f"{name}: {fact}") for name, fact in self.facts.items()),
             _text(header, self.names, rows),
-            _wrapped(rendering.legend(found, self.best, "*", self.noun)),
+            _wrapped(rendering.legend(found, self.columns, self.best, "*", self.noun)),
         ]
         if len(self.names) > 1:
             wins = rendering.win_cells(self.wins, self.ties)
             sections += [_wrapped(rendering.about_wins(found, self.noun)), _text(self.names, self.names, wins)]
+            sections.append(_wrapped(rendering.about_tests(self._shares, self._tests[2], self.noun)))
         sections.append(_wrapped(rendering.notes(found, self.names, self.columns, self.num_bad, self.noun)))
         return "\n\n".join(section for section in sections if section)
 
@@ -142,11 +172,12 @@ class Table:
         sections = [
             _items([f"{name}: {fact}" for name, fact in self.facts.items()]),
             _markdown(header, self.names, rows),
-            _items(rendering.legend(found, self.best, "bold", self.noun)),
+            _items(rendering.legend(found, self.columns, self.best, "bold", self.noun)),
         ]
         if len(self.names) > 1:
             wins = rendering.win_cells(self.wins, self.ties)
             sections += [_items(rendering.about_wins(found, self.noun)), _markdown(self.names, self.names, wins)]
+            sections.append(_items(rendering.about_tests(self._shares, self._tests[2], self.noun)))
         sections.append(_items(rendering.notes(found, self.names, self.columns, self.num_bad, self.noun)))
         return "\n\n".join(section for section in sections if section) + "\n"
 
@@ -173,6 +204,11 @@ class Table:
             "columns": [column._asdict() for column in self.columns],
             "rows": self._rows(),
             "wins": self._wins(),
+            "mcnemar": [
+                {"method": a, "against": b, "metric": key, **test._asdict()}
+                for a, b in combinations(self.names, 2)
+                for key, test in self.mcnemar(a, b).items()
+            ],
             "status": {
                 name: {status.name.lower(): int(count) for status, count in zip(Status, counts, strict=True)}
                 for name, counts in zip(self.names, found.status, strict=True)
@@ -185,6 +221,34 @@ class Table:
     @property
     def _scales(self) -> np.ndarray:
         return np.asarray([column.scale for column in self.columns], np.float64)
+
+    @property
+    def _is_share(self) -> Bool[np.ndarray, " k"]:
+        return np.asarray([column.is_share for column in self.columns], bool)
+
+    @property
+    def _shares(self) -> list[Column]:
+        return [column for column in self.columns if column.is_share]
+
+    @cached_property
+    def _tests(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """For the shares and, at the end, the wins: how often the row's method has more, p, and p by Holm, `[m, m, c]`.
+
+        Holm's correction is for each pair of methods once.
+        """
+        found = self.statistics
+        more = np.concatenate([found.above[..., self._is_share], found.won[..., None]], axis=-1)
+        p = mcnemar(more, more.swapaxes(0, 1))
+        a, b = np.triu_indices(len(self.names), 1)
+        adjusted = np.ones_like(p)
+        adjusted[a, b] = adjusted[b, a] = holm(p[a, b].reshape(-1)).reshape(p[a, b].shape)
+        return more, p, adjusted
+
+    def _position(self, argument: str, name: str) -> int:
+        if name not in self.names:
+            known = ", ".join(map(repr, self.names))
+            raise ValueError(f"{argument}={name!r} is not in this table: its methods are {known}")
+        return list(self.names).index(name)
 
     def _marked(self, mark: Callable[[str, bool], str]) -> list[list[str]]:
         """The cells of the figures, told apart by whether they are the best of their column."""

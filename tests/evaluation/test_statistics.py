@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import bootstrap
+from scipy.stats import binom, binomtest, bootstrap
 
 from jaxcam import metrics
 from jaxcam.evaluation.journal import Journal, Record
 from jaxcam.evaluation.measures import Column
 from jaxcam.evaluation.result import table_of
+from jaxcam.evaluation.shares import holm, mcnemar, wilson
 from jaxcam.evaluation.statistics import LIMIT, Interval, Rows, Statistics, statistics
 from jaxcam.explanation.explanation import Status
 
@@ -251,10 +252,94 @@ def test_intervals_are_the_quantiles_of_resamples_that_all_figures_share():
         np.testing.assert_allclose(
             [found.differences.low[b, a], found.differences.high[b, a]], [-high, -low], rtol=1e-11
         )
-    for a, b in permutations(range(3), 2):
-        is_fair = np.isfinite(rows.y) & (rows.y > 0) & np.isfinite(rows.o[:, a] + rows.o[:, b])
-        won = np.where(is_fair, 100.0 * (rows.o[:, a] > rows.o[:, b]), np.nan)[:, None]
-        np.testing.assert_allclose([found.wins.low[a, b], found.wins.high[a, b]], quantiles(means(won))[:, 0])
+
+
+def test_shares_and_wins_have_the_interval_of_scipy():
+    """Two methods, three metrics of which the last two are shares; the second is a yes on every image."""
+    random = np.random.default_rng(12)
+    n = 41
+    values = np.stack([random.normal(size=(n, 2)), np.ones((n, 2)), random.random((n, 2)) < [0.3, 0.6]], -1)
+    values[:5, 0, 2] = np.nan
+    o = random.integers(0, 4, (n, 2)) / 4
+    found = figures(rows_of(values, o=o), num_resamples=50, shares=(False, True, True), part=10)
+    without = figures(rows_of(values, o=o), shares=(False, True, True))
+
+    def interval(k, n):
+        return binomtest(int(k), int(n)).proportion_ci(method="wilson")
+
+    for method, metric in ((0, 1), (1, 1), (0, 2), (1, 2)):
+        kept = values[:, method, metric][~np.isnan(values[:, method, metric])]
+        expected = interval(kept.sum(), len(kept))
+        for each in (found, without):
+            ends = (each.means.low[method, metric], each.means.high[method, metric])
+            np.testing.assert_allclose(ends, expected, rtol=1e-12)
+    assert found.means.low[0, 1] < 0.92 < 1 == found.means.high[0, 1]
+    assert np.isnan(without.means.low[:, 0]).all()
+    for a, b in ((0, 1), (1, 0)):
+        won = (o[:, a] > o[:, b]).sum()
+        assert found.won[a, b] == won
+        np.testing.assert_allclose(
+            [found.wins.low[a, b], found.wins.high[a, b]], 100 * np.asarray(interval(won, n)), rtol=1e-12
+        )
+        of_both = values[5:, a, 2] - values[5:, b, 2]
+        assert found.above[a, b, 2] == (of_both > 0).sum()
+
+
+def test_the_interval_of_a_paired_difference_of_shares_by_hand():
+    """5 images of 10 with the first alone, 1 with the second: (6 - 2) / 12 and sqrt((8 / 12 - (1 / 3)^2) / 12)."""
+    values = np.zeros((10, 2, 1))
+    values[:5, 0] = values[5, 1] = 1
+    found = figures(rows_of(values), shares=(True,)).differences
+    half = 1.959963984540054 * math.sqrt((8 / 12 - 1 / 9) / 12)
+    assert found.value[0, 1, 0] == pytest.approx(0.4)
+    assert (found.low[0, 1, 0], found.high[0, 1, 0]) == pytest.approx((1 / 3 - half, 1 / 3 + half))
+    assert (found.low[1, 0, 0], found.high[1, 0, 0]) == pytest.approx((-1 / 3 - half, -1 / 3 + half))
+    every = np.zeros((10, 2, 1))
+    every[:, 0] = 1
+    assert figures(rows_of(every), shares=(True,)).differences.high[0, 1, 0] == 1
+    # Two methods that agree on every image leave room: s = 2 / 12, d = 0.
+    same = figures(rows_of(np.ones((10, 2, 1))), shares=(True,)).differences
+    assert same.high[0, 1, 0] == pytest.approx(1.959963984540054 * math.sqrt(2 / 144))
+    assert (same.low[0, 0, 0], same.high[0, 0, 0]) == (0, 0)
+
+
+@pytest.mark.parametrize("p", [0.02, 0.3, 0.5])
+def test_wilson_covers_what_it_says(p):
+    """The probability that the interval holds p, over all outcomes of 50 images: 95 % to within three points."""
+    k = np.arange(51)
+    low, high = wilson(k, np.full(51, 50), level=0.95)
+    covered = binom.pmf(k, 50, p)[(low <= p) & (p <= high)].sum()
+    assert 0.92 < covered < 0.99
+
+
+def test_mcnemar_is_the_binomial_test_of_scipy():
+    one, other = np.asarray([0, 0, 5, 3, 12, 40, 1]), np.asarray([0, 5, 0, 3, 4, 41, 300])
+    expected = [1.0, *(binomtest(int(a), int(a + b)).pvalue for a, b in list(zip(one, other, strict=True))[1:])]
+    np.testing.assert_allclose(mcnemar(one, other), expected, rtol=1e-12)
+    assert mcnemar(one, other)[1] == 2 / 2**5
+
+
+def test_holm_by_hand():
+    p = np.asarray([0.01, 0.04, 0.03, 0.005, 0.9])
+    # Sorted .005 .01 .03 .04 .9 times 5 4 3 2 1: .025 .04 .09 .08 .9, none smaller than the one before.
+    np.testing.assert_allclose(holm(p), [0.04, 0.09, 0.09, 0.025, 0.9])
+    np.testing.assert_allclose(holm(np.asarray([0.6, 0.7])), [1.0, 1.0])
+    assert holm(np.zeros(0)).shape == (0,)
+
+
+@pytest.mark.parity
+def test_shares_agree_with_statsmodels():
+    proportion = pytest.importorskip("statsmodels.stats.proportion")
+    from statsmodels.stats.contingency_tables import mcnemar as their_test
+    from statsmodels.stats.multitest import multipletests
+
+    k, n = np.asarray([0, 3, 17, 50]), np.asarray([9, 40, 50, 50])
+    theirs = proportion.proportion_confint(k, n, method="wilson")
+    np.testing.assert_allclose(wilson(k, n, level=0.95), theirs, rtol=1e-10, atol=1e-15)
+    one, other = np.asarray([2, 9, 30, 0]), np.asarray([5, 1, 12, 7])
+    p = [their_test([[10, a], [b, 20]], exact=True).pvalue for a, b in zip(one, other, strict=True)]
+    np.testing.assert_allclose(mcnemar(one, other), p, rtol=1e-10)
+    np.testing.assert_allclose(holm(mcnemar(one, other)), multipletests(p, method="holm")[1], rtol=1e-10)
 
 
 def test_interval_of_a_mean_is_that_of_normal_theory_and_of_scipy():

@@ -27,7 +27,9 @@ def table_of(values, columns, *, names=("cam", "grad_cam", "grad_cam_pp"), num_r
         values=values,
         status=np.asarray(rest.pop("status", np.zeros((n, m))), np.int32),
     )
-    return Table(list(names[:m]), columns, statistics([rows], m, k, num_resamples=num_resamples), **rest)
+    shares = [column.is_share for column in columns]
+    found = statistics([rows], m, k, shares=shares, num_resamples=num_resamples)
+    return Table(list(names[:m]), columns, found, **rest)
 
 
 def weights_of(num_resamples, num_images):
@@ -65,12 +67,15 @@ def test_text_by_hand():
         '"-": no image counts; see below.\n'
         "\n"
         "Win %: on which share of the images the row's method keeps more of the confidence than the column's.\n"
-        "A tie is a win of neither. Images with a positive confidence on them: 4.\n"
+        "A tie is a win of neither; [low, high]: Wilson's 95 % interval. "
+        "Images with a positive confidence on them: 4.\n"
         "\n"
-        "method                  cam           grad_cam\n"
-        "----------------------------------------------\n"
-        "cam                          50.00, 25.00 tied\n"
-        "grad_cam  25.00, 25.00 tied\n"
+        "method                                cam                          grad_cam\n"
+        "---------------------------------------------------------------------------\n"
+        "cam                                        50.00 [15.00, 85.00], 25.00 tied\n"
+        "grad_cam  25.00 [4.56, 69.94], 25.00 tied\n"
+        "\n"
+        "McNemar's exact test on the same images, two-sided, p: wins 1.000.\n"
         "\n"
         "Images: 4; bad images, in no figure: 2.\n"
         "average drop does not count: grad_cam 1.\n"
@@ -94,7 +99,7 @@ def test_markdown_by_hand():
         "| c\\|am | 50.00 | - | 1.333 |",
         "| back\\\\slash | 50.00 | - | 0.000 |",
     ]
-    assert "| c\\|am |  | 50.00, 25.00 tied |" in lines
+    assert "| c\\|am |  | 50.00 [15.00, 85.00], 25.00 tied |" in lines
     assert "- Status of every map: ok." in lines
     for line in lines:  # as many cells in every row of a table, whatever the names are
         if line.startswith("|"):
@@ -153,8 +158,8 @@ def test_json_has_everything_and_null_for_nan():
     assert data["rows"][2]["out_of_range"] == 1
     assert data["rows"][1]["mean"] is None
     assert data["wins"][0] == {
-        "method": "cam", "against": "grad_cam", "percent": pytest.approx(200 / 3), "low": None, "high": None,
-        "ties": 0.0, "images": 3,
+        "method": "cam", "against": "grad_cam", "percent": pytest.approx(200 / 3),
+        "low": pytest.approx(20.766, abs=1e-3), "high": pytest.approx(93.851, abs=1e-3), "ties": 0.0, "images": 3,
     }  # fmt: skip
     assert data["wins"][1]["percent"] == pytest.approx(100 / 3)
     assert data["wins"][1]["images"] == 3
@@ -185,6 +190,42 @@ def test_the_best_is_marked_where_it_is_clear_of_all_others():
     assert "*: the best of its column" in table.text()
     assert not table_of(values, columns).best.any()
     assert not table_of(values[:, :1], columns, num_resamples=200).best.any()
+
+
+def test_shares_are_told_with_their_tests():
+    """Three methods with 30, 40 and 40 hits of 40: the first misses ten that both others hit."""
+    hits = np.ones((40, 3, 1))
+    hits[:10, 0] = 0
+    o = np.tile([0.1, 0.2, 0.2], (40, 1))
+    share = Column("pointing", "pointing game", "%", "higher", 100.0, True)
+    table = table_of(hits, [share], o=o, num_resamples=50)
+    text = " ".join(table.text().split())
+    assert "100.00 [91.24, 100.00]" in text  # 1 / (1 + z^2 / 40)
+    assert "from 50 bootstrap resamples with all methods paired; Wilson's of shares (pointing game)." in text
+    assert "of 3 comparisons (3 pairs of methods, 1 metrics) of what is the same, 1 or so would be apart" in text
+    # Six tests: ten against none twice, none against none, 40 against none twice, none against none.
+    one, win = 2 / 2**10, 2 / 2**40
+    found = table.mcnemar("grad_cam", "cam")
+    assert found["pointing"] == (10, 0, one, pytest.approx(4 * one))
+    assert found["wins"] == (40, 0, pytest.approx(win), pytest.approx(6 * win))
+    assert table.mcnemar("grad_cam", "grad_cam_pp")["pointing"] == (0, 0, 1, 1)
+    assert "corrected by Holm for all 6: with p below 0.05, of 3 pairs of methods, pointing game 2, wins 2." in text
+    assert table.to_dict()["mcnemar"][0] == {
+        "method": "cam", "against": "grad_cam", "metric": "pointing", "more": 0, "less": 10, "p": one,
+        "p_holm": pytest.approx(4 * one),
+    }  # fmt: skip
+    assert not table.best.any()  # two are the same
+    two = table_of(hits[:, :2], [share], o=o[:, :2])
+    assert two.best[:, 0].tolist() == [False, True]
+    assert "Without resamples means that are no shares have no intervals" in two.text()
+    # Five against none: the interval of the difference excludes 0, the exact test does not (p = 1 / 16).
+    few = np.ones((40, 2, 1))
+    few[:5, 0] = 0
+    unsure = table_of(few, [share])
+    assert unsure.differences("grad_cam", "cam")["pointing"].low > 0
+    assert not unsure.best.any()
+    with pytest.raises(ValueError, match="a and b must be two methods, but both are 'cam'"):
+        table.mcnemar("cam", "cam")
 
 
 def test_the_best_has_no_rival_where_nothing_counts():
