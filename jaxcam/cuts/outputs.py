@@ -12,15 +12,18 @@ clip around any of them. What is not recognised is left as it is.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from math import prod
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jax import lax
-from jax.extend.core import ClosedJaxpr, DebugInfo, Jaxpr, JaxprEqn, Literal, Var
+from jax.extend.core import ClosedJaxpr, DebugInfo, Jaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
 from jax.extend.core.primitives import name_p, stop_gradient_p
 
 from jaxcam.cuts.sites import Opening, place_of_result
 from jaxcam.programs.program import Atom, called, needed, shape, straight_line
+from jaxcam.programs.specs import spec_of
 
 __all__ = ["Ending", "Reader", "ending", "without"]
 
@@ -49,17 +52,21 @@ def ending(closed: ClosedJaxpr) -> Ending | None:
     """The ending of a program to one array `[n, c]`, if it has one and its logits are a value of that shape."""
     program = straight_line(closed, opened=lambda eqn, place: called(eqn, custom=True))
     makers = {var: eqn for eqn in program.equations for var in eqn.outvars}
-    found = Reader(makers).ending(program.outputs[0])
+    found, output = Reader(makers).ending(program.outputs[0]), shape(program.outputs[0])
     if found is None:
         return None
     name, logits = found
-    if not isinstance(logits, Var) or logits not in makers or shape(logits) != shape(program.outputs[0]):
+    if not isinstance(logits, Var) or logits not in makers:
+        return None
+    # A dense layer written as a convolution makes [n, 1, 1, c], which is [n, c] before the softmax or behind it.
+    lengths = shape(logits)
+    if prod(lengths) != prod(output) or lengths[:1] != output[:1] or (name != "sigmoid" and lengths[-1] != output[-1]):
         return None
     return Ending(name, "sigmoid" if name == "sigmoid" else "softmax", program.places[logits])
 
 
 def without(closed: ClosedJaxpr, found: Ending) -> ClosedJaxpr:
-    """The program to the logits."""
+    """The program to the logits, in the shape of what it returned."""
     place = place_of_result(closed.jaxpr, found.place, Opening())
 
     def opened(eqn: JaxprEqn, here: tuple[int, ...]) -> ClosedJaxpr | None:
@@ -71,7 +78,11 @@ def without(closed: ClosedJaxpr, found: Ending) -> ClosedJaxpr:
     equations = needed(program.equations, (logits,), {*program.arguments, *program.constants})
     constants = list(program.constants)
     jaxpr = Jaxpr(constants, program.arguments, [logits], equations, debug_info=DebugInfo("logits", "", None, None))
-    return ClosedJaxpr(jaxpr, list(program.constants.values()))
+    to_logits, (like,) = ClosedJaxpr(jaxpr, list(program.constants.values())), closed.out_avals
+    if shape(logits) == like.shape:
+        return to_logits
+    run = jaxpr_as_fun(to_logits)
+    return jax.make_jaxpr(lambda *arrays: run(*arrays)[0].reshape(like.shape))(*map(spec_of, closed.in_avals))
 
 
 class Reader:
