@@ -130,15 +130,25 @@ def _results(eqn: JaxprEqn, wheres: Sequence[_Operand], learned: set[Var], const
 
 
 def _elementwise(eqn: JaxprEqn, wheres: Sequence[_Operand], places: Sequence[int]) -> Where:
-    """Of several operands: what each knows. A sum x + f(x) keeps x's positions where those of f(x) are unknown."""
+    """Of several operands: what each knows. A sum x + f(x) keeps x's positions where those of f(x) are unknown.
+
+    What one operand has of a single position, as a part of the keys that all queries look at, is the same for all
+    positions of the others, as what was pooled is.
+    """
     rank = len(shape(eqn.outvars[0]))
-    known: list[Positions] = []
+    known = [where for where in wheres if isinstance(where, tuple) and where]
     for place, where in zip(places, wheres, strict=True):
-        if isinstance(where, tuple) and where:
-            if len(shape(eqn.invars[place])) != rank:
-                return None
-            known += where
-    return tuple(known) if known or all(where == () for where in wheres) else None
+        if isinstance(where, tuple) and where and len(shape(eqn.invars[place])) != rank:
+            return None
+    if not known:
+        return () if all(where == () for where in wheres) else None
+    lying = [where for where in known if any(positions.axes for positions in where)]
+    return tuple(
+        positions
+        for where in known
+        for positions in where
+        if positions.axes or all(positions in other for other in lying)
+    )
 
 
 def _concatenated(eqn: JaxprEqn, wheres: Sequence[_Operand], constants: Constants) -> Where:
@@ -151,7 +161,8 @@ def _concatenated(eqn: JaxprEqn, wheres: Sequence[_Operand], constants: Constant
     for sizes in dict.fromkeys(part.sizes for part in parts if part is not None):
         ours = [part if part is not None and part.sizes == sizes else None for part in parts]
         (first, *_) = (part for part in ours if part is not None)
-        along = any(part is not None and axis in part.axes for part in ours)
+        # A single position, as one query of many: what is put beside it may be another one, or a class token.
+        along = any(part is not None and (axis in part.axes or not part.axes) for part in ours)
         coordinates: list[np.ndarray] = []
         for i, usual in enumerate(first.coordinates):
             arrays = [None if part is None else part.coordinates[i] for part in ours]
