@@ -26,6 +26,7 @@ ROOMS = {
     "derivatives": "Derivatives",
     "alphas": "Alphas",
     "scores": "Scores",
+    "closed_forms": "Closed forms",
     "maps": "Maps",
     "verification": "Verification",
     "programs": "Programs",
