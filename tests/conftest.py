@@ -1,5 +1,6 @@
 """Every test runs in float64, with strict dtype promotion, no silent rank promotion, and checked shape annotations."""
 
+import collections
 import gc
 import importlib.util
 import os
@@ -31,6 +32,7 @@ import support
 
 def pytest_addoption(parser):
     parser.addoption("--cost", action="store_true", help="what each file compiles, takes and needs")
+    parser.addoption("--cost-lines", metavar="FILE", help="the same of each test, as lines of JSON")
 
 
 def pytest_configure(config):
@@ -39,19 +41,40 @@ def pytest_configure(config):
     Slow tests compile as users do. What one worker, file or command of a run has compiled, the others find in a folder
     that is deleted at the run's end.
     """
-    if "not slow" in config.option.markexpr:
+    chosen = config.option.markexpr
+    if chosen and "slow" not in chosen.replace("not slow", ""):
         os.environ.setdefault("XLA_FLAGS", " ".join(_QUICK))
-    if config.option.cost:
-        config.pluginmanager.register(cost.Cost())
+    if config.option.cost or config.option.cost_lines:
+        config.pluginmanager.register(cost.Cost(config.option.cost_lines))
     if not hasattr(config, "workerinput"):  # workers and processes that tests start inherit the environment
         folder = tempfile.TemporaryDirectory(prefix="jaxcam-programs-", ignore_cleanup_errors=True)
         config.add_cleanup(folder.cleanup)
         os.environ["JAX_COMPILATION_CACHE_DIR"] = folder.name
-        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+        # To write a program down takes 10 to 20 ms, which most of them take to compile.
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
         os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
         jax.config.update("jax_compilation_cache_dir", folder.name)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items):
+    """Of the cases of a test with `sample(every, first=0)` all but every so many-th are thorough."""
+    places = collections.Counter()
+    for item in items:
+        mark = item.get_closest_marker("sample")
+        if mark:
+            function = (item.path, item.cls, item.originalname)
+            if (places[function] - mark.kwargs.get("first", 0)) % mark.args[0]:
+                item.add_marker("thorough")
+            places[function] += 1
+
+
+def pytest_collection_finish():
+    """What was imported stays: the collector of garbage need not look at it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 _MAX_PROGRAMS = 300
