@@ -78,6 +78,7 @@ def check(model, expected, images=IMAGES, layer=None):
 
 @pytest.mark.parametrize("scanned", [False, True])
 @pytest.mark.parametrize("first", [False, True])
+@pytest.mark.sample(3)
 def test_class_token(scanned, first):
     """The input of the last block: behind its attention the class token alone is read."""
     start = lambda x: beside(patches_by_convolution(x) if first else patches(x), 2, 1)
@@ -190,6 +191,7 @@ def test_exact_grad_cam_pp_one_block_before_an_average_of_tokens():
 
 @pytest.mark.parametrize("joint", [False, True])
 @pytest.mark.parametrize("written", ["product", "sum"])
+@pytest.mark.sample(3)
 def test_attention_pooling(joint, written):
     """What keys and values are made of, also where they are made in one."""
     keys, values = drawn(9, D, D), drawn(10, D, D)
@@ -251,6 +253,7 @@ def test_mixer():
     check(lambda x: norm(mixed(patches(x))).mean(1) @ LAST, by_hand(t, lambda t: t.mean(1) @ LAST))
 
 
+@pytest.mark.thorough
 def test_tokens_in_another_order():
     """By columns, turned round, and with a class token in their midst: the map is in the picture's order."""
     order = np.arange(12).reshape(3, 4).T.reshape(-1)[::-1]
@@ -290,6 +293,7 @@ def test_pooling_that_no_convolution_follows_belongs_to_the_head():
 
 
 @pytest.mark.parametrize("up", ["resize", "repeat", "shuffle", "transposed"])
+@pytest.mark.sample(2)
 def test_finer_grids(up):
     kernel, after = drawn(18, 3, 3, 3, 16), drawn(19, 3, 3, 4 if up == "shuffle" else 16, D)
 

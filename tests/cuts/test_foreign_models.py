@@ -70,7 +70,7 @@ def checked(model, x, expected, gradients, channel_axis, tolerances):
     np.testing.assert_array_equal(default.shape, there(HAND["second"]).shape)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_linen_captures_the_same():
     net, variables = foreign.linen_model(P)
     model = jax.tree_util.Partial(net.apply, variables)
@@ -220,7 +220,7 @@ class TestKeras:
         for variable, value in zip(model.variables, before, strict=True):
             np.testing.assert_array_equal(variable.value, value)
 
-    @pytest.mark.slow
+    @pytest.mark.thorough
     @pytest.mark.parametrize(
         ("name", "names", "last"),
         [

@@ -63,7 +63,7 @@ def close(ours, theirs, rtol=1e-11):
     np.testing.assert_allclose(ours, theirs, rtol=rtol, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", [pytest.param(k, marks=[] if k == "plain" else pytest.mark.slow) for k in MODELS])
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=[] if k == "plain" else pytest.mark.thorough) for k in MODELS])
 def test_every_layer_of_every_model(kind):
     model = MODELS[kind]()
     table = jaxcam.layers(model, X)
@@ -109,6 +109,7 @@ def test_compiled_halves_add_up_exactly():
     # connection needs: that alone is computed again.
     [("first", 3, 3), ("second", 6, 0), ("first.conv1", 2, 5), ("second.norm2", 6, 4)],
 )
+@pytest.mark.sample(2)
 def test_compiled_head_holds_what_it_needs_and_no_more(layer, before, after):
     model = MODELS["named"]()
     assert convolutions(lambda m, x: m(x), model, X) == 6
@@ -129,7 +130,7 @@ def test_a_complete_head_does_not_look_at_the_images():
 class TestOtherArguments:
     """The halves are functions of the model and the images, not of those that split was called with."""
 
-    @pytest.mark.parametrize("kind", [pytest.param("linen", marks=pytest.mark.slow), "nnx"])
+    @pytest.mark.parametrize("kind", [pytest.param("linen", marks=pytest.mark.thorough), "nnx"])
     def test_other_parameters_and_batch_size(self, kind):
         model = MODELS[kind]()
         features, head = jaxcam.split(model, 1, X)
@@ -161,6 +162,7 @@ class TestOtherArguments:
             close(logits, expected_logits)
 
     @pytest.mark.parametrize("kind", ["plain", "named"])
+    @pytest.mark.sample(2)
     def test_gradients_by_the_arrays_of_the_model(self, kind):
         model = MODELS[kind]()
         features, head = jaxcam.split(model, 4, X)
@@ -452,6 +454,7 @@ class TestNestedCalls:
 
     @pytest.mark.parametrize("reverse", [False, True])
     @pytest.mark.parametrize("length", [5, 70])  # of a long scan the round that is named is written out
+    @pytest.mark.sample(2)
     def test_rounds_of_a_scan(self, reverse, length):
         scales = np.linspace(0.5, 1.5, length)
 
