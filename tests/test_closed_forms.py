@@ -95,6 +95,7 @@ def compiled(score, alphas):
 
 @pytest.mark.parametrize("dtype", GAPS)
 @pytest.mark.parametrize("score", SCORES)
+@pytest.mark.sample(5)
 def test_every_class_at_every_gap_against_many_digits(score, dtype):
     for gap in GAPS[dtype]:
         for offsets in gap * SHAPES:
@@ -111,6 +112,7 @@ def test_every_class_at_every_gap_against_many_digits(score, dtype):
 
 @pytest.mark.parametrize("dtype", GAPS)
 @pytest.mark.parametrize("score", SCORES)
+@pytest.mark.sample(5, first=3)
 def test_closed_form_at_every_gap_is_the_exact_path(score, dtype, monkeypatch):
     # Of a head that is linear in all channels, on which the two are computed in different ways.
     monkeypatch.setitem(globals(), "BENT", np.zeros(3, np.float32))

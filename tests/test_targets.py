@@ -144,6 +144,7 @@ def test_the_numbers_of_a_regression():
     check(two, lambda a, x: neck(a)[0, 3, 2, 4])
 
 
+@pytest.mark.thorough
 def test_tokens_all_at_once_and_one_by_one():
     steps = lambda x: neck(backbone(x)).mean(1)  # [n, 5 steps, 5 tokens]
     ids = [2, 0, -1, 4, 1]
@@ -187,6 +188,7 @@ PARTS = dict.fromkeys(("logit", "contrast", "similarity"), lambda m: m.mean((0, 
 
 
 @pytest.mark.parametrize("name", OWN)
+@pytest.mark.sample(2)
 def test_each_example_has_its_own_class_and_place(name):
     ready, by_hand = OWN[name]
     boxes = np.array([[2.0, 2, 3.5, 3.5], [0.0, 0, 1.5, 1.5], [0.0, 0, 1.5, 1.5]])
@@ -242,6 +244,7 @@ def test_new_lambdas_and_new_captured_arrays_are_compiled_once():
     assert COMPILED._cache_size() == before
 
 
+@pytest.mark.thorough
 def test_exact_alphas_of_a_target():
     squared = lambda o, _: jnp.sum(o**2)
     found = jaxcam.explain(classify, INPUTS, target=squared, method="grad_cam_pp", score="logit", layer=0)

@@ -153,7 +153,7 @@ QUICK = (
 )
 
 
-@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in HEADS_OF])
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.thorough) for n in HEADS_OF])
 def test_sums_are_found_and_their_derivatives_are_the_nested_ones(name):
     f, a = HEADS_OF[name]
     assert split(program(f, a)) is not None
@@ -174,6 +174,7 @@ def test_the_attention_of_jax():
 
 
 @pytest.mark.parametrize("name", MIXED)
+@pytest.mark.sample(3)
 def test_what_meets_in_other_ways_is_left_alone(name):
     f, a = MIXED[name]
     assert split(program(f, a)) is None
@@ -182,7 +183,7 @@ def test_what_meets_in_other_ways_is_left_alone(name):
         np.testing.assert_allclose(found, expected, atol=1e-12 * np.abs(expected).max(), rtol=0)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_batches_parameters_orders_and_chunks():
     a = np.stack([GRID, GRID[::-1], 2 * GRID])
 
@@ -200,6 +201,7 @@ def test_batches_parameters_orders_and_chunks():
         np.testing.assert_allclose(whole, other, rtol=1e-9)
 
 
+@pytest.mark.thorough
 def test_cost_is_passes_for_channels_and_one_token_for_each_element():
     def flops(tokens, method):
         a = RANDOM.normal(size=(tokens, K))

@@ -117,6 +117,7 @@ GENERAL = {
 
 
 @pytest.mark.parametrize(("shape", "f"), [*FACTORED.values(), *GENERAL.values()], ids=[*FACTORED, *GENERAL])
+@pytest.mark.sample(4)
 def test_all_methods_equal_brute_force(shape, f):
     a = normal(42, *shape)
     ways = [m for m in METHODS if m != "factored" or any(f is g for _, g in FACTORED.values())]
@@ -207,6 +208,7 @@ def check_random_program(steps, ends):
 
 @settings(max_examples=15, deadline=None)
 @given(st.lists(STEP, min_size=1, max_size=7), st.lists(st.integers(0, 9), min_size=1, max_size=3))
+@pytest.mark.thorough
 def test_random_programs(steps, ends):
     check_random_program(steps, ends)
 
@@ -240,12 +242,14 @@ def test_exponential_of_any_order(order):
         close(found, [w ** (n + 1) * np.exp(np.sum(w * a) + 0.3) for n in range(order)], 1e-13)
 
 
+@pytest.mark.thorough
 def test_fourth_order_against_brute_force():
     f = lambda a: jax.nn.softmax(dense(pool(a), 5, 3))[1]
     close(*jit(lambda a: (elementwise_derivatives(f, a, order=4), brute_force(f, a, 4)))(normal(3, 4, 4, 1)))
 
 
 @pytest.mark.parametrize("name", ["max-pooling", "global average, GELU", "squeeze and excitation"])
+@pytest.mark.sample(3)
 def test_chunks_of_any_size(name):
     shape, f = (FACTORED | GENERAL)[name]
     run = jit(lambda a: [elementwise_derivatives(f, a, chunk_size=size) for size in (None, 1, 7)])
@@ -297,6 +301,7 @@ CASES = {
 
 
 @pytest.mark.parametrize(("head", "shape", "chunk_size"), CASES.values(), ids=CASES)
+@pytest.mark.sample(3)
 def test_vmap_is_a_loop(head, shape, chunk_size):
     batch, classes = np.asarray(normal(0, 3, *shape)), np.array([0, 2, 1])
     parameters = [np.stack([p, 2 * p, p - 1]) for p in map(np.asarray, PARAMETERS)]
@@ -317,6 +322,7 @@ def test_vmap_is_a_loop(head, shape, chunk_size):
 
 
 @pytest.mark.parametrize("case", ["stages in chunks", "elements in chunks"])
+@pytest.mark.sample(2)
 def test_gradients_by_parameters_and_by_the_input(case):
     head, shape, chunk_size = CASES[case]
     a, weights = normal(0, *shape), normal(1, 3, *shape)
@@ -348,6 +354,7 @@ def test_gradients_by_parameters_and_by_the_input(case):
 
 @pytest.mark.parametrize("name", ["convolution", "leaky ReLU, average, SiLU"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 2e-5), (jnp.bfloat16, 0.2)])
+@pytest.mark.sample(2)
 def test_low_precision(name, dtype, tolerance):
     shape, f = FACTORED[name]
     a = np.asarray(normal(1, *shape)).astype(dtype)
@@ -364,6 +371,7 @@ def test_low_precision(name, dtype, tolerance):
         lambda a: jax.nn.softmax(dense(a, 6, 3).astype(jnp.float64))[1],
     ],
 )
+@pytest.mark.sample(2)
 def test_a_head_in_another_precision_than_its_input(f):
     a = np.asarray(normal(1, 4, 4, 1), np.float32)
 
