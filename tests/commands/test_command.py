@@ -93,6 +93,7 @@ def test_several_pictures_with_a_bad_one_among_them(picture, tmp_path):
     assert out.count("stars.png, by mini_resnet -> ") == 2
 
 
+@pytest.mark.thorough
 def test_size_and_methods_shape_the_panel(picture, tmp_path):
     widths = {}
     for size in (96, 128):
@@ -104,6 +105,7 @@ def test_size_and_methods_shape_the_panel(picture, tmp_path):
     assert widths[128, "grad_cam,grad_cam_pp"] - widths[128, "grad_cam"] == 128 + 16
 
 
+@pytest.mark.thorough
 def test_a_page_of_all_classes(picture, tmp_path):
     place = tmp_path / "page.html"
     code, out, err = run(picture, "--out", place, "--model", "mini_resnet", "--class", "heart", *ONE_METHOD)
@@ -194,7 +196,7 @@ def test_control_characters_never_reach_the_terminal(picture, tmp_path):
     assert "a?[31m b.png, by mini_resnet" in out
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_reader_of_the_table_may_go_away(picture, tmp_path):
     command_line = f"{sys.executable} -m jaxcam {picture} --top 1 --model mini_vgg | true"
     done = subprocess.run(["bash", "-c", command_line], cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -247,6 +249,7 @@ LONG = "x" * 300
         ("evaluate", ".", "--annotations", "/dev/zero"),
     ],
 )
+@pytest.mark.sample(3)
 def test_names_that_the_system_refuses_are_one_line_and_exit_code_2(arguments, picture, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.png").write_bytes(picture.read_bytes())
@@ -265,7 +268,7 @@ def test_pictures_with_long_names_have_panels(picture, tmp_path):
     assert {p.name for p in tmp_path.glob("o-*")} == {f"o-{'é' * 75}.png", f"o-{'é' * 75}-2.png"}
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_shells_closed_and_full_outputs(tmp_path):
     for redirected in ("> /dev/full", ">&-"):
         done = subprocess.run(

@@ -146,6 +146,7 @@ def test_every_option_reaches_evaluate(expected, photos, monkeypatch):
     ("options", "data"),
     [(["--instances", 4], {"num_instances": 4}), (["--pairs"], {"kind": "pair"}), (["--seed", 5], {"seed": 5})],
 )
+@pytest.mark.sample(3)
 def test_scenes_as_asked_for(model, options, data, expected):
     code, out, err = run(*SCENES, *options)
     found = direct(model, scenes.Dataset(6, **data), seed=data.get("seed", 0))
@@ -154,6 +155,7 @@ def test_scenes_as_asked_for(model, options, data, expected):
     assert [row["y"] for row in found.rows()] != [row["y"] for row in expected.rows()]
 
 
+@pytest.mark.thorough
 def test_another_protocol_and_network():
     arguments = ("--model", "mini_vgg", "--methods", "grad_cam", "--metrics", "confidence", "--mask", "input")
     code, out, err = run(*SCENES, *arguments, "--class", "true")
@@ -173,6 +175,7 @@ def cells_of(markdown):
 
 
 @pytest.mark.parametrize("suffix", [".json", ".csv", ".md", ".txt", ".JSON"])
+@pytest.mark.sample(5)
 def test_the_table_as_a_file(results, expected, tmp_path, suffix):
     out_file = tmp_path / f"table{suffix}"
     code, out, err = run(*SCENES, "--results", results[0], "--out", out_file)
@@ -209,6 +212,7 @@ def test_the_table_as_a_file(results, expected, tmp_path, suffix):
         assert written.strip() == out.strip()
 
 
+@pytest.mark.thorough
 def test_a_table_is_written_whole_or_not_at_all(results, tmp_path, monkeypatch):
     out_file = tmp_path / "table.md"
     out_file.write_text("of last week")
@@ -270,6 +274,7 @@ def test_workers_decode_the_same_pictures(photos):
     assert run(photos, *SMALL, "--workers", 1) == run(photos, *SMALL, "--workers", 0)
 
 
+@pytest.mark.thorough
 def test_annotations_say_what_is_in_the_pictures(photos, model, tmp_path):
     (photos / "d.png").write_bytes((photos / "a.png").read_bytes())  # nothing is known about it
     rows_file = tmp_path / "rows.jsonl"
@@ -464,6 +469,7 @@ def test_help_names_every_option_and_fits_a_terminal(monkeypatch):
         assert f"{option} " in out.split("\n\n", 1)[1] or f"{option}\n" in out.split("\n\n", 1)[1]
 
 
+@pytest.mark.thorough
 def test_a_layer_by_its_number_is_that_convolution(model):
     code, out, _ = run("scenes", "--num", 3, "--layer", "-1", "--resamples", 10, "--batch-size", 3)
     assert code == 0

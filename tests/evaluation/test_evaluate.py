@@ -111,7 +111,7 @@ PROTOCOLS = {
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name == "default" else [pytest.mark.slow]) for name in PROTOCOLS]
+    "name", [pytest.param(name, marks=[] if name == "default" else [pytest.mark.thorough]) for name in PROTOCOLS]
 )
 def test_rows_are_those_of_a_loop_by_hand(model, pairs, name):
     protocol = jaxcam.Protocol(num_steps=4, **PROTOCOLS[name])
@@ -171,6 +171,7 @@ def test_coherency_and_adcc_are_those_of_explaining_e_again(model, pairs, found)
 
 
 @pytest.mark.parametrize("baseline", ["black", "blur"])
+@pytest.mark.sample(2)
 def test_curves_are_those_of_the_metrics(model, pairs, baseline):
     protocol = jaxcam.Protocol(num_steps=5, baseline=baseline)
     plan = Plan(tuple(requests_of(METHODS[:2], None).values()), protocol, model.preprocessing, ("curves",), -1)
@@ -195,6 +196,7 @@ def test_curves_are_those_of_the_metrics(model, pairs, baseline):
     assert np.isnan(areas["insertion"][1, 1])
 
 
+@pytest.mark.thorough
 def test_mask_on_pixels_with_the_mean_is_mask_on_the_input(model, pairs):
     # E is a blend, and blending commutes with (x - mean) / std.
     protocols = (jaxcam.Protocol(mask=mask, baseline="mean") for mask in ("pixels", "input"))
@@ -250,6 +252,7 @@ def test_the_sanity_check_is_the_rank_correlation_with_a_shuffled_copy(model, pa
 
 
 @pytest.mark.parametrize("methods", [["grad_cam"], METHODS])
+@pytest.mark.sample(2, first=1)
 def test_two_forward_passes_whatever_the_number_of_methods(model, methods):
     protocol = jaxcam.Protocol()
     plan = Plan(tuple(requests_of(methods, None).values()), protocol, model.preprocessing, ("confidence", "shape"), -1)
@@ -262,6 +265,7 @@ def test_two_forward_passes_whatever_the_number_of_methods(model, methods):
     assert program.count(" convolution(") == 2 * alone.count(" convolution(") > 0
 
 
+@pytest.mark.thorough
 def test_any_model_is_evaluated_like_its_ports():
     kernel = np.float32(np.random.default_rng(0).normal(size=(3, 3, 3, 4)) / 3)
     weights = np.float32(np.random.default_rng(1).normal(size=(4, 5)))
@@ -298,7 +302,7 @@ def test_any_model_is_evaluated_like_its_ports():
     assert row["grad_cam/o"] == pytest.approx(float(o), abs=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_methods_that_draw_or_loop_are_evaluated():
     # Behind global average pooling the gradient does not depend on the noise: a network with dense layers.
     model, data = jaxcam.models.mini_vgg(), scenes.Dataset(2, seed=1)
@@ -531,6 +535,7 @@ class Grey(nnx.Module):
         return self.classifier(nnx.relu(self.convolution(images)).mean((1, 2)))
 
 
+@pytest.mark.thorough
 def test_grey_pictures_are_those_of_three_equal_channels():
     grey = [np.random.default_rng(i).random((18, 20, 1)).astype(np.float32) for i in range(3)]
     coloured = [np.repeat(image, 3, axis=-1) for image in grey]

@@ -139,8 +139,8 @@ def masks_of_series():
     "options",
     [
         pytest.param({"baseline": "zero"}, id="zero"),
-        pytest.param({"baseline": "mean", "class_idx": "true"}, id="mean", marks=pytest.mark.slow),
-        pytest.param({"baseline": "blur", "confidence": "logit"}, id="blur", marks=pytest.mark.slow),
+        pytest.param({"baseline": "mean", "class_idx": "true"}, id="mean", marks=pytest.mark.thorough),
+        pytest.param({"baseline": "blur", "confidence": "logit"}, id="blur", marks=pytest.mark.thorough),
     ],
 )
 def test_rows_of_series_are_those_of_a_loop(options):
@@ -169,7 +169,7 @@ def test_rows_of_series_are_those_of_a_loop(options):
     assert "mask on the input" in str(found)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_intervals_are_boxes_of_one_axis():
     net = Net(3, 4)
     intervals = [np.array([[i, i + 6], [14 + i, 16.4 + i]]) for i in range(5)]
@@ -223,7 +223,7 @@ def test_rows_of_volumes_and_of_several_labels_are_those_of_a_loop():
     assert np.isfinite(expected).sum() >= 3
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_clips_with_a_box_in_every_frame_and_one_logit():
     """Binary: class 1 and, negated, class 0. A box that changes is no box of the whole clip."""
     net = Net(3, 1)
@@ -314,7 +314,7 @@ def test_rows_of_two_inputs_and_a_target_are_those_of_a_loop():
     assert "target: contrast" in text
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_of_two_inputs_with_positions_the_named_one_is_masked():
     net, others = Net(3, 4), [normal(70 + i, 24, 3) for i in range(5)]
     pairs = [jaxcam.Example({"a": x, "b": y}) for x, y in zip(SERIES, others, strict=True)]
@@ -327,7 +327,7 @@ def test_of_two_inputs_with_positions_the_named_one_is_masked():
         check(row, expected_y, {key: figure[key] for key in ("o", *found.metrics)})
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_curves_and_coherency_mask_the_one_input():
     net, protocol = Net(3, 4), jaxcam.Protocol(confidence="target", mask="input", baseline="mean", num_steps=4)
     target = lambda outputs, inputs: outputs["scores"][2] - outputs["scores"][1]
@@ -365,6 +365,7 @@ def test_what_a_target_has_captured_is_not_shuffled():
 # --- The same figures whatever the way -------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_the_table_is_the_same_resumed_and_streamed(tmp_path):
     net, masks = Net(3, 4), masks_of_series()
     data = [jaxcam.Example(x, label=i % 4, masks=masks[i]) for i, x in enumerate(SERIES)]

@@ -55,6 +55,7 @@ class Interrupted:
 
 
 @pytest.mark.parametrize("after", [4, 10, 12])
+@pytest.mark.sample(3)
 def test_an_interrupted_run_goes_on_where_it_stopped(model, whole, tmp_path, after, monkeypatch):
     results = tmp_path / "rows.jsonl"
     with pytest.raises(KeyboardInterrupt):
@@ -140,6 +141,7 @@ def test_a_run_that_fails_at_once_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.thorough
 def test_other_programs_and_scores_are_another_evaluation(model, tmp_path):
     results, data = tmp_path / "rows.jsonl", scenes.Dataset(2)
     turned = lambda model, x: model(x)[:, ::-1]
@@ -166,6 +168,7 @@ def test_what_a_function_has_captured_is_part_of_its_program(wrapped):
     assert scaled(3.0) != scaled(4.0)
 
 
+@pytest.mark.thorough
 def test_other_pictures_are_another_evaluation(model, tmp_path):
     pictures = [np.asarray(example.image) for example in scenes.Dataset(2)]
     evaluate(model, pictures, results=tmp_path / "rows.jsonl")
@@ -397,14 +400,14 @@ def alone():
     return told(started(num=101))
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("devices", [3, 8])
 def test_many_devices_give_the_same_table_to_the_last_digit(alone, devices):
     found = told(started(devices, num=101))
     assert found == {**alone, "devices": devices}
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("devices", [1, 2])
 def test_two_processes_give_the_same_table_to_the_last_digit(alone, devices, tmp_path):
     shared = {"num": 101, "num_processes": 2, "coordinator": f"127.0.0.1:{free_port()}"}
@@ -415,7 +418,7 @@ def test_two_processes_give_the_same_table_to_the_last_digit(alone, devices, tmp
     assert found[1]["table"] == alone["table"]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_inputs_and_targets_give_the_same_table_on_many_devices_and_in_two_processes():
     one = told(started(num=37, kind="inputs", batch_size=4))
     assert told(started(3, num=37, kind="inputs", batch_size=4)) == {**one, "devices": 3}
@@ -426,7 +429,7 @@ def test_inputs_and_targets_give_the_same_table_on_many_devices_and_in_two_proce
     assert found[1]["table"] == one["table"]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_killed_run_goes_on_to_the_same_table(tmp_path):
     uninterrupted = told(started(num=700))
     results = tmp_path / "rows.jsonl"
@@ -439,7 +442,7 @@ def test_a_killed_run_goes_on_to_the_same_table(tmp_path):
     assert told(started(num=700, results=str(results))) == uninterrupted
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_lost_process_ends_the_run_with_an_error_and_the_next_one_completes_it(tmp_path):
     uninterrupted = told(started(num=1500))
     results = tmp_path / "rows.jsonl"
@@ -489,7 +492,7 @@ print(json.dumps(seen))
     assert resident[-1] - resident[1] < 12, resident
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_score_and_a_grid_are_those_of_now_and_a_results_file_tells_them_apart(tmp_path):
     random = np.random.default_rng(0)
     kernel, weights = random.normal(size=(3, 5)).astype(np.float32), random.normal(size=(5, 4)).astype(np.float32)
