@@ -65,6 +65,7 @@ def images():
 
 
 @pytest.mark.parametrize("method", ["grad_cam", "grad_cam_pp"])
+@pytest.mark.sample(2)
 def test_equals_the_method_on_one_image_at_a_time(network, images, method):
     found = jax.tree.map(np.asarray, jaxcam.explain(network, images, method=method))
 
@@ -87,6 +88,7 @@ def test_equals_the_method_on_one_image_at_a_time(network, images, method):
     np.testing.assert_array_equal(found.status, 0)
 
 
+@pytest.mark.thorough
 def test_cam_equals_grad_cam_on_the_residual_network(images):
     network = random_network(models.mini_resnet, seed=2)
     cam = jaxcam.explain(network, images, method="cam")
@@ -111,6 +113,7 @@ def test_layer_and_score_are_passed_on(network, images):
 
 
 @pytest.mark.parametrize("options", [{"score": "softmax"}, {"alphas": "exact"}, {"normalize_alphas": True}])
+@pytest.mark.sample(3)
 def test_options_of_grad_cam_pp_are_passed_on(options):
     head, a = relu_head((3, 4), 2, 5), positive(1, 2, 3, 4, 2)
     found = jaxcam.explain(halves(head), a, class_idx=jnp.array([1, 3]), method="grad_cam_pp", **options)
@@ -382,6 +385,7 @@ def test_training_mode_is_refused():
     jax.eval_shape(jaxcam.explain, model, images)
 
 
+@pytest.mark.thorough
 def test_two_names_of_one_layer_give_one_map():
     model = random_network(models.resnet20, seed=1)
     images = normal(0, 1, 32, 32, 3, dtype=np.float32)
@@ -392,6 +396,7 @@ def test_two_names_of_one_layer_give_one_map():
         np.testing.assert_array_equal(found.cam_map, expected)
 
 
+@pytest.mark.thorough
 def test_cam_of_a_model_that_is_cut_at_one_place():
     class Own(nnx.Module):
         cam_layer = "features"

@@ -84,6 +84,7 @@ def softmax(logits):
     return e / e.sum(-1, keepdims=True)
 
 
+@pytest.mark.thorough
 def test_a_linen_model_is_cut_by_its_program(model, images):
     found = jaxcam.explain(model, images, method="grad_cam", class_idx=2, layer="second")
     expected = np.stack([by_hand(model, image, 2) for image in images])
@@ -217,6 +218,7 @@ class TestTransformer:
 
 
 @pytest.mark.parametrize("method", ["grad_cam", "grad_cam_pp", "guided_grad_cam", "ablation_cam"])
+@pytest.mark.sample(4)
 def test_all_classes_and_the_likeliest(model, images, method):
     alone = [jaxcam.explain(model, images, method=method, class_idx=c) for c in range(5)]
     together = jaxcam.explain(model, images, method=method, class_idx="all")
@@ -245,6 +247,7 @@ def test_classes_in_chunks_give_the_same(model, images, monkeypatch):
 
 
 @pytest.mark.parametrize("fusion", ["max", "mean"])
+@pytest.mark.sample(2)
 def test_several_layers(model, images, fusion):
     names = ["first", "Net/Conv_0", -1]
     alone = [jaxcam.explain(model, images, method="layer_cam", layer=name) for name in names]
@@ -356,6 +359,7 @@ def test_maps_are_differentiable_by_the_parameters_of_any_model(model, images):
     np.testing.assert_allclose(jax.jit(jax.grad(total))(0.0), slope, rtol=1e-5)
 
 
+@pytest.mark.thorough
 def test_guided_methods_on_a_batch_equal_those_on_an_image(model, images):
     guided = jaxcam.explain(model, images, method="guided_backprop", class_idx=2)
     product = jaxcam.explain(model, images, method="guided_grad_cam", class_idx=2, layer="first")

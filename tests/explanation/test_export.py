@@ -76,7 +76,7 @@ def test_any_number_of_examples_and_other_parameters(exported):
         np.testing.assert_allclose(found[name], value, rtol=1e-12, atol=1e-13, err_msg=name)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_process_that_has_jax_only(exported, tmp_path):
     pytest.importorskip("flatbuffers")  # what JAX writes programs with
     (tmp_path / "program").write_bytes(exported.serialize())

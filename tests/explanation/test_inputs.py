@@ -31,6 +31,7 @@ def by_hand(features, head, inputs):
 
 
 @pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.sample(2)
 def test_any_number_of_spatial_axes_channels_first_or_last(axes):
     kernel, last = normal(1, *(3,) * axes, 2, 4) / 3, normal(2, 4, 5)
     inputs = np.abs(normal(0, 3, *SIZES[axes], 2))
@@ -106,6 +107,7 @@ def test_a_pair_has_a_map_for_each():
 
 
 @pytest.mark.parametrize("method", ["score_cam", "ablation_cam", "smooth_grad_cam_pp", "guided_backprop"])
+@pytest.mark.sample(2)
 def test_methods_that_run_the_model_keep_the_other_inputs(method):
     # One input at a time by a closure over the other, against both together.
     model = lambda d: (encode(d["picture"]).mean((1, 2)) * jnp.tanh(d["facts"] @ META)) @ LAST

@@ -81,6 +81,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.sample(3)
 def test_every_call_sees_the_values_of_now(kind, monkeypatch):
     holder = Holder()
     arguments = {"method": "hires_cam", "model": network} | KINDS[kind](holder)
@@ -119,7 +120,7 @@ def test_a_score_of_now_inside_of_jit_and_grad():
     np.testing.assert_allclose(by_captured(1.0), total(IMAGES) / 3, rtol=1e-10)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_keras_model_is_that_of_now(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     keras = pytest.importorskip("keras")
@@ -199,7 +200,7 @@ NUM_MODELS = int(os.environ.get("JAXCAM_NUM_MODELS", "105"))
 """Two thirds of them are more than the compiled programs that are kept. JAXCAM_NUM_MODELS=200 tries more."""
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", [*(make.__name__ for make in MADE), "keras"])
 def test_memory_does_not_grow_with_the_models_explained(kind):
     code = f"""

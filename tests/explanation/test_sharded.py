@@ -31,6 +31,7 @@ def transformer(x):
 
 
 @pytest.mark.parametrize("name", [name for name in jaxcam.methods.METHODS if name != "cam"])
+@pytest.mark.sample(4)
 def test_explain_inside_shard_map_with_its_checks(name):
     options = {"key": jax.random.key(0), "num_samples": 2} if name == "smooth_grad_cam_pp" else {}
     mesh, split = Mesh(np.array(jax.devices()[:1]), ("images",)), PartitionSpec("images")
