@@ -169,7 +169,7 @@ def test_parameters_are_differentiated_and_nothing_is_compiled_anew(fitted):
 
 
 OTHERS = [pytest.param(name, marks=mark) for name, mark in (
-    ("linen", pytest.mark.slow), ("equinox", pytest.mark.parity), ("keras", pytest.mark.parity),
+    ("linen", pytest.mark.thorough), ("equinox", pytest.mark.parity), ("keras", pytest.mark.parity),
 )]  # fmt: skip
 
 
@@ -198,7 +198,7 @@ def test_every_other_framework(framework, monkeypatch):
         np.testing.assert_allclose(found(given), pooled @ kernel + bias, atol=tolerance)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_tokens_of_a_transformer_without_its_class_token():
     create = lambda _: VisionTransformer(12, 2, depth=2, patch=4, image=12, num_classes=3, rngs=nnx.Rngs(0))
     vit = network(create, dtype=np.float64)

@@ -94,6 +94,7 @@ LOSSES = {
 
 
 @pytest.mark.parametrize("method", [grad_cam, grad_cam_pp])
+@pytest.mark.sample(2)
 def test_gradients_by_parameters_are_finite_differences(method):
     # Through the gradient that the map is made of: second derivatives of the network.
     direction = (normal(4, 5, 7), normal(5, 2 * 3 * 7, 3))

@@ -40,6 +40,7 @@ def parts(w1, w2, x, class_idx, method):
 
 
 @pytest.mark.parametrize(("name", "method"), [("grad_cam", jaxcam.grad_cam), ("grad_cam_pp", jaxcam.grad_cam_pp)])
+@pytest.mark.sample(2)
 def test_logits_maps_and_gradients_by_parameters(name, method):
     def loss(logits, maps):
         return jax.nn.logsumexp(logits, -1).sum() + jax.vmap(learning.distillation)(maps, jnp.asarray(TEACHER)).sum()

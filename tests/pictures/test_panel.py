@@ -183,6 +183,7 @@ def test_a_caption_too_long_for_its_field_goes_below():
     ),
     scale=st.sampled_from([1, 1.37, 2]),
 )
+@pytest.mark.thorough
 def test_text_never_leaves_its_column(words, scale):
     """Gutters between columns, margins, and the lines above the second row of pictures stay white."""
     text = " ".join(words)

@@ -10,7 +10,7 @@ from jaxcam import scenes
 from jaxcam.datasets.sources import source_of
 from jaxcam.images import Preprocessing
 
-SLOW = pytest.mark.slow
+SLOW = pytest.mark.thorough
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def chi_squared(counts: np.ndarray) -> float:
     return float(((counts - expected) ** 2 / expected).sum())
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_scene_area_is_radius_squared_times_the_figures_area(figure_areas, layouts):
     classes = np.broadcast_to(np.arange(NUM, dtype=np.int32)[:, None] % NUM_CLASSES, (NUM, 4))
     alone = np.broadcast_to(np.arange(4) < 1, (NUM, 4))
@@ -98,7 +98,7 @@ def test_image_of_a_batch_depends_on_seed_and_index_alone(kind, many, pairs):
         assert equal([leaf[i] for leaf in more[1:]], alone[1:])
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_jit_and_vmap_equal_eager():
     keys = jax.random.split(jax.random.key(8), 3)
     classes, numbers = jnp.array([9, 0, 4], jnp.int32), jnp.array([4, 1, 2], jnp.int32)
@@ -191,7 +191,7 @@ def test_every_instance_keeps_half_of_its_figure_in_sight(many, figure_areas, la
     assert radius[present].max() < 0.25
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_instances_that_hide_one_another_spread_out_and_shrink(layouts):
     instances = jax.tree.map(lambda leaf: leaf[0], layouts(*contents(0)).instances)
     instances = instances._replace(present=jnp.ones(4, bool), radius=jnp.full(4, 0.16, jnp.float32))
