@@ -184,7 +184,7 @@ def check(model, expected, images=IMAGES, *, rtol=1e-8, rollout=True):
     ("read", "attend", "scanned"),
     [
         ("class token", (plain, merged), False),
-        pytest.param("mean", (plain, one_by_one), False, marks=pytest.mark.slow),
+        pytest.param("mean", (plain, one_by_one), False, marks=pytest.mark.thorough),
         ("mean of patches", (masked, fused), False),
         ("query", (jax.checkpoint(plain), plain), True),
     ],
@@ -204,7 +204,7 @@ def test_explain_takes_a_class_for_each_example():
     np.testing.assert_allclose(found.heatmap[1], expected, rtol=1e-8, atol=1e-12)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_targets_have_their_own_relevance():
     """What tells one class from another, and a class, from one forward pass."""
     difference = lambda outputs, inputs: jnp.stack([outputs[C] - outputs[4], outputs[4]])
@@ -215,7 +215,7 @@ def test_targets_have_their_own_relevance():
     )
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_rollout_knows_no_class_and_scores_are_scores():
     expected = by_hand("class token")
     found = jaxcam.explain(model, IMAGES, method="attention_rollout")
@@ -225,7 +225,7 @@ def test_rollout_knows_no_class_and_scores_are_scores():
     np.testing.assert_allclose(found.cam_map, softmax, rtol=1e-7, atol=1e-14)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_relevance_has_a_derivative():
     function = lambda x: (jaxcam.attention_relevance(model, x, C) * np.arange(12.0).reshape(3, 4)).sum()
     direction = np.asarray(normal(10, 12, 16, 3))
@@ -272,8 +272,8 @@ def vit_with_zeros(vit, x, zeros, before):
     ("kind", "depth"),
     [
         ("registers", 1),
-        pytest.param("registers", 2, marks=pytest.mark.slow),
-        pytest.param("map", 2, marks=pytest.mark.slow),
+        pytest.param("registers", 2, marks=pytest.mark.thorough),
+        pytest.param("map", 2, marks=pytest.mark.thorough),
     ],
 )
 def test_vit_port(kind, depth):
@@ -304,7 +304,7 @@ def test_vit_port(kind, depth):
     check(vit, wanted, images)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_half_precision_is_added_up_in_float32():
     half = lambda x: model(x).astype(jnp.bfloat16)
     found = jax.jit(lambda x: jaxcam.attention_relevance(half, x, C))(IMAGES[0])

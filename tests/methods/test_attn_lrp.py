@@ -78,6 +78,7 @@ def with_rules(x, added, bias=0.0, *, constant=False):
 
 
 @pytest.mark.parametrize("softmax", ["gradient", "constant"])
+@pytest.mark.sample(2)
 def test_rules_and_what_they_keep(softmax):
     zeros = (jnp.zeros((1, HEADS, 6, 6)), jnp.zeros((1, HEADS, 6, 6)))
 

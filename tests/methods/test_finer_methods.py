@@ -28,6 +28,7 @@ def relu_map(weights):
 
 
 @pytest.mark.parametrize(("num_similar", "gamma"), [(1, 1.0), (3, 0.6), (9, 1.0)])
+@pytest.mark.sample(3, first=1)
 def test_finer_cam_is_grad_cam_of_the_difference_to_the_closest(num_similar, gamma):
     logits, jacobian, _ = jacobian_and_hessians()
     of = jax.jit(lambda a, c: methods.finer_cam(HEAD, a, c, num_similar=num_similar, gamma=gamma))
@@ -91,6 +92,7 @@ def test_eigen_grad_cam_is_the_component_that_agrees_with_the_evidence():
 
 
 @pytest.mark.parametrize("kernel", ["sigmoid", "rbf"])
+@pytest.mark.sample(2)
 def test_kpca_cam_is_the_eigenvector_of_the_centred_kernel(kernel):
     of = jax.jit(functools.partial(methods.kpca_cam, kernel=kernel, width=0.3))
     for a in (np.asarray(A), np.asarray(normal(3, 3, 4, 5))):

@@ -64,7 +64,7 @@ def test_the_map_by_hand(shares, rescale):
 PARITY = [pytest.param(name, marks=pytest.mark.parity) for name in ("equinox", "keras")]
 
 
-@pytest.mark.parametrize("framework", ["nnx", pytest.param("linen", marks=pytest.mark.slow), *PARITY])
+@pytest.mark.parametrize("framework", ["nnx", pytest.param("linen", marks=pytest.mark.thorough), *PARITY])
 def test_the_same_map_in_every_framework(framework, shares, monkeypatch):
     images, parts = shares
     if framework in ("equinox", "keras"):

@@ -50,6 +50,7 @@ def test_the_head_of_grad_cam_pp_is_traced_once_and_proven_once(alphas, monkeypa
 
 @pytest.mark.parametrize("method", ["grad_cam", "grad_cam_pp", "guided_grad_cam", "score_cam", "layer_cam"])
 @pytest.mark.parametrize("layer", [None, [0, -1]])
+@pytest.mark.sample(3)
 def test_explain_traces_the_model_once(method, layer):
     kernels = normal(0, 3, 3, 3, 4) / 3, normal(1, 3, 3, 4, 4) / 3, normal(2, 4, 5)
 

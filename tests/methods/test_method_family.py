@@ -179,6 +179,7 @@ def test_channels_that_sum_to_zero_give_no_nan():
 
 
 @pytest.mark.parametrize("name", ["hires_cam", "xgrad_cam", "layer_cam", "grad_cam_positive", "ablation_cam"])
+@pytest.mark.sample(2)
 def test_vmap_and_gradients_through_maps(name):
     f, a = relu_head((3, 4), 5, 4), positive(1, 2, 3, 4, 5)
     function = methods.METHODS[name].function
@@ -241,6 +242,7 @@ def resized(channel):
 
 
 @pytest.mark.parametrize("score", ["logit", "softmax"])
+@pytest.mark.sample(2)
 def test_score_cam_against_a_loop(model, image, score):
     whole = jax.jit(lambda images: model.head(model.features(images)))
     a = np.asarray(jax.jit(model.features)(image[None])[0])
@@ -274,7 +276,8 @@ def test_score_cam_of_a_constant_channel_masks_everything(image):
 
 
 @pytest.mark.parametrize("score", ["exp", "softmax", "log_softmax"])
-@pytest.mark.parametrize("smooth", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("smooth", [False, pytest.param(True, marks=pytest.mark.thorough)])
+@pytest.mark.sample(3)
 def test_smooth_grad_cam_pp_against_a_loop_of_brute_force(image, score, smooth):
     f = smooth_head((3, 4), 2, 4) if smooth else relu_head((3, 4), 2, 4)
     features = lambda x: jax.nn.relu(x[::2, ::2, :2])
@@ -366,6 +369,7 @@ def test_documented_errors(model, image, call, error, message):
         call(model, image)
 
 
+@pytest.mark.thorough
 def test_guided_grad_cam_is_the_product():
     network = jaxcam.models.mini_vgg(None, seed=1)
     image = normal(0, 64, 64, 3, dtype=np.float32)
@@ -417,6 +421,7 @@ def test_smooth_grad_cam_pp_by_hand():
     np.testing.assert_allclose(found, [[0.2, 0.6]], rtol=1e-12)
 
 
+@pytest.mark.thorough
 def test_heads_see_the_noisy_image_they_belong_to(image):
     """A skip connection: the head of each sample takes that sample's image, not the one that is explained."""
     f = relu_head((6, 8), 2, 4)
@@ -437,6 +442,7 @@ def test_heads_see_the_noisy_image_they_belong_to(image):
     np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-10 * expected.max())
 
 
+@pytest.mark.thorough
 def test_samples_weigh_as_in_the_mean_of_exp_whatever_the_logits(image):
     """exp(300) overflows float32: a constant added to all logits is a factor of the mean, and is divided out."""
     f, kernel, key = relu_head((3, 4), 5, 4), normal(0, 3, 5), jax.random.key(5)
@@ -458,6 +464,7 @@ def test_samples_weigh_as_in_the_mean_of_exp_whatever_the_logits(image):
         np.testing.assert_allclose(found / found.max(), expected / expected.max(), atol=1e-3)
 
 
+@pytest.mark.thorough
 def test_smooth_grad_cam_pp_in_half_precision():
     # The gradient is 1e-3 or less: its cube is 0 in float16, and alpha would be 1/2 instead of 1 / (2 + S_k g).
     random = np.random.default_rng(1)
@@ -496,6 +503,7 @@ def test_exp_of_large_logits_in_float32():
 
 
 @pytest.mark.parametrize("score", ["logit", "softmax", "log_softmax", scores.logit])
+@pytest.mark.sample(2)
 def test_counterfactual_is_grad_cam_with_the_score_negated(score):
     f, a = relu_head((3, 4), 5, 4), positive(1, 3, 4, 5)
     negated = scores.negated(score)
@@ -519,6 +527,7 @@ def slopes(total, x):
 
 @pytest.mark.parametrize("shape", [(6, 3), (2, 2, 6), (3, 4, 5)])
 @pytest.mark.parametrize("dead", [0, 2])
+@pytest.mark.sample(3, first=1)
 def test_gradient_through_eigen_cam(shape, dead):
     """Also where channels are zero, whose singular values are equal: there the derivative of a whole SVD is NaN."""
     a = np.random.default_rng(2).normal(size=shape) + 1
@@ -531,6 +540,7 @@ def test_gradient_through_eigen_cam(shape, dead):
 
 @pytest.mark.parametrize("shape", [(6, 4), (2, 2, 6)])
 @pytest.mark.parametrize("dead", [0, 2, 3])
+@pytest.mark.sample(3)
 def test_second_derivatives_through_eigen_cam(shape, dead):
     """Of a smooth function of the map, along a direction: finite differences of the first ones; with dead channels."""
     a = np.array(normal(2, *shape) + 1)

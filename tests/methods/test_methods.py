@@ -76,6 +76,7 @@ def test_cam_is_grad_cam_up_to_a_factor_on_gap_heads(shape):
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("score", ["logit", "exp", "softmax", "log_softmax"])
+@pytest.mark.sample(3)
 def test_grad_cam_is_the_mean_gradient_of_the_score(shape, score):
     a, head = normal(0, *shape), smooth_head(shape[:-1], 3, 4)
 
@@ -95,6 +96,7 @@ def test_grad_cam_is_the_mean_gradient_of_the_score(shape, score):
 
 @pytest.mark.parametrize("score", ["exp", "softmax", "log_softmax"])
 @pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.sample(3)
 def test_grad_cam_pp_equals_brute_force_on_a_relu_head(shape, score):
     a, head = positive(0, *shape), relu_head(shape[:-1], 3, 4)
     weights, cam_map = grad_cam_pp_by_hand(lambda x: scores.resolve(score)(head(x), 2), a)
@@ -113,6 +115,7 @@ def test_grad_cam_pp_equals_brute_force_on_a_relu_head(shape, score):
 
 
 @pytest.mark.parametrize("score", ["exp", "softmax", "logit", lambda logits, c: logits[c] ** 3])
+@pytest.mark.sample(2)
 def test_grad_cam_pp_equals_brute_force_on_a_smooth_head(score):
     a, head = positive(0, 3, 2, 3), smooth_head((3, 2), 3, 4)
     weights, _ = grad_cam_pp_by_hand(lambda x: scores.resolve(score)(head(x), 1), a)
@@ -160,6 +163,7 @@ def test_improbable_class_under_softmax_in_float32(alphas):
 
 
 @pytest.mark.parametrize("score", ["softmax", "log_softmax"])
+@pytest.mark.sample(2)
 def test_confident_class_in_float32_equals_float64(score):
     # 1 - p down to 1e-11: S_c - logsumexp(S) is 0 in float32, and s_c - sum p s keeps no digit.
     a, base = positive(0, 3, 3, 4), relu_head((3, 3), 4, 5)
@@ -193,6 +197,7 @@ def single_image_functions():
 
 
 @pytest.mark.parametrize("name", single_image_functions())
+@pytest.mark.sample(4, first=1)
 def test_jit_equals_eager_and_vmap_equals_a_loop(name):
     function = single_image_functions()[name]
     batch, classes = np.abs(np.random.default_rng(0).normal(size=(4, 3, 2, 3))), np.array([0, 3, 1, 3])

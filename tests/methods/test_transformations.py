@@ -80,18 +80,21 @@ def loop(name):
 
 
 @pytest.mark.parametrize("name", TABLE)
+@pytest.mark.sample(4)
 def test_jit_is_eager(name):
     found = of_an_image(name)(jnp.asarray(IMAGES[0]), int(CLASSES[0]))
     np.testing.assert_allclose(found, loop(name)[0], rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", TABLE)
+@pytest.mark.sample(4, first=3)
 def test_vmap_is_a_loop(name):
     found = jax.jit(jax.vmap(of_an_image(name)))(IMAGES, CLASSES)
     np.testing.assert_allclose(found, loop(name), rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", TABLE)
+@pytest.mark.sample(4, first=2)
 def test_a_batch_through_explain_is_one_by_one(name):
     method, options = TABLE[name]
     draws = bind(method, options, draws=True).takes_key
@@ -101,6 +104,7 @@ def test_a_batch_through_explain_is_one_by_one(name):
 
 
 @pytest.mark.parametrize("name", [name for name in TABLE if name not in NO_DERIVATIVE])
+@pytest.mark.sample(4, first=1)
 def test_grad_is_finite_differences_and_finite_at_zero(name):
     function, direction = of_an_image(name), RANDOM.normal(size=(6, 8, 3))
     shape = (6, 8) if name == "full_grad" else (3, 4)
