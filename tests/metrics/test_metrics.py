@@ -287,6 +287,7 @@ def test_area_under_a_curve_by_hand():
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8, 50])
 @pytest.mark.parametrize("num_steps", [1, 7, 32])
+@pytest.mark.sample(3)
 def test_curves_are_the_loop(num_steps, batch_size):
     image, baseline = normal(0, 5, 6, 3), normal(1, 5, 6, 3)
     heatmap = np.round(4 * heatmaps(2, 5, 6)) / 4  # many ties
@@ -371,6 +372,7 @@ ALL = {
 
 
 @pytest.mark.parametrize("name", ALL)
+@pytest.mark.sample(3)
 def test_jit_is_eager_and_vmap_the_loop(name):
     f, *arguments = ALL[name]
 
@@ -386,6 +388,7 @@ def test_jit_is_eager_and_vmap_the_loop(name):
 
 
 @pytest.mark.parametrize("name", ALL)
+@pytest.mark.sample(3, first=1)
 def test_the_type_is_kept(name):
     f, *arguments = ALL[name]
     single, half = ([each[0].astype(dtype) for each in arguments] for dtype in (np.float32, jnp.bfloat16))

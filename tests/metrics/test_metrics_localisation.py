@@ -202,6 +202,7 @@ def test_boxes_of_many_heatmaps_come_in_one_call():
         *((1, 11, 2.0), (11, 1, 3.2), (1, 1, 0.0), (2, 7, 1.0)),
     ],
 )
+@pytest.mark.sample(3)
 def test_dilation_is_the_distance_transform(height, width, radius):
     """Of many masks in one program; nothing is near to an empty one."""
     random = np.random.default_rng(0)
@@ -381,6 +382,7 @@ def test_boxes_in_jit_and_vmap():
 
 
 @pytest.mark.parametrize("name", OF_A_MASK)
+@pytest.mark.sample(2)
 def test_the_type_is_kept(name):
     heatmap, mask = random_case(0, 20, 30)
     f = OF_A_MASK[name]
