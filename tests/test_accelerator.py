@@ -11,7 +11,7 @@ import pytest
 SCRIPT = Path(__file__).parent / "benchmarks" / "accelerator.py"
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_every_part_runs_with_small_sizes(tmp_path):
     out = tmp_path / "figures.json"
     done = subprocess.run(
@@ -42,7 +42,7 @@ def test_every_part_runs_with_small_sizes(tmp_path):
     assert done.stdout.count("\n| ") == len(rows) + 1
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_part_that_fails_says_so_and_the_others_run(tmp_path):
     code = (
         "import sys; sys.path.insert(0, sys.argv.pop(1)); import accelerator\n"

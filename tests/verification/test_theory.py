@@ -51,7 +51,9 @@ def test_the_derivation_holds_for_powers():
         # Y = x^2 + y^2 in one channel: alpha is 1/2, constant, and nothing is mixed, but R = (x + y)^2 is 9 and not 5.
         # So Eq. 8 is the true derivative of R, 6 and 6, instead of 4 and 2. (For x^2 - y^2 all would hold.)
         (lambda x: x * x, [2.0, 1.0], 1.8, 1.0, 1.0),
-        pytest.param(lambda x: x * x * np.array([[1.0], [-1.0]]), [2.0, 1.0], 1.0, 0.0, 0.0, marks=pytest.mark.slow),
+        pytest.param(
+            lambda x: x * x * np.array([[1.0], [-1.0]]), [2.0, 1.0], 1.0, 0.0, 0.0, marks=pytest.mark.thorough
+        ),
     ],
     ids=["exp", "two powers", "squares", "saddle"],
 )

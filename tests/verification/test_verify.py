@@ -169,7 +169,7 @@ def by_hand(head, class_idx, score):
     return ByHand(scored(head, class_idx, score), A)
 
 
-@pytest.fixture(params=["exp", "softmax"])
+@pytest.fixture(params=["exp", pytest.param("softmax", marks=pytest.mark.thorough)])
 def on_relu(request):
     return verified(RELU, 1, request.param), by_hand(RELU, 1, request.param)
 
@@ -195,6 +195,7 @@ def test_nested_tapes_are_row_sums_of_the_hessian(on_relu):
     np.testing.assert_allclose(figures(v.nested_tapes.alphas), largest_and_median(gaps))
 
 
+@pytest.mark.thorough
 def test_distance_from_grad_cam_positive(on_relu):
     v, true = on_relu
     w, plain = true.weights(true.alphas), true.weights(1)
@@ -240,7 +241,7 @@ def test_identity_and_dropped_terms_on_a_gap_head():
     )
 
 
-@pytest.fixture(params=[SMOOTH, pytest.param(SMOOTH_GELU, marks=pytest.mark.slow)], ids=["tanh", "gelu"])
+@pytest.fixture(params=[SMOOTH, pytest.param(SMOOTH_GELU, marks=pytest.mark.thorough)], ids=["tanh", "gelu"])
 def on_smooth(request):
     return verified(request.param, 3), by_hand(request.param, 3, "exp"), by_hand(request.param, 3, "logit")
 
@@ -274,6 +275,7 @@ def test_exponential_equations_on_a_smooth_head(on_smooth):
 
 
 @pytest.mark.parametrize("used", [False, True], ids=["derived", "with the ReLU"])
+@pytest.mark.sample(2)
 def test_dropped_mixed_partials_equal_brute_force_on_a_smooth_head(on_smooth, used):
     v, true, _ = on_smooth
     among = true.d1 > 0 if used else np.full(18, True)
@@ -442,7 +444,7 @@ def test_float32_session_gets_float64_figures():
     assert v.closed_form_gap < 1e-12
 
 
-@pytest.mark.parametrize("refuses", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("refuses", [True, pytest.param(False, marks=pytest.mark.thorough)])
 def test_head_that_works_in_float32(refuses):
     kernel = KERNEL.astype(np.float32)
 
@@ -465,6 +467,7 @@ def test_large_logits_do_not_overflow():
     np.testing.assert_allclose(v.identity, (6 * g / (2 + sums * g)) @ sums, rtol=1e-9)
 
 
+@pytest.mark.thorough
 def test_softmax_of_a_nearly_certain_class():
     # 1 - p = 1e-13: S_c - log sum exp(S) would have no digit left of the gradient.
     a, kernel = A, KERNEL
@@ -643,7 +646,7 @@ def test_command_refuses_a_seed_that_is_none(capsys):
     assert capsys.readouterr().err.endswith("must be a whole number from 0 to 2**32 - 1, not '-1'\n")
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_command_on_the_embedded_networks(tmp_path, capsys):
     file = tmp_path / "found.json"
     assert command.run(["--json", str(file)]) == 0
