@@ -299,6 +299,7 @@ def test_train_writes_weights_that_load(tmp_path):
     assert '"steps": 2' in (tmp_path / "training.json").read_text()
 
 
+@pytest.mark.thorough
 def test_as_a_process(picture, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "jaxcam", picture, "--top", "1", "--model", "mini_vgg", *ONE_METHOD],
