@@ -13,8 +13,8 @@ LARGE = ["resnet20", "resnet18", "resnet50", "efficientnet_b0"]
 SINGLE, DOUBLE = (np.float32, 1e-5), (np.float64, 1e-12)
 CASES = [
     *(("mini_resnet", *SINGLE), ("mini_resnet", *DOUBLE), ("mini_vgg", *DOUBLE)),
-    pytest.param("mini_vgg", *SINGLE, marks=pytest.mark.slow),
-    *(pytest.param(name, *precision, marks=pytest.mark.slow) for name in LARGE for precision in (SINGLE, DOUBLE)),
+    pytest.param("mini_vgg", *SINGLE, marks=pytest.mark.thorough),
+    *(pytest.param(name, *precision, marks=pytest.mark.thorough) for name in LARGE for precision in (SINGLE, DOUBLE)),
 ]
 
 

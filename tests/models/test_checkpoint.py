@@ -453,7 +453,7 @@ def test_class_names_are_a_sequence():
         models.resnet20(class_names=["a", "b", 3])
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_dialect_is_saved_too(tmp_path):
     """The same tensors mean another function in TensorFlow's dialect: a saved network keeps to its own."""
     plain = models.efficientnet_b0(None, seed=1)

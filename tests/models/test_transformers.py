@@ -53,6 +53,7 @@ def test_layer_norm_by_hand():
 
 
 @pytest.mark.parametrize(("size", "shift"), [((6, 9), 1), ((5, 7), 1), ((3, 7), 1), ((6, 6), 0)])
+@pytest.mark.sample(2)
 def test_window_attention_by_its_definition(size, shift):
     """Two positions see each other if they share a window of the shifted grid and nothing wrapped between them."""
     window, heads, channels = 3, 2, 4

@@ -23,7 +23,12 @@ def flat(model):
 
 @pytest.mark.parametrize(
     "create",
-    [models.mini_vgg, models.mini_resnet, models.mini_vit, pytest.param(models.squeezenet1_1, marks=pytest.mark.slow)],
+    [
+        models.mini_vgg,
+        models.mini_resnet,
+        models.mini_vit,
+        pytest.param(models.squeezenet1_1, marks=pytest.mark.thorough),
+    ],
 )
 def test_saved_parameters_come_back(create, tmp_path):
     model = network(create)  # every leaf of it differs from every other, so that no mix-up goes unseen
