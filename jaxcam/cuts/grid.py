@@ -173,7 +173,13 @@ def told(analysis: Analysis, site: Site) -> str:
     if not where:
         return "no positions"
     first, *others = where
-    return "positions twice" if others else "a part of " + "x".join(map(str, first.sizes))
+    if others:
+        return "positions twice"
+    counts = np.bincount(
+        (cells := cells_of(first, shape(site.var)))[cells >= 0].reshape(-1), minlength=prod(first.sizes)
+    )
+    is_all = counts.min() == counts.max() > 0
+    return ("channels within " if is_all else "a part of ") + "x".join(map(str, first.sizes))
 
 
 def renumbered(positions: Positions) -> Positions | None:

@@ -123,7 +123,13 @@ def line(positions: Positions, axis: int, length: int) -> int | None:
 
 
 def repeated(positions: Positions) -> Positions:
-    """Rows that come several times in a row, by `jnp.repeat` or pixel shuffle, are the rows of a finer grid."""
+    """Rows that come several times in a row, by `jnp.repeat` or pixel shuffle, are the rows of a finer grid.
+
+    Not where no axis is left beside them and the batch: `[n, h, w * k]`, of which a recurrent or dense layer takes the
+    rows, has the channels beside the columns, each column k times in a row.
+    """
+    if positions.coordinates[0].ndim < len(positions.axes) + 2:
+        return positions
     sizes, coordinates = [*positions.sizes], [*positions.coordinates]
     for i, array in enumerate(positions.coordinates):
         axes = [axis for axis, n in enumerate(array.shape) if n > 1]

@@ -315,6 +315,23 @@ def test_finer_grids(up):
     check(lambda x: features(x).mean((1, 2)) @ LAST, by_hand(a, lambda t: t.mean(1) @ LAST, sizes=(12, 16)))
 
 
+@pytest.mark.parametrize("by", ["scan", "dense"])
+def test_columns_with_channels_on_one_axis_are_no_finer_grid(by):
+    """A line of text: what stands in a row goes as one vector into a recurrent cell or a dense layer."""
+    kernel, into, back = drawn(40, 3, 3, 3, D), drawn(41, 4 * D, D) / 5, drawn(42, D, D) / 3
+
+    def head(a):  # [n, 3, 4, k]
+        rows = a.reshape(len(a), 3, -1) @ into
+        if by == "dense":
+            return jnp.tanh(rows).mean(1) @ LAST
+        state, _ = jax.lax.scan(lambda c, row: (jnp.tanh(c @ back + row), None), rows[:, 0] * 0, rows.swapaxes(0, 1))
+        return state @ LAST
+
+    features = lambda x: jax.nn.relu(conv(x, kernel, 4))
+    expected = by_hand(lambda x: features(x).reshape(2, 12, D), lambda t: head(t.reshape(-1, 3, 4, D)))
+    check(lambda x: head(features(x)), expected)
+
+
 def test_frames_in_the_batch():
     """A clip by frames: time on the axis of the batch, and a convolution over the picture alone."""
     clips, kernel = drawn(22, 2, 3, 8, 8, 3), drawn(23, 3, 3, 3, D)
