@@ -92,8 +92,9 @@ def evaluate(
             increase and win mean where it is negative. All boxes and masks of an example are what it should look at.
             What differs from example to example, as a region, may be one of several inputs that the model leaves out.
         metrics: groups of metrics, or "all". "confidence" (average drop, increase, win; one forward pass for each
-            method), "localisation" (where boxes or masks are known), "shape" (complexity, sparsity), "deletion" (one
-            more pass each), "coherency" (with ADCC), "curves" (insertion and deletion: 2 (num_steps + 1) passes each),
+            method), "localisation" (where boxes or masks are known), "instances" (instance recall: whether each of
+            several objects is found; see `Evaluation.split`), "shape" (complexity, sparsity), "deletion" (one more
+            pass each), "coherency" (with ADCC), "curves" (insertion and deletion: 2 (num_steps + 1) passes each),
             "sanity" (correlation with the maps when the weights behind the layer are shuffled).
             See `jaxcam.metrics`. Those of "confidence" are always there.
         protocol: what is measured in detail; by default that of the Grad-CAM++ paper, for prepared inputs with
@@ -157,9 +158,10 @@ def evaluate(
         requests, left_out = affordable(requests, known, example)
     arrays = jax.tree.leaves(known)
     truths = source.knows
-    if "localisation" in groups and groups not in (GROUPS, DEFAULT_METRICS) and not truths:
+    in_place = [name for name in ("localisation", "instances") if name in groups]
+    if in_place and groups not in (GROUPS, DEFAULT_METRICS) and not truths:
         raise ValueError(
-            'metrics: "localisation" needs to know where things are, and no box or mask is known: give annotations=, '
+            f'metrics: "{in_place[0]}" needs to know where things are, and no box or mask is known: give annotations=, '
             "or jaxcam.Example(image, label=..., boxes=...); of a series jaxcam.Example(series, label=..., masks=...)"
         )
     if protocol.class_idx == "true" and not source.may_have_labels:

@@ -9,6 +9,8 @@ from typing import NamedTuple
 from jaxcam.evaluation.block import loc_key
 from jaxcam.evaluation.protocol import Protocol
 
+_EACH = "each"
+
 
 class Column(NamedTuple):
     """How a metric is shown.
@@ -36,12 +38,13 @@ class Measure(NamedTuple):
     groups: tuple[str, ...]
     column: Column
     truth: str = ""
-    """"boxes", "masks", "places" (any of them, and boxes in frames), or nothing."""
+    """"boxes", "masks", "each" (one of the two), "places" (any of them, and boxes in frames), or nothing."""
 
 
 def measures_of(protocol: Protocol, *, inside: str = "in box") -> tuple[Measure, ...]:
     """All metrics, in the order of a table."""
     confidence, coherency, localisation = ("confidence",), ("coherency",), ("localisation",)
+    instances, level = ("instances",), protocol.recall_threshold
     absolute = _percent if protocol.confidence == "probability" else Column
     return (
         Measure(confidence, _percent("average_drop", "average drop", better="lower")),
@@ -59,6 +62,9 @@ def measures_of(protocol: Protocol, *, inside: str = "in box") -> tuple[Measure,
         Measure(localisation, Column("box_iou", "box IoU", better="higher"), "boxes"),
         Measure(localisation, _percent("localised", "box IoU at least 0.5", better="higher", is_share=True), "boxes"),
         Measure(localisation, Column("iou", "mask IoU", better="higher"), "masks"),
+        Measure(instances, _percent("recall", f"instance recall at {level:g}", better="higher"), _EACH),
+        Measure(instances, _percent("instance_heat", "heat of instances", better="higher"), _EACH),
+        Measure(instances, Column("instances", "instances"), _EACH),
         Measure(coherency, _percent("coherency", "coherency", better="higher")),
         Measure(("shape", "coherency"), _percent("complexity", "complexity", better="lower")),
         Measure(coherency, _percent("adcc", "ADCC", better="higher")),
@@ -69,7 +75,8 @@ def measures_of(protocol: Protocol, *, inside: str = "in box") -> tuple[Measure,
 
 def columns_of(groups: tuple[str, ...], protocol: Protocol, known: frozenset[str]) -> tuple[Column, ...]:
     """The columns of the groups, in the order of a row's values; `known` is what the source knows."""
-    has = {"": True, "boxes": "boxes" in known, "masks": "masks" in known, "places": bool(known)}
+    has = {"": True, **{name: name in known for name in ("boxes", "masks")}, "places": bool(known)}
+    has[_EACH] = has["boxes"] or has["masks"]
     return tuple(
         measure.column
         for measure in measures_of(protocol, inside="inside" if not known & {"boxes", "frames"} else "in box")

@@ -23,7 +23,7 @@ from jaxcam.programs.specs import without_batch
 
 AXIS = "images"
 """Of the mesh."""
-GROUPS = ("confidence", "localisation", "shape", "deletion", "coherency", "curves", "sanity")
+GROUPS = ("confidence", "localisation", "instances", "shape", "deletion", "coherency", "curves", "sanity")
 """Of metrics: what they cost and need differs."""
 _BLUR = 5 / 224
 

@@ -40,6 +40,7 @@ class Protocol:
         deltas: the thresholds of the localisation metric Loc(δ).
         box_fraction: the box of a heatmap holds the largest component above this share of its maximum.
         mask_threshold: above this share of the maximum a pixel belongs to the heatmap's mask, for the IoU with masks.
+        recall_threshold: an object is found where the heatmap reaches this share of its maximum, for instance recall.
         tolerance: of the pointing game, as a share of the shortest side (15 pixels of 224).
         num_steps: of the insertion and deletion curves.
 
@@ -60,6 +61,7 @@ class Protocol:
     deltas: tuple[float, ...] = (0.0, 0.25, 0.5)
     box_fraction: float = 0.15
     mask_threshold: float = 0.5
+    recall_threshold: float = 0.5
     tolerance: float = 15 / 224
     num_steps: int = 32
 
@@ -83,10 +85,11 @@ class Protocol:
         object.__setattr__(self, "deltas", tuple(_number(delta, "deltas") for delta in deltas))
         if len(set(self.deltas)) != len(self.deltas):
             raise ValueError(f"deltas must differ from each other, but are {self.deltas}")
-        for name in ("box_fraction", "mask_threshold", "tolerance"):
+        for name in ("box_fraction", "mask_threshold", "recall_threshold", "tolerance"):
             object.__setattr__(self, name, _number(getattr(self, name), name))
-        if not self.box_fraction:
-            raise ValueError("box_fraction must be above 0: every pixel reaches 0")
+        for name in ("box_fraction", "recall_threshold"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} must be above 0: every pixel reaches 0")
         if isinstance(self.num_steps, bool) or not isinstance(self.num_steps, int):
             raise TypeError(f"num_steps must be an int, not {self.num_steps!r}")
         if self.num_steps < 1:

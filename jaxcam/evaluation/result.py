@@ -13,6 +13,7 @@ from jaxcam.explanation.explanation import Status
 from jaxcam.tables import printable
 
 _SHOWN_BAD = 3
+_MOST_GROUPS = 100
 _SAME = ("protocol", "target", "preprocessing", "dataset")
 
 
@@ -71,6 +72,37 @@ class Evaluation:
     def mcnemar(self, a: str, b: str) -> dict[str, McNemar]:
         """McNemar's exact test of two methods for each share, by metric, and for "wins": see `Table.mcnemar`."""
         return self.table.mcnemar(a, b)
+
+    def split(self, metric: str = "instances") -> dict[float, Table]:
+        """The table of the pictures with the same value of a metric, by that value: as the number of instances.
+
+        The value is that of the first method which has one; pictures where none has are left out.
+
+        Raises:
+            KeyError: there is no such metric: `evaluate(metrics=["instances"])` measures the number of instances.
+
+            ValueError: it has more than 100 values; or in another process than the first of several.
+        """
+        j = _position(self.metrics, metric, "metric")
+        groups: dict[float, set[int]] = {}
+        for record in self._rows_kept.records():
+            known = [values[j] for values in record.values if not math.isnan(values[j])]
+            if known:
+                groups.setdefault(known[0], set()).add(record.index)
+            if len(groups) > _MOST_GROUPS:
+                raise ValueError(f"metric must have few values, but {metric!r} has more than {_MOST_GROUPS}")
+        shares = [column.is_share for column in self.table.columns]
+        m, k, about = len(self.methods), len(self.metrics), self.table
+        options: dict[str, int] = {"num_resamples": about.statistics.num_resamples, "seed": self.header["seed"]}
+
+        def table(value: float) -> Table:
+            parts = (rows for rows, _ in rows_of(self._rows_kept.records(groups[value]), m, k))
+            facts = {**about.facts, metric: f"{value:g}"}
+            return Table(
+                about.names, about.columns, statistics(parts, m, k, shares=shares, **options), facts, 0, about.noun
+            )
+
+        return {value: table(value) for value in sorted(groups)}
 
     def compare(self, other: "Evaluation") -> dict[str, dict[str, Difference]]:
         """This evaluation minus another of the same pictures, as of another network: by method, then by metric.

@@ -149,7 +149,7 @@ def _finished(job: Job, step: _Step) -> tuple[list[Record], bool]:
         "values": dict(block.values),
     }
     keys = {column.key for column in job.columns}
-    if keys & {"pointing", "iou"}:
+    if keys & {"pointing", "iou", "recall"}:
         found["values"] |= against_truth(job.mesh, job.plan.protocol, step.views, block)
     found["values"] = {key: value for key, value in found["values"].items() if key in keys}
     if jax.process_count() > 1:

@@ -39,7 +39,8 @@ def against_truth(mesh: Mesh, protocol: Protocol, views: Sequence[View | None], 
     values = dict(compared_blocks(mesh, protocol, block.heatmaps, truth))
     overlap = _overlap(protocol, views, chosen, block)
     hit = np.where(np.isnan(overlap), np.nan, overlap >= _HIT).astype(np.float32)
-    return values | {"box_iou": hosts.sharded(mesh, overlap), "localised": hosts.sharded(mesh, hit)}
+    found = {"box_iou": overlap, "localised": hit, **_instances(protocol, views, chosen, block)}
+    return values | {name: hosts.sharded(mesh, each) for name, each in found.items()}
 
 
 def union(boxes: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
@@ -88,6 +89,39 @@ def _overlap(protocol: Protocol, views: Sequence[View | None], chosen: list[np.n
             assert view is not None
             overlap[i] = [overlaps(box, view.boxes[chosen[i]]).max() for box in of_methods]
     return overlap
+
+
+def _instances(
+    protocol: Protocol, views: Sequence[View | None], chosen: list[np.ndarray], block: Block
+) -> dict[str, np.ndarray]:
+    """`metrics.instance_recall`, the mean `instance_heat` and the number of instances, `[n, m]` each.
+
+    Here and not on the devices, since no two pictures need have the same number, and each would be compiled.
+    """
+    n, m, *size = block.heatmaps.shape
+    recall, heat, number = np.full((3, n, m), np.nan, np.float32)
+    each = [_each_of(view, own, tuple(size)) for view, own in zip(views, chosen, strict=True)]
+    if any(each):
+        heatmaps = hosts.own(block.heatmaps)
+        for i, instances in enumerate(each):
+            if instances:
+                tops = heatmaps[i].reshape(m, -1).max(1)
+                hottest = np.stack([heatmaps[i][:, instance].max(1) for instance in instances], 1)
+                shares = hottest / np.where(tops > 0, tops, np.nan)[:, None]  # an empty map counts for no metric
+                recall[i] = (shares >= np.float32(protocol.recall_threshold)).mean(1)
+                heat[i], number[i] = shares.mean(1), len(instances)
+    return {"recall": recall, "instance_heat": heat, "instances": number}
+
+
+def _each_of(view: View | None, own: np.ndarray, size: tuple[int, ...]) -> list[np.ndarray]:
+    """The positions of each object that has any, by its box or, where only these are known, its mask."""
+    if view is None or not own.size:
+        return []
+    if _has_boxes(view):
+        masks = [union(view.boxes[[i]], size) for i in own]
+    else:
+        masks = [] if view.masks is None else list(view.masks[own])
+    return [mask for mask in masks if mask.any()]
 
 
 def _has_boxes(view: View | None) -> bool:

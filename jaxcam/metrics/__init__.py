@@ -17,6 +17,8 @@ Of the confidences Y (on the image) and O (on its explanation map) of a data set
     heatmap_box, box_iou      the box of L, its IoU with boxes    Selvaraju et al. 2017
     pointing_game             whether max L lies on the mask      Zhang et al. 2018
     energy_pointing_game      sum of L inside / sum of L          Wang et al. 2020
+    instance_recall           share of the objects with L >= max L / 2, by masks or boxes of each; its curve over
+                              thresholds, and the heat of each object (`instance_heat`), whose mean is the curve's area
 
 Of maps alone: `pearson`, `rank_correlation`, `coherency`, `complexity`, `adcc` (Poppi et al. 2021) and `sparsity`
 (Gomez et al. 2022). Of a model: `deletion_curve`, `insertion_curve` and `area_under_curve` (Petsiuk et al. 2018).
@@ -63,6 +65,9 @@ from jaxcam.metrics.confidence import win as win
 from jaxcam.metrics.curves import area_under_curve as area_under_curve
 from jaxcam.metrics.curves import deletion_curve as deletion_curve
 from jaxcam.metrics.curves import insertion_curve as insertion_curve
+from jaxcam.metrics.instances import instance_heat as instance_heat
+from jaxcam.metrics.instances import instance_recall as instance_recall
+from jaxcam.metrics.instances import instance_recall_curve as instance_recall_curve
 from jaxcam.metrics.localisation import heatmap_box as heatmap_box
 from jaxcam.metrics.localisation import iou as iou
 from jaxcam.metrics.localisation import localisation as localisation
@@ -88,6 +93,9 @@ __all__ = [
     "heatmap_box",
     "increase_in_confidence",
     "insertion_curve",
+    "instance_heat",
+    "instance_recall",
+    "instance_recall_curve",
     "iou",
     "localisation",
     "pearson",

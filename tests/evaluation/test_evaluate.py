@@ -94,6 +94,11 @@ def by_hand(model, example, method, protocol):
             above = np.asarray(heatmap) > delta
             here[f"loc_{100 * delta:g}"] = (above & box).sum() / (box.sum() + (above & ~box).sum())
         here["energy"] = heatmap[box].sum() / heatmap.sum()
+        each = [
+            heatmap[int(y0) : int(y1), int(x0) : int(x1)].max() for x0, y0, x1, y1 in np.asarray(example.boxes)[own]
+        ]
+        here["recall"] = np.mean([one >= 0.5 * heatmap.max() for one in each])
+        here["instance_heat"], here["instances"] = np.mean(each) / heatmap.max(), len(each)
         above = np.asarray(heatmap) > 0.5 * heatmap.max()
         here["iou"] = (above & mask).sum() / (above | mask).sum()
         found = metrics.heatmap_box(heatmap)
@@ -115,7 +120,7 @@ PROTOCOLS = {
 )
 def test_rows_are_those_of_a_loop_by_hand(model, pairs, name):
     protocol = jaxcam.Protocol(num_steps=4, **PROTOCOLS[name])
-    groups = ("confidence", "localisation", "shape", "deletion")
+    groups = ("confidence", "localisation", "instances", "shape", "deletion")
     found = evaluate(model, pairs, methods=METHODS[:2], metrics=groups, protocol=protocol, batch_size=3)
     rows = list(found.rows())
     assert [row["index"] for row in rows] == list(range(7))

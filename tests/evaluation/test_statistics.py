@@ -13,7 +13,7 @@ from scipy.stats import binom, binomtest, bootstrap
 from jaxcam import metrics
 from jaxcam.evaluation.journal import Journal, Record
 from jaxcam.evaluation.measures import Column
-from jaxcam.evaluation.result import table_of
+from jaxcam.evaluation.result import Evaluation, table_of
 from jaxcam.evaluation.shares import holm, mcnemar, wilson
 from jaxcam.evaluation.statistics import LIMIT, Interval, Rows, Statistics, statistics
 from jaxcam.explanation.explanation import Status
@@ -119,6 +119,29 @@ def test_any_partition_and_order_gives_the_same_bytes(tmp_path_factory, divided,
     assert told(journal) == told(whole)
     assert [record.index for record in journal.records()] == sorted(record.index for record in records)
     journal.close()
+
+
+def test_tables_by_the_number_of_instances():
+    """Six pictures with one, two or no instances, one of them bad; the number is that of any method that has one."""
+    nan = math.nan
+    columns = (Column("recall", "instance recall"), Column("instances", "instances"))
+    header = {"jaxcam_evaluation": 1, "methods": ("a", "b"), "metrics": [c.key for c in columns], "seed": 3}
+    values = [[[0.5, 2], [1, 2]], [[1, 1], [0, 1]], [[nan, nan], [0, 2]], [[nan, nan], [nan, nan]], [[1, 1], [1, 1]]]
+    journal = Journal(None, header)
+    values = np.asarray(values, float).tolist()
+    journal.append([Record(i, "", 0, 0, 0.5, [0.5, 0.5], [0, 0], each) for i, each in enumerate(values)])
+    journal.append([Record(5, "", error="cut off")])
+    table, bad = table_of(journal, ("a", "b"), columns, {"model": "m"}, num_resamples=5, seed=3)
+    found = Evaluation(header, table, bad, journal)
+    tables = found.split()
+    assert list(tables) == [1, 2]
+    np.testing.assert_allclose(tables[1].means.value[:, 0], [1, 0.5])
+    np.testing.assert_allclose(tables[2].means.value[:, 0], [0.5, 0.5])
+    assert [each.statistics.images for each in tables.values()] == [2, 2]
+    assert tables[2].facts == {"model": "m", "instances": "2"}
+    assert not np.isnan(tables[2].means.low[:, 0]).any()
+    with pytest.raises(KeyError, match="no metric 'number'"):
+        found.split("number")
 
 
 def test_other_seeds_and_other_parts_change_the_resamples_only():
