@@ -108,6 +108,7 @@ NESTED = {
 
 @pytest.mark.parametrize("name", NESTED)
 @pytest.mark.parametrize("activation", [relu, jax.nn.silu])
+@pytest.mark.sample(3)
 def test_inside_other_programs(name, activation):
     make = NESTED[name]
     (value, found), (_, expected), (plain, ordinary) = runs(
@@ -254,7 +255,7 @@ def test_not_a_function():
         inspect.unwrap(jaxcam.guided)(3)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_guided_backprop_of_a_network_with_an_image_and_a_traced_class():
     model, image = models.mini_vgg(), normal(0, 64, 64, 3, dtype=np.float32)
     f = jax.jit(lambda model, x, c: jaxcam.guided_backprop(model, x, c))

@@ -97,7 +97,7 @@ def test_a_program_is_what_it_computes_now_with_its_derivatives(kind):
     assert program_hash(f, x) != before
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_other_processes_say_the_same():
     code = """
 import jaxcam.programs.hashes as header
