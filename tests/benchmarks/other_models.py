@@ -47,11 +47,9 @@ def version(package):
 
 print("| model | package | default layer | its grid | lines | map, against one cut by hand | explain / forward |")
 print("|---|---|---|---|---|---|---|")
-for name in sys.argv[1:] or CASES:
-    case = CASES[name]
-    if importlib.util.find_spec(case.module) is None:
-        print(f"| {name} | {case.package} is not installed |")
-        continue
+
+
+def line(name, case):
     net, x, by_hand = case.make()
     default = next(row for row in jaxcam.layers(net, x) if row.default)  # several names may mean one value
     largest = 0.0
@@ -63,8 +61,16 @@ for name in sys.argv[1:] or CASES:
     again = partial(jax.tree.unflatten, structure)
     times = ratio(jax.jit(partial(explained, again)), jax.jit(partial(forward, again)), arrays, x)
     shown = "a value without a name" if default.layer is None else f"`{default.layer}`"
-    print(
+    return (
         f"| {name} | {case.package} {version(case.package)} | {shown} | {default.grid} | {case.lines} | "
-        f"{largest:.0e} | {times:.1f} |",
-        flush=True,
+        f"{largest:.0e} | {times:.1f} |"
     )
+
+
+for name in sys.argv[1:] or CASES:
+    case = CASES[name]
+    if importlib.util.find_spec(case.module) is None:
+        print(f"| {name} | {case.package} is not installed |")
+        continue
+    with case.around():
+        print(line(name, case), flush=True)
