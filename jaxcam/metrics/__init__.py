@@ -21,8 +21,10 @@ Of the confidences Y (on the image) and O (on its explanation map) of a data set
                               thresholds, and the heat of each object (`instance_heat`), whose mean is the curve's area
 
 Of maps alone: `pearson`, `rank_correlation`, `coherency`, `complexity`, `adcc` (Poppi et al. 2021) and `sparsity`
-(Gomez et al. 2022). Of a model: `deletion_curve`, `insertion_curve` and `area_under_curve` (Petsiuk et al. 2018).
-Helpers: `box_mask`, `blurred`, `blended`.
+(Gomez et al. 2022). Of a model: `deletion_curve`, `insertion_curve` and `area_under_curve` (Petsiuk et al. 2018),
+`road` (Rong et al. 2022), `infidelity` and `max_sensitivity` (Yeh et al. 2019). Of two networks' maps: `emprt`
+(Hedström et al. 2024), by `discrete_entropy`. Of a whole data set's, in NumPy: `max_box_acc` and `pxap` (Choe et al.
+2020), to be compared with those of `centre_map`. Helpers: `box_mask`, `blurred`, `blended`, `imputed`.
 
 **NaN means: does not count.** A metric of one image is NaN where it is undefined, and nowhere is a value put in its
 place; a metric of a data set leaves such images out, and is NaN if none is left. Whoever averages counts the NaNs. The
@@ -44,7 +46,7 @@ rules:
 
 Maps are not normalised here, and their range is not checked. Arrays are JAX's or NumPy's; the result has the type of
 the inputs (the widest), and half precision is widened to float32 inside. Numbers such as `delta` are static under jit.
-Everything but `heatmap_box`, which calls back to the host, stays on the device.
+Everything but `heatmap_box`, which calls back to the host, and what is in NumPy stays on the device.
 """
 
 from jaxcam.metrics.boxes import box_iou as box_iou
@@ -65,6 +67,10 @@ from jaxcam.metrics.confidence import win as win
 from jaxcam.metrics.curves import area_under_curve as area_under_curve
 from jaxcam.metrics.curves import deletion_curve as deletion_curve
 from jaxcam.metrics.curves import insertion_curve as insertion_curve
+from jaxcam.metrics.faithful import infidelity as infidelity
+from jaxcam.metrics.faithful import max_sensitivity as max_sensitivity
+from jaxcam.metrics.imputation import imputed as imputed
+from jaxcam.metrics.imputation import road as road
 from jaxcam.metrics.instances import instance_heat as instance_heat
 from jaxcam.metrics.instances import instance_recall as instance_recall
 from jaxcam.metrics.instances import instance_recall_curve as instance_recall_curve
@@ -75,6 +81,11 @@ from jaxcam.metrics.masking import blended as blended
 from jaxcam.metrics.masking import blurred as blurred
 from jaxcam.metrics.pointing import energy_pointing_game as energy_pointing_game
 from jaxcam.metrics.pointing import pointing_game as pointing_game
+from jaxcam.metrics.randomised import discrete_entropy as discrete_entropy
+from jaxcam.metrics.randomised import emprt as emprt
+from jaxcam.metrics.thresholds import centre_map as centre_map
+from jaxcam.metrics.thresholds import max_box_acc as max_box_acc
+from jaxcam.metrics.thresholds import pxap as pxap
 
 __all__ = [
     "absolute_drop",
@@ -85,23 +96,32 @@ __all__ = [
     "blurred",
     "box_iou",
     "box_mask",
+    "centre_map",
     "coherency",
     "complexity",
     "deletion_curve",
+    "discrete_entropy",
     "drop_in_deletion",
+    "emprt",
     "energy_pointing_game",
     "heatmap_box",
+    "imputed",
     "increase_in_confidence",
+    "infidelity",
     "insertion_curve",
     "instance_heat",
     "instance_recall",
     "instance_recall_curve",
     "iou",
     "localisation",
+    "max_box_acc",
+    "max_sensitivity",
     "pearson",
     "pointing_game",
+    "pxap",
     "rank_correlation",
     "relative_drop",
+    "road",
     "sparsity",
     "ties",
     "win",

@@ -63,7 +63,8 @@ def shown(mean: Any, digits: int, num: int) -> str:
 def markdown(title: str, found: Evaluation) -> str:
     """A table with the metrics as lines, which fits a page."""
     names, columns = found.methods, found.table.columns
-    located_by = {c.key for c in columns if c.key.startswith("loc")} | {"pointing", "energy", "box_iou", "iou"}
+    located_by = {c.key for c in columns if c.key.startswith("loc")}
+    located_by |= {"pointing", "energy", "box_iou", "iou", "recall", "instance_heat", "instances"}
     differences = [(pair, found.difference(*pair)) for pair in AGAINST if set(pair) <= set(names)]
     heads = ["", *names, *(f"{a} minus {b}" for (a, b), _ in differences)]
     lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]

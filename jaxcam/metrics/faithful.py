@@ -1,0 +1,115 @@
+"""Infidelity and max-sensitivity: what the attributions say of a change of the input, and how much one changes them.
+
+The perturbations are given, so that these are functions of arrays, and two methods are tried with the same ones.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxcam.checks import check_integer
+from jaxcam.metrics.operands import Image, Map, check_all_floating, check_image, together, where_defined
+
+Perturbations = Float[Array, "p *grid d"] | Float[np.ndarray, "p *grid d"]
+
+
+def infidelity(
+    f: Callable[[Any], Any],
+    image: Image,
+    attributions: Map,
+    perturbations: Perturbations,
+    *,
+    is_scaled: bool = True,
+    batch_size: int = 8,
+) -> Float[Array, ""]:
+    """The mean over perturbations I of (β Σ I ∘ Φ - (f(x) - f(x - I)))^2: what Φ says of a change against the change.
+
+    Args:
+        f: from an input `[*grid, d]` to a scalar, as the logit.
+        image: x, `[*grid, d]`.
+        attributions: Φ, `[*grid, d]`, or a map `[*grid]` that holds for all channels of a position.
+        perturbations: I, `[p, *grid, d]`: normal noise, or the image where a square is removed.
+        is_scaled: whether β is the one with the least infidelity, Σ a b / Σ a^2 with a = Σ I ∘ Φ and b = f(x) -
+            f(x - I), as it has to be for heatmaps, whose scale means nothing. Otherwise β = 1.
+        batch_size: how many inputs f sees at a time. It is called for p + 1.
+
+    Returns:
+        A scalar, lower is better, in f's unit squared: divide by the mean of b^2 to compare inputs. NaN where
+        attributions are zero or not finite.
+
+    Raises:
+        ValueError: the shapes do not fit, or f does not return a scalar.
+
+        TypeError: f is not callable, or an array not floating point.
+
+    **Source**: Yeh et al. 2019, "On the (in)fidelity and sensitivity of explanations", definition 2.1; the scale is
+    that of its section 4 and of captum (normalize=True).
+    """
+    _check(f, image, perturbations)
+    check_all_floating(attributions=attributions)
+    if attributions.shape not in (image.shape, image.shape[:-1]):
+        raise ValueError(
+            f"attributions must have the image's shape {list(image.shape)}, or be a map {list(image.shape[:-1])}, but "
+            f"came as {list(attributions.shape)}"
+        )
+    x, phi, change = together(image, attributions, perturbations)
+    phi = phi if phi.ndim == x.ndim else phi[..., None]
+    said = (change * phi[None]).sum(tuple(range(1, change.ndim)))
+    inputs = jnp.concatenate([x[None], x[None] - change]).astype(image.dtype)
+    values = jax.lax.map(f, inputs, batch_size=check_integer("batch_size", batch_size, low=1))
+    if values.shape != (len(inputs),):
+        raise ValueError(f"f must return a scalar, but it returned {list(values.shape[1:])}")
+    happened = values[0] - values[1:]
+    square = (said * said).sum()
+    beta = (said * happened).sum() / jnp.where(square > 0, square, 1) if is_scaled else 1.0
+    defined = jnp.isfinite(phi).all() & (phi != 0).any()
+    return where_defined(defined, ((beta * said - happened) ** 2).mean())
+
+
+def max_sensitivity(
+    explain: Callable[[Any], Any], image: Image, perturbations: Perturbations, *, batch_size: int = 8
+) -> Float[Array, ""]:
+    """The largest |Φ(x + δ) - Φ(x)| / |Φ(x)| over the perturbations δ, in the Euclidean norm. Lower is better.
+
+    Args:
+        explain: Φ, from an input `[*grid, d]` to its map, of any shape.
+        image: x, `[*grid, d]`.
+        perturbations: δ, `[p, *grid, d]`: in the paper uniform between -r and r, with r = 0.2 of a standard deviation.
+        batch_size: how many inputs `explain` sees at a time. It is called for p + 1.
+
+    Returns:
+        A scalar; NaN where Φ(x) is zero or a map not finite.
+
+    Raises:
+        ValueError: the shapes do not fit.
+
+        TypeError: explain is not callable, or an array not floating point.
+
+    **Source**: Yeh et al. 2019, definition 3.1, relative to the norm of Φ(x) as in captum: the scale of a map means
+    nothing. (Quantus divides by the norm of the input.)
+    """
+    _check(explain, image, perturbations)
+    x, delta = together(image, perturbations)
+    inputs = jnp.concatenate([x[None], x[None] + delta]).astype(image.dtype)
+    found = jax.lax.map(explain, inputs, batch_size=check_integer("batch_size", batch_size, low=1))
+    maps = found.reshape(len(inputs), -1)
+    norm = jnp.sqrt((maps[0] ** 2).sum())
+    apart = jnp.sqrt(((maps[1:] - maps[:1]) ** 2).sum(1)).max()
+    defined = jnp.isfinite(maps).all() & (norm > 0)
+    return where_defined(defined, apart / jnp.where(norm > 0, norm, 1))
+
+
+def _check(f: Any, image: Any, perturbations: Any) -> None:
+    if not callable(f):
+        raise TypeError(f"the first argument must be a function of an input, not {type(f).__name__}")
+    check_image(image)
+    check_all_floating(perturbations=perturbations)
+    if perturbations.shape[1:] != image.shape or not len(perturbations):
+        raise ValueError(
+            f"perturbations must be [p, *grid, d] of the image {list(image.shape)}, p at least 1, but came as "
+            f"{list(perturbations.shape)}"
+        )
