@@ -15,6 +15,7 @@ from jaxcam import scenes
 from jaxcam.commands.networks import MODELS_HELP, WEIGHTS_HELP, network
 from jaxcam.commands.parser import Parser, UsageError, one_line, printable, report
 from jaxcam.evaluation.evaluate import DEFAULT_METRICS, evaluate
+from jaxcam.evaluation.ledger import PUBLISHED
 from jaxcam.evaluation.plan import GROUPS
 from jaxcam.evaluation.protocol import Protocol
 from jaxcam.evaluation.result import Evaluation
@@ -116,12 +117,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     protocol = parser.add_argument_group("protocol")
     add = protocol.add_argument
-    add("--confidence", choices=("probability", "logit"), default="probability")
-    add("--mask", choices=("pixels", "input"), default="pixels", help="mask before or after normalising (pixels)")
+    known = [entry.name for entry in PUBLISHED]
+    add("--protocol", choices=known, metavar="NAME", help=f"a published one instead: {', '.join(known)}")
+    add("--confidence", choices=("probability", "logit"))
+    add("--mask", choices=("pixels", "input"), help="mask before or after normalising (pixels)")
     add("--baseline", choices=("black", "mean", "blur"), help="what a mask shows (black on pixels, mean on the input)")
-    add("--class", dest="class_idx", choices=("predicted", "true"), default="predicted")
-    add("--normalisation", choices=("max", "min_max"), default="max")
-    add("--resize", choices=("linear", "nearest", "cubic"), default="linear")
+    add("--class", dest="class_idx", choices=("predicted", "true"))
+    add("--normalisation", choices=("max", "min_max", "min_max_twice"))
+    add("--resize", choices=("linear", "nearest", "cubic"))
     generated = parser.add_argument_group("scenes")
     add = generated.add_argument
     add("--num", type=_whole(1), metavar="N", help=f"how many ({_NUM})")
@@ -203,13 +206,19 @@ def _dataset(options: argparse.Namespace) -> Any:
 
 
 def _protocol(options: argparse.Namespace) -> Protocol:
+    names = ("confidence", "mask", "baseline", "class_idx", "normalisation", "resize")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    if options.protocol is not None:
+        if given:
+            raise UsageError(
+                f"--protocol {options.protocol} says the {next(iter(given))} already: leave one of the two out"
+            )
+        return next(entry.protocol for entry in PUBLISHED if entry.name == options.protocol)
     if options.mask == "input" and options.baseline == "black":
         raise UsageError(
             "--baseline black is for --mask pixels: on the normalised input zero is the mean colour; leave it out"
         )
-    baseline = options.baseline or ("black" if options.mask == "pixels" else "mean")
-    names = ("confidence", "mask", "class_idx", "normalisation", "resize")
-    return Protocol(baseline=baseline, **{name: getattr(options, name) for name in names})
+    return Protocol(**{"baseline": "mean" if options.mask == "input" else "black", **given})
 
 
 def _classes(file: str | None) -> dict[str, int | str] | None:

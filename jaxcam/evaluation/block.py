@@ -185,17 +185,26 @@ def loc_key(delta: float) -> str:
 
 def _heatmap(protocol: Protocol, explanation: Explanation, size: tuple[int, ...]) -> Array:
     """`[n, *grid]` as the protocol says; guided methods have a gradient of the input's size instead of a map."""
-    if explanation.gradient is not None or (protocol.normalisation, protocol.resize) == ("max", "linear"):
+    if explanation.gradient is not None or (
+        (protocol.normalisation, protocol.resize, protocol.epsilon) == ("max", "linear", 0)
+    ):
         return explanation.heatmap
     cam_map = explanation.cam_map
     assert isinstance(cam_map, jax.Array)
 
     def one(raw: Array) -> Array:
-        shown = maps.normalised(raw if protocol.normalisation == "max" else raw - raw.min())
-        return jnp.clip(jax.image.resize(shown, size, method=protocol.resize), 0, 1)
+        shown = _divided(raw if protocol.normalisation == "max" else raw - raw.min(), protocol.epsilon)
+        shown = jnp.clip(jax.image.resize(shown, size, method=protocol.resize), 0, 1)
+        return _divided(shown - shown.min(), protocol.epsilon) if protocol.normalisation == "min_max_twice" else shown
 
     finite = jnp.isfinite(cam_map).all(tuple(range(1, cam_map.ndim)), keepdims=True)
     return jax.vmap(one)(jnp.where(finite, cam_map, 0))
+
+
+def _divided(cam_map: Array, epsilon: float) -> Array:
+    """ReLU(map) / (max(map) + epsilon)."""
+    top = jax.nn.relu(cam_map.max())
+    return maps.normalised(cam_map) * (top / (top + epsilon) if epsilon else 1)
 
 
 def _in_one_batch(confidence: Any, masked: list[Any], class_idx: Array) -> list[Array]:

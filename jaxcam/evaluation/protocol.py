@@ -8,7 +8,7 @@ _CHOICES = {
     "confidence": ("probability", "logit", "target"),
     "mask": ("pixels", "input"),
     "baseline": ("black", "zero", "mean", "blur"),
-    "normalisation": ("max", "min_max"),
+    "normalisation": ("max", "min_max", "min_max_twice"),
     "resize": ("linear", "nearest", "cubic"),
     "class_idx": ("predicted", "true"),
 }
@@ -33,7 +33,10 @@ class Protocol:
             the picture (Gaussian, sigma 5/224 of the shorter side). Of prepared inputs "zero" (E = L ∘ I), the "mean"
             of each channel over the example's positions, or a "blur" along each axis (5/224 of its length). Insertion
             begins and deletion ends with it too.
-        normalisation: of the raw map: divided by its "max" (negative values are zero), or "min_max".
+        normalisation: of the raw map: divided by its "max" (negative values are zero), "min_max", or "min_max_twice",
+            on the feature grid and again after resizing, which spreads what interpolation has flattened.
+        epsilon: added to the maximum that a map is divided by, so that faint maps stay faint: one with a maximum of
+            1e-9 becomes nearly empty with 1e-8. 0 here, where maps that are zero everywhere stay zero; others have it.
         resize: from the feature grid to the picture: "linear", "nearest" or "cubic" (cut off at 0 and 1).
         class_idx: the class that is explained: "predicted" by the network, or "true" (images without a label then do
             not count; what has several labels is an example with each). Without meaning where there is a target.
@@ -55,7 +58,8 @@ class Protocol:
     confidence: Literal["probability", "logit", "target"] = "probability"
     mask: Literal["pixels", "input"] = "pixels"
     baseline: Literal["black", "zero", "mean", "blur"] = "black"
-    normalisation: Literal["max", "min_max"] = "max"
+    normalisation: Literal["max", "min_max", "min_max_twice"] = "max"
+    epsilon: float = 0.0
     resize: Literal["linear", "nearest", "cubic"] = "linear"
     class_idx: Literal["predicted", "true"] = "predicted"
     deltas: tuple[float, ...] = (0.0, 0.25, 0.5)
@@ -85,7 +89,7 @@ class Protocol:
         object.__setattr__(self, "deltas", tuple(_number(delta, "deltas") for delta in deltas))
         if len(set(self.deltas)) != len(self.deltas):
             raise ValueError(f"deltas must differ from each other, but are {self.deltas}")
-        for name in ("box_fraction", "mask_threshold", "recall_threshold", "tolerance"):
+        for name in ("epsilon", "box_fraction", "mask_threshold", "recall_threshold", "tolerance"):
             object.__setattr__(self, name, _number(getattr(self, name), name))
         for name in ("box_fraction", "recall_threshold"):
             if not getattr(self, name):
@@ -94,6 +98,60 @@ class Protocol:
             raise TypeError(f"num_steps must be an int, not {self.num_steps!r}")
         if self.num_steps < 1:
             raise ValueError(f"num_steps must be at least 1, but is {self.num_steps}")
+
+    @classmethod
+    def paper(cls) -> "Protocol":
+        """That of the Grad-CAM++ paper: the default. E = L ∘ I of the predicted class, its probability on both.
+
+        Not said there, and taken as it is here: that the confidence is the probability, and that I is the picture and
+        not the normalised input (then zero would be the mean colour: `mask="input"`). The authors' released code has
+        the maps, divided by their maximum and then resized, and not the evaluation.
+
+        **Source**: Chattopadhay et al. 2018, section 4.1 and Eq. 25; github.com/adityac94/Grad_CAM_plus_plus
+        2b0d7b5, misc/utils.py, `grad_CAM_plus`.
+        """
+        return cls()
+
+    @classmethod
+    def torch_cam(cls) -> "Protocol":
+        """That of torch-cam's `ClassificationMetric`: maps from minimum to maximum, on the normalised input.
+
+        The probability (the softmax is passed as `logits_fn`) of the predicted class; the mask multiplies the
+        normalised input, so that zero is the mean colour; a drop is divided by Y, which has 1e-7 added there. Maps that
+        are zero count there, and here for no metric. It is the softmax that is differentiated, whose gradient vanishes
+        where the network is sure: maps are so faint then that 1e-8 in the divisor may empty them.
+
+        **Source**: github.com/frgfm/torch-cam f44afef, torchcam/metrics.py lines 195 to 213, torchcam/methods/core.py
+        lines 197 to 204, scripts/eval_perf.py lines 40 to 67.
+        """
+        return cls(mask="input", baseline="mean", normalisation="min_max", epsilon=1e-8)
+
+    @classmethod
+    def shapley_cam(cls) -> "Protocol":
+        """That of the published tables of ShapleyCAM's authors: as `grad_cam_package`, of the true class.
+
+        The probability of the label, right or wrong. Their script has three choices of the class (predicted; the label
+        where it is predicted; the label), the first of which is switched on as it stands. Its rows for ResNet-18 are a
+        drop of 31.3 and an increase of 23.5 with one choice, 18.7 and 33.8 with another, which are the published ones:
+        of the three the label raises the increase so much (what is not predicted can easily gain), here as well.
+
+        **Source**: github.com/caihuaiguang/pytorch-shapley-cam ee02cce, usage_examples/ADCC_imagenet_gist.py lines 168
+        to 209, pytorch_grad_cam/metrics/ADCC.py lines 72 to 74, gist_avgpoolpre.txt and gist_avgpoolpre2.txt.
+        """
+        return dataclasses.replace(cls.grad_cam_package(), class_idx="true")
+
+    @classmethod
+    def grad_cam_package(cls) -> "Protocol":
+        """That of the grad-cam package's `DropInConfidence` and `IncreaseInConfidence`, with its softmax target.
+
+        The mask multiplies the normalised input; maps go from minimum to maximum on their grid, and again after
+        resizing, both times with 1e-7 added to the maximum. The drop is max(0, Y - O), not divided by Y: the column
+        "absolute_drop". With the package's other target, the logit: `dataclasses.replace(..., confidence="logit")`.
+
+        **Source**: github.com/jacobgil/pytorch-grad-cam 1.5.7, pytorch_grad_cam/metrics/cam_mult_image.py lines 7 to
+        37, pytorch_grad_cam/utils/image.py lines 161 to 176, pytorch_grad_cam/base_cam.py lines 171 to 181.
+        """
+        return cls(mask="input", baseline="mean", normalisation="min_max_twice", epsilon=1e-7)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -108,12 +166,15 @@ class Protocol:
         """In one line, of pictures or of prepared inputs."""
         mean, given = ("the mean", "the input") if is_prepared else ("the mean colour", "the normalised input")
         zero = {"black": "black", "zero": "zero", "mean": mean, "blur": "a blur"}[self.baseline]
-        range_ = {"max": "divided by their maximum", "min_max": "from minimum to maximum"}[self.normalisation]
+        range_ = {"max": "divided by their maximum", "min_max": "from minimum to maximum"}.get(
+            self.normalisation, "from minimum to maximum, again after resizing"
+        )
         where = {"pixels": "on the pixels", "input": f"on {given}"}[self.mask]
         value = "value of the target"
         if self.confidence != "target":
             value = f"{self.confidence} of the {self.class_idx} class"
-        return f"{value}; mask {where}, {zero} where the map is 0; maps {range_}, resized {self.resize}"
+        faint = f" + {self.epsilon:g}" if self.epsilon else ""
+        return f"{value}; mask {where}, {zero} where the map is 0; maps {range_}{faint}, resized {self.resize}"
 
 
 def protocol_for(protocol: Any, *, is_prepared: bool, has_target: bool) -> Protocol:

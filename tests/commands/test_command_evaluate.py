@@ -155,6 +155,15 @@ def test_scenes_as_asked_for(model, options, data, expected):
     assert [row["y"] for row in found.rows()] != [row["y"] for row in expected.rows()]
 
 
+def test_a_published_protocol_by_its_name(expected, monkeypatch):
+    given = {}
+    monkeypatch.setattr(evaluate_command, "evaluate", lambda *_, **options: given.update(options) or expected)
+    assert run("scenes", "--protocol", "shapley_cam")[0] == 0
+    assert given["protocol"] == jaxcam.Protocol(
+        mask="input", baseline="mean", normalisation="min_max_twice", epsilon=1e-7, class_idx="true"
+    )
+
+
 @pytest.mark.thorough
 def test_another_protocol_and_network():
     arguments = ("--model", "mini_vgg", "--methods", "grad_cam", "--metrics", "confidence", "--mask", "input")
@@ -415,6 +424,8 @@ WRONG = [
     (["scenes", "--mask", "input", "--baseline", "black"], "--baseline black", "leave it out"),
     (["scenes", "--class", "heart"], "--class", "choose from 'predicted', 'true'"),
     (["scenes", "--normalisation", "sum"], "--normalisation", "choose from 'max', 'min_max'"),
+    (["scenes", "--protocol", "ours"], "--protocol", "choose from 'paper', 'torch_cam'"),
+    (["scenes", "--protocol", "torch_cam", "--mask", "pixels"], "--protocol torch_cam", "leave one of the two out"),
     (["scenes", "--resize", "area"], "--resize", "choose from 'linear', 'nearest', 'cubic'"),
     (["scenes", "--results", "notes.txt"], "--results: 'notes.txt' is not a file that evaluate", "choose another name"),
     (["scenes", "--results", "broken.json"], "--results: 'broken.json' is not a file that evaluate", "another name"),
