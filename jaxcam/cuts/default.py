@@ -4,6 +4,7 @@ It is the last value that has a whole grid of positions, through which everythin
 what is explained:
 
     convolutions, pooling, dense     what goes into the pooling or the dense layer
+    a generalised mean               what goes into it: of (mean x^p)^(1/p) and log(mean e^x) x, and no power of it
     transformer with a class token   the input of the last block: behind its attention one token alone is read
     tokens that are averaged         what is averaged
     tokens that are attended to      what the keys and values of the pooling attention are made of
@@ -14,8 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from jax import lax
-from jax.extend.core import JaxprEqn, Var
+from jax.extend.core import JaxprEqn, Literal, Primitive, Var
+from jax.extend.core.primitives import name_p
 
 from jaxcam.cuts.grid import is_grid, whole
 from jaxcam.cuts.mixing import last_mixing
@@ -23,7 +26,7 @@ from jaxcam.cuts.model import Adapted
 from jaxcam.cuts.reaching import reaches
 from jaxcam.cuts.sites import Analysis, Site
 from jaxcam.programs.primitives import Moves, about
-from jaxcam.programs.program import is_elementwise
+from jaxcam.programs.program import called, is_elementwise, size
 
 __all__ = ["default_site"]
 
@@ -42,7 +45,7 @@ def default_site(analysis: Analysis, model: Adapted) -> Site | None:
         return fitting[-1] if fitting else None
     while fitting and not reaches(analysis, fitting[-1]):
         fitting.pop()
-    return _before_pooling(analysis, fitting) if fitting else None
+    return _before_powers(analysis, fitting, _before_pooling(analysis, fitting)) if fitting else None
 
 
 def _num_pooled(analysis: Analysis, site: Site) -> int:
@@ -94,6 +97,88 @@ def _before_pooling(analysis: Analysis, fitting: Sequence[Site]) -> Site:
     if attends and before and _is_projection(analysis, before[-1].var, mine[-1], last.var):
         return before[-1]
     return last
+
+
+def _before_powers(analysis: Analysis, fitting: Sequence[Site], last: Site) -> Site:
+    """What goes into a generalised mean g(mean f(x)), with g the inverse of f, where the last value is f(x).
+
+    GeM and L2 pooling take a power, the mean and a root, log-sum-exp the exponential, a sum and the logarithm. The
+    power says how the mean is taken and not what the network has found: it belongs to the pooling, and so do the steps
+    that only prepare for it, as a clamp to what is positive does. A rectifier that stands alone before a pooling has no
+    inverse behind it and stays with the layers, before a power as well.
+    """
+    equations = analysis.program.equations
+    makers = {var: eqn for eqn in equations for var in eqn.outvars}
+
+    def after(var: Var) -> list[JaxprEqn]:
+        return [eqn for eqn in equations if any(atom is var for atom in eqn.invars)]
+
+    power = last.var
+    while power in makers and about(makers[power]).moves is Moves.AXES:
+        (power,) = _moving(makers[power], analysis)
+    undone = _UNDOES.keys() & (_kinds(makers[power]) if power in makers else set())
+    here, is_pooled = last.var, False
+    shifted = [eqn for eqn in after(here) if eqn.primitive is lax.sub_p]
+    if len(shifted) == 1:  # log-sum-exp as it is written, with the maximum taken off before and added again
+        exponentials = after(shifted[0].outvars[0])
+        undone = {lax.exp_p} if [eqn.primitive for eqn in exponentials] == [lax.exp_p] else set()
+        here = exponentials[0].outvars[0] if undone else here
+    while undone:  # forwards, through the mean, to what undoes it
+        if len(users := after(here)) != 1:
+            return last
+        (eqn,) = users
+        if is_pooled and any(kind in _UNDOES[each] for each in undone for kind in _kinds(eqn)):
+            break
+        passes = about(eqn).moves is Moves.AXES or eqn.primitive is lax.abs_p  # of a sum of what is positive
+        if not (passes or _pools(eqn) or _scales(eqn, analysis)):
+            return last
+        is_pooled |= _pools(eqn)
+        here = eqn.outvars[0]
+    before = {site.var: site for site in fitting}
+    found, here = last, power
+    while undone and here in makers:
+        eqn = makers[here]
+        moving = {*_moving(eqn, analysis)}
+        prepares = all(kind in _PREPARING for kind in _kinds(eqn)) and not _rectifies(eqn)
+        if len(moving) != 1 or not (prepares or _scales(eqn, analysis)):
+            break
+        (here,) = moving
+        found = before.get(here, found)
+    return found
+
+
+_POWERS = {lax.pow_p, lax.integer_pow_p, lax.square_p, lax.sqrt_p, lax.cbrt_p, lax.rsqrt_p}
+_UNDOES = {lax.exp_p: {lax.log_p}, lax.pow_p: _POWERS, lax.integer_pow_p: _POWERS, lax.square_p: _POWERS}
+_PREPARING = {*_POWERS, lax.exp_p, lax.log_p, lax.max_p, lax.min_p, lax.clamp_p, lax.convert_element_type_p}
+
+
+def _kinds(eqn: JaxprEqn) -> set[Primitive]:
+    """What an equation does, or each of those in an elementwise call."""
+    if eqn.primitive is lax.mul_p and eqn.invars[0] is eqn.invars[1]:
+        return {lax.square_p}
+    inner = called(eqn, custom=True)
+    return {eqn.primitive} if inner is None else {kind for inside in inner.jaxpr.eqns for kind in _kinds(inside)}
+
+
+def _rectifies(eqn: JaxprEqn) -> bool:
+    """Whether it compares with zero."""
+    inner = called(eqn, custom=True)
+    if inner is not None and any(_rectifies(inside) for inside in inner.jaxpr.eqns):
+        return True
+    compares = not {lax.max_p, lax.min_p, lax.clamp_p}.isdisjoint(_kinds(eqn))
+    return compares and any(isinstance(atom, Literal) and not np.any(atom.val) for atom in eqn.invars)
+
+
+def _pools(eqn: JaxprEqn) -> bool:
+    return eqn.primitive is lax.reduce_sum_p or eqn.primitive is lax.reduce_window_sum_p
+
+
+def _scales(eqn: JaxprEqn, analysis: Analysis) -> bool:
+    """Whether it multiplies everything by one number, or adds one."""
+    moving = _moving(eqn, analysis)
+    others = [atom for atom in eqn.invars if isinstance(atom, Literal) or atom not in moving]
+    is_named = eqn.primitive is name_p
+    return about(eqn).affine and not is_named and len(moving) == 1 and all(size(atom) == 1 for atom in others)
 
 
 def _is_weighted(analysis: Analysis, value: Var) -> bool:

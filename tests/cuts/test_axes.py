@@ -292,6 +292,31 @@ def test_pooling_that_no_convolution_follows_belongs_to_the_head():
     check(lambda x: last(jax.nn.relu(conv(x, kernel))).mean((1, 2)) @ LAST, expected)
 
 
+GENERALISED = {
+    "GeM": lambda a: jnp.mean(jnp.clip(a, 1e-6) ** 3.0, (1, 2)) ** (1 / 3),
+    "GeM by windows": lambda a: jnp.squeeze(
+        jnp.sqrt(jax.lax.reduce_window(jnp.square(a), 0.0, jax.lax.add, (1, 12, 16, 1), (1, 1, 1, 1), "VALID")), (1, 2)
+    ),
+    "log-sum-exp": lambda a: jax.nn.logsumexp(4.0 * a, (1, 2)) / 4.0,
+    "L2": lambda a: jnp.sqrt((a * a).reshape(len(a), -1, D).mean(1) + 1e-6),
+}
+
+
+@pytest.mark.parametrize("kind", GENERALISED)
+def test_generalised_means_are_taken_of_the_activation(kind):
+    """The power belongs to the pooling; the rectifier before it does not, nor one that is pooled without a power."""
+    kernel = drawn(40, 3, 3, 3, D)
+    pool = GENERALISED[kind]
+    last = lambda x: jax.nn.relu(conv(x, kernel))
+    model = lambda x: pool(tag(last(x), "last")) @ LAST
+    a = lambda x: last(x).reshape(2, 192, D)
+    check(model, by_hand(a, lambda t: pool(t.reshape(-1, 12, 16, D)) @ LAST, sizes=(12, 16)))
+    defaults = lambda model: [row.layer for row in jaxcam.layers(model, IMAGES) if row.default]
+    assert defaults(model) == ["last"]
+    # A square that nothing undoes is an activation like others.
+    assert defaults(lambda x: tag(jnp.square(last(x)), "square").mean((1, 2)) @ LAST) == ["square"]
+
+
 @pytest.mark.parametrize("up", ["resize", "repeat", "shuffle", "transposed"])
 @pytest.mark.sample(2)
 def test_finer_grids(up):
