@@ -29,11 +29,12 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn, Primitive, Var
 from jax.extend.core import primitives as core
 from jaxtyping import Array
 
-from jaxcam.cuts.axes import Axes, axes_of, placed
+from jaxcam.cuts.axes import Axes, axes_of
 from jaxcam.cuts.cut import Network
 from jaxcam.cuts.grid import cells_of, renumbered
 from jaxcam.cuts.outputs import Reader
 from jaxcam.cuts.positions import Positions
+from jaxcam.cuts.products import placed
 from jaxcam.cuts.reaching import UNKNOWN, reached
 from jaxcam.programs.moves import Constants, moved
 from jaxcam.programs.primitives import Runs, about

@@ -19,21 +19,19 @@ guess.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from jax import lax
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal, Var
 
-from jaxcam.cuts.positions import Positions, line, repeated, stepped, without
+from jaxcam.cuts.positions import Positions, Where, repeated
+from jaxcam.cuts.products import convolved, multiplied, reduced, windowed
 from jaxcam.programs.moves import Constants, moved
 from jaxcam.programs.primitives import Runs, about
 from jaxcam.programs.program import Program, closed, is_elementwise, shape, straight_line
 
-__all__ = ["Axes", "Where", "axes_of", "placed"]
-
-Where = tuple[Positions, ...] | None
-"""Of a value: its positions; several where it has them more than once, none where it has them no more (pooled), and
-None where that is not known."""
+__all__ = ["Axes", "axes_of", "axes_of_steps"]
 
 Axes = Mapping[Var, Where]
 """Of each value that depends on the image."""
@@ -100,7 +98,7 @@ def _results(eqn: JaxprEqn, wheres: Sequence[_Operand], learned: set[Var], const
     if any(wheres[i] is None for i in moving):
         return [None] * count
     if eqn.primitive is lax.dot_general_p:
-        return [_multiplied(eqn, wheres, learned, constants)]
+        return [multiplied(eqn, wheres, learned, constants)]
     first = wheres[0]
     if eqn.primitive.name == "stack" and isinstance(first, tuple) and all(_agree(first, where) for where in wheres):
         return [tuple(Positions(p.sizes, _expanded(p.coordinates, eqn.params["axis"])) for p in first)]
@@ -110,12 +108,12 @@ def _results(eqn: JaxprEqn, wheres: Sequence[_Operand], learned: set[Var], const
     if not where:
         return [()] * count
     if eqn.primitive is lax.conv_general_dilated_p:
-        return [_convolved(eqn, where)]
+        return [convolved(eqn, where)]
     if about(eqn).windowed or eqn.primitive is lax.reduce_window_p:
-        return [_windowed(eqn, where)]
+        return [windowed(eqn, where)]
     if about(eqn).reduces or eqn.primitive in (lax.argmax_p, lax.argmin_p, lax.reduce_and_p, lax.reduce_or_p):
         axes = eqn.params.get("axes")
-        return [None if axes is None else _reduced(where, [*map(int, axes)], keep=False)] * count
+        return [None if axes is None else reduced(where, [*map(int, axes)], keep=False)] * count
     if about(eqn).keeps_axes and about(eqn).moves is None:
         return [where] * count
     results: list[list[Positions]] = [[] for _ in eqn.outvars]
@@ -179,112 +177,6 @@ def _expanded(coordinates: Iterable[np.ndarray], axis: int) -> tuple[np.ndarray,
     return tuple(np.expand_dims(c, axis) for c in coordinates)
 
 
-def _multiplied(eqn: JaxprEqn, wheres: Sequence[_Operand], learned: set[Var], constants: Constants) -> Where:
-    contracted, _ = eqn.params["dimension_numbers"]
-    found: list[Positions] = []
-    is_unknown = False
-    for side, where in enumerate(wheres):
-        if not isinstance(where, tuple):
-            continue
-        for positions in where:
-            resized = _resized(eqn, side, positions, learned, constants)
-            if resized is not None:
-                found.append(resized)
-                continue
-            (left, irregular) = without(positions, contracted[side])
-            is_unknown |= irregular
-            if left is None:
-                continue
-            found.append(Positions(left.sizes, tuple(placed(eqn, side, c) for c in left.coordinates)))
-    return tuple(found) if found or not is_unknown else None
-
-
-def placed(eqn: JaxprEqn, side: int, values: np.ndarray) -> np.ndarray:
-    """What is said of an operand of a product, with length 1 along the axes that go, where it is in the result."""
-    contracted, batch = eqn.params["dimension_numbers"]
-    free = [a for a in range(values.ndim) if a not in (*contracted[side], *batch[side])]
-    others = [1] * (len(shape(eqn.outvars[0])) - len(batch[side]) - len(free))
-    # In the result the batch comes first, then the free axes of the left operand, then those of the right one.
-    first, rest = [values.shape[a] for a in batch[side]], [values.shape[a] for a in free]
-    lengths = [*first, *rest, *others] if side == 0 else [*first, *others, *rest]
-    return values.transpose([*batch[side], *free, *contracted[side]]).reshape(lengths)
-
-
-def _resized(
-    eqn: JaxprEqn, side: int, positions: Positions, learned: set[Var], constants: Constants
-) -> Positions | None:
-    """Of a product with a matrix that is no weight, along rows in their order: they are resized, as images are."""
-    contracted, batch = eqn.params["dimension_numbers"]
-    other = eqn.invars[1 - side]
-    is_made = other in constants and other not in learned  # of numbers that count, and no weights
-    if batch[0] or len(contracted[0]) != 1 or not is_made or len(shape(other)) != 2:
-        return None
-    axis = contracted[side][0]
-    i = line(positions, axis, shape(eqn.invars[side])[axis])
-    if i is None:
-        return None
-    rank = len(shape(eqn.invars[side]))
-    kept = [a for a in range(rank) if a != axis]
-    new = 0 if side == 1 else rank - 1
-    (length,) = (shape(other)[a] for a in (0, 1) if a != contracted[1 - side][0])
-    lengths = [1] * rank
-    lengths[new] = length
-    coordinates = [np.expand_dims(c.transpose([*kept, axis])[..., 0], new) for c in positions.coordinates]
-    coordinates[i] = np.arange(length).reshape(lengths)
-    sizes = [length if j == i else size for j, size in enumerate(positions.sizes)]
-    return Positions(tuple(sizes), tuple(coordinates))
-
-
-def _reduced(where: Iterable[Positions], axes: Sequence[int], *, keep: bool) -> Where:
-    found: list[Positions] = []
-    is_unknown = False
-    for positions in where:
-        left, irregular = without(positions, axes)
-        is_unknown |= irregular
-        if left is not None:
-            gone = () if keep else tuple(axes)
-            found.append(Positions(left.sizes, tuple(c.squeeze(gone) if gone else c for c in left.coordinates)))
-    return tuple(found) if found or not is_unknown else None
-
-
-def _convolved(eqn: JaxprEqn, where: Iterable[Positions]) -> Where:
-    numbers, p = eqn.params["dimension_numbers"], eqn.params
-    if p["batch_group_count"] > 1:
-        return None
-    before = _reduced(where, [numbers.lhs_spec[1]], keep=True)
-    if before is None:
-        return None
-    found: list[Positions] = []
-    for positions in before:
-        here: Positions | None = positions
-        for i, (axis, to) in enumerate(zip(numbers.lhs_spec[2:], numbers.out_spec[2:], strict=True)):
-            length, out = shape(eqn.invars[0])[axis], shape(eqn.outvars[0])[to]
-            is_dense = p["window_strides"][i] == 1 and p["lhs_dilation"][i] == 1
-            here = here and stepped(here, axis, length, out, same=is_dense)
-        if here is None:
-            return None
-        order = [0] * len(numbers.out_spec)
-        for from_, to in zip(numbers.lhs_spec, numbers.out_spec, strict=True):
-            order[to] = from_
-        found.append(Positions(here.sizes, tuple(c.transpose(order) for c in here.coordinates)))
-    return tuple(found)
-
-
-def _windowed(eqn: JaxprEqn, where: Iterable[Positions]) -> Where:
-    p = eqn.params
-    found: list[Positions] = []
-    for positions in where:
-        here: Positions | None = positions
-        for axis, window in enumerate(p["window_dimensions"]):
-            step, length, out = p["window_strides"][axis], shape(eqn.invars[0])[axis], shape(eqn.outvars[0])[axis]
-            if window > 1 or step > 1 or length != out:
-                here = here and stepped(here, axis, length, out, same=step == 1)
-        if here is None:
-            return None
-        found.append(here)
-    return tuple(found)
-
-
 def _run(eqn: JaxprEqn, wheres: Sequence[_Operand]) -> Sequence[_Operand]:
     """Of a loop or a branch: what stays the same from round to round, or whichever branch is taken."""
     p, name = eqn.params, eqn.primitive
@@ -303,9 +195,87 @@ def _run(eqn: JaxprEqn, wheres: Sequence[_Operand]) -> Sequence[_Operand]:
         return _settled(p["body_jaxpr"], consts, state, [])[0]
     num_consts, num_carry = p["num_consts"], p["num_carry"]
     consts, state, each = wheres[:num_consts], wheres[num_consts:][:num_carry], wheres[num_consts + num_carry :]
+    if (time := _time(eqn, each)) is not None:
+        state, made = _settled(p["jaxpr"], consts, state, [*map(time.one, each)])
+        return [*state, *(time.all(var, where, 0) for var, where in zip(eqn.outvars[num_carry:], made, strict=True))]
     one = [where if not isinstance(where, tuple) else _one_of(where) for where in each]
     state, stacked = _settled(p["jaxpr"], consts, state, one)
     return [*state, *map(_stacked, stacked)]
+
+
+@dataclass(frozen=True)
+class _Time:
+    """The axis of the image that a scan's rounds are positions of."""
+
+    axis: int
+    sizes: tuple[int, ...]
+    """Of the whole grid."""
+    line: np.ndarray
+    """The position of each round."""
+
+    def one(self, where: _Operand) -> _Operand:
+        """Of what a scan runs over, in one round: without time."""
+        if not isinstance(where, tuple):
+            return where
+        return tuple(
+            Positions(
+                tuple(1 if i == self.axis and 0 in p.axes else n for i, n in enumerate(p.sizes)),
+                tuple(
+                    np.zeros_like(c[0]) if i == self.axis and 0 in p.axes else c[0] for i, c in enumerate(p.coordinates)
+                ),
+            )
+            for p in where
+        )
+
+    def all(self, var: Var, where: _Operand, axis: int) -> _Operand:
+        """Of a value in the rounds, all of them together: with the rounds on this axis of `var`."""
+        if not isinstance(where, tuple):
+            return where
+        rank = where[0].coordinates[0].ndim if where else len(shape(var)) - 1
+        nowhere = Positions((1,) * len(self.sizes), (np.zeros((1,) * rank, int),) * len(self.sizes))
+        found: list[Positions] = []
+        for p in where or (nowhere,):
+            if p.sizes[self.axis] != 1:
+                return None
+            coordinates = [np.expand_dims(c, axis) for c in p.coordinates]
+            coordinates[self.axis] = self.line.reshape([-1 if i == axis else 1 for i in range(rank + 1)])
+            sizes = [n if i == self.axis else m for i, (n, m) in enumerate(zip(self.sizes, p.sizes, strict=True))]
+            found.append(Positions(tuple(sizes), tuple(coordinates)))
+        return tuple(found)
+
+
+def _time(scan: JaxprEqn, each: Sequence[_Operand]) -> _Time | None:
+    """Which axis of the image the rounds of a scan are positions of; None if of none, or of several."""
+    over = [p for where in each if isinstance(where, tuple) for p in where if 0 in p.axes]
+    times = [_Time(i, p.sizes, c.reshape(-1)) for p in over for i, c in enumerate(p.coordinates) if c.shape[0] > 1]
+    same = all(
+        t.axis == times[0].axis and t.sizes == times[0].sizes and np.array_equal(t.line, times[0].line) for t in times
+    )
+    return times[0] if times and same and times[0].line.size == scan.params["length"] else None
+
+
+def axes_of_steps(scan: JaxprEqn, body: Program, axes: Axes) -> Axes:
+    """Of the values in a scan's rounds, where these are positions of the image: those of all rounds together.
+
+    A scan over the frames of a clip makes in round t what belongs to time t. `[n, t, ...]` are the values with the
+    rounds on the second axis, as inputs have them. None of them is given where the rounds are no positions: of a scan
+    over the blocks of a network, or over more than one axis of the image.
+
+    Args:
+        scan: the equation.
+        body: what it runs in each round.
+        axes: of its operands.
+    """
+    num_consts, num_carry = scan.params["num_consts"], scan.params["num_carry"]
+    wheres = [_STILL if isinstance(atom, Literal) else axes.get(atom, _STILL) for atom in scan.invars]
+    if (time := _time(scan, wheres[num_consts + num_carry :])) is None:
+        return {}
+    consts, each = wheres[:num_consts], [*map(time.one, wheres[num_consts + num_carry :])]
+    state, _ = _settled(scan.params["jaxpr"], consts, wheres[num_consts:][:num_carry], each)
+    start = {var: w for var, w in zip(body.arguments, [*consts, *state, *each], strict=True) if w is not _STILL}
+    known = _followed(body, start, {*body.arguments} - {*start})  # type: ignore[arg-type]
+    whole = {var: Var(var.aval.update(shape=(1, *shape(var)))) for var in known if shape(var)}  # type: ignore[attr-defined]
+    return {var: time.all(whole[var], known[var], 1) for var in whole}  # type: ignore[misc]
 
 
 def _settled(

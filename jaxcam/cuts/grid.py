@@ -13,8 +13,8 @@ import numpy as np
 from jax.extend.core import Var
 from jaxtyping import Array
 
-from jaxcam.cuts.axes import Axes, Where
-from jaxcam.cuts.positions import Positions
+from jaxcam.cuts.axes import Axes
+from jaxcam.cuts.positions import Positions, Where
 from jaxcam.cuts.sites import Analysis, Site
 from jaxcam.programs.program import shape
 from jaxcam.programs.specs import spec_of

@@ -36,6 +36,8 @@ class Halves:
     """Arrays and inputs -> the layer, and what else the stage after it needs that comes from the inputs."""
     after: Stage
     """The layer -> what is returned, where arrays and that are known."""
+    feeds_back: bool = False
+    """Whether another value of the layer is a change to it, and not what stands in its place: `jaxcam.cuts.steps`."""
 
     @property
     def beside(self) -> tuple[Var, ...]:
@@ -86,7 +88,7 @@ def halve(analysis: Analysis, site: Site) -> Halves:
     passing = (*inputs, *(var for eqn in to_logits for var in eqn.outvars))
     beside = [var for var in passing if var in wanted and var in from_images and var not in made]
     before = program.stage((), (at, *beside), {*program.arguments, *program.constants})
-    return Halves(program, at, before, Stage((at,), program.outputs, after))
+    return Halves(program, at, before, Stage((at,), program.outputs, after), site.feeds_back)
 
 
 def _reached(equations: Sequence[JaxprEqn], *start: Var) -> set[Var]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +20,7 @@ from jaxcam.cuts.logits import logits_of
 from jaxcam.cuts.model import Adapted, adapted, outputs_of, program_of
 from jaxcam.cuts.refusals import check_not_exported
 from jaxcam.cuts.sites import Analysis, Opening, Site, analysed
+from jaxcam.cuts.steps import at_steps, steps_of
 from jaxcam.cuts.torch_modules import without_torch
 from jaxcam.programs.program import Program, shape, straight_line
 from jaxcam.programs.scopes import scope_results
@@ -81,7 +83,8 @@ def layers(model: Any, inputs: Any, *, target: Target | None = None) -> Layers:
     Names are those that JAX recorded: `checkpoint_name` tags and `named_scope` paths; the convolutions have positions.
     Where a name occurs several times, `:0`, `:1` ... tell the occurrences apart, and the name alone means the last.
     Layers inside a scan have the round in their name, `blocks[11]/norm1` (of over 64 rounds the last is listed, and
-    each can be named). Those inside while and cond are not listed: they are not one value.
+    each can be named). `rnn[:]/h` are all rounds of a scan over an axis of the inputs, `[n, t, ...]`, with the total
+    derivative; see `jaxcam.cuts.steps`. Those inside while and cond are not listed: they are not one value.
 
     Args:
         model: as for `jaxcam.explain`.
@@ -134,6 +137,10 @@ def located(analysis: Analysis, layer: LayerName, model: Adapted) -> tuple[Analy
                 f"{_listed(analysis, model)}"
             )
         return analysis, default
+    if isinstance(layer, str) and "[:]" in layer:
+        steps = steps_of(analysis)
+        if (site := _by_name([one.site for one in steps], layer)) is not None:
+            return at_steps(analysis, next(one for one in steps if one.site is site))
     if isinstance(layer, str) and (rounds := tuple(map(int, re.findall(r"\[(\d+)\]", layer)))):
         analysis = analysis.at(rounds)
     found = _by_position(analysis, layer) if isinstance(layer, int) else _by_name(analysis.sites, layer)
@@ -204,6 +211,15 @@ def _listed(analysis: Analysis, model: Adapted) -> Layers:
         order = {var: i for i, eqn in enumerate(analysis.program.equations) for var in eqn.outvars}
         before = sum(order[site.var] < order[default.var] for site in analysis.sites)
         rows.insert(before, _row(analysis, default, default=True))
+    for steps in steps_of(analysis):
+        row = _row(replace(analysis, axes={steps.site.var: steps.where}), steps.site, default=False)
+        # Before the rounds one by one.
+        name = str(row.layer)
+        first = f"{name[: name.index('[:]')]}["
+        rounds = (
+            i for i, other in enumerate(rows) if str(other.layer).startswith(first) and "[:]" not in str(other.layer)
+        )
+        rows.insert(next(rounds, len(rows)), row)
     return Layers(rows)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxcam.programs.moves import compressed
 
-__all__ = ["Positions", "line", "repeated", "stepped", "without"]
+__all__ = ["Positions", "Where", "line", "repeated", "stepped", "without"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +51,11 @@ class Positions:
     def axes(self) -> tuple[int, ...]:
         """The value's axes along which the position changes."""
         return tuple(i for i in range(self.coordinates[0].ndim) if any(c.shape[i] > 1 for c in self.coordinates))
+
+
+Where = tuple[Positions, ...] | None
+"""Of a value: its positions; several where it has them more than once, none where it has them no more (pooled), and
+None where that is not known."""
 
 
 def without(positions: Positions, axes: Sequence[int]) -> tuple[Positions | None, bool]:

@@ -12,8 +12,8 @@ import numpy as np
 from jax import lax
 from jax.extend.core import JaxprEqn, Literal, Var
 
-from jaxcam.cuts.axes import placed
 from jaxcam.cuts.grid import whole
+from jaxcam.cuts.products import placed
 from jaxcam.cuts.sites import Analysis, Site
 from jaxcam.programs.moves import Constants, compressed, moved
 from jaxcam.programs.primitives import Moves, about

@@ -8,6 +8,7 @@ round by round; what is in another loop or a branch is not one value, and is onl
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -45,6 +46,8 @@ class Site:
     place: Place
     complete: bool
     """Whether all information from the images to the logits flows through it."""
+    feeds_back: bool = False
+    """Whether it is all steps of a recurrent network, and they depend on those before: see `jaxcam.cuts.steps`."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,7 @@ def analysed(model: ClosedJaxpr, *, num_inputs: int = 1, main: int = 0, rounds: 
     tags = [(eqn.params["name"], eqn.outvars[0]) for eqn in program.equations if eqn.primitive is core.name_p]
     tags = [(name, var) for name, var in tags if name != OUTPUTS]
     sites = [site("tag", name, var) for name, var in numbered([(n, v) for n, v in tags if is_layer(v)])]
-    scopes = [(name, var) for name, var in scope_results(program) if is_layer(var)]
+    scopes = [(name, var) for name, var in scope_results(program) if is_layer(var) and not _is_part(name)]
     sites += [site("scope", name, var) for name, var in numbered(scopes)]
     convolutions = [var for var in _convolutions(program, moving) if is_layer(var)]
     sites += [site("convolution", None, var, i) for i, var in enumerate(convolutions)]
@@ -133,6 +136,11 @@ def analysed(model: ClosedJaxpr, *, num_inputs: int = 1, main: int = 0, rounds: 
     axes = axes_of(program, image, image_axis)
     inside = dict(hidden(program.equations))
     return Analysis(model, program, num_inputs, image, sites, values, inside, image_axis, axes, rounds)
+
+
+def _is_part(name: str) -> bool:
+    """Whether it is what several rounds of a scan give together that are still a scan: `scan[:5]`, and no layer."""
+    return re.fullmatch(r".*\[\d*:\d*\]", name) is not None
 
 
 @dataclass(frozen=True)

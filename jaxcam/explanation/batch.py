@@ -117,6 +117,7 @@ def _explained(
     whole = cut_at[0].network if cut_at else network(model, example, main=main)
     _check_score(request.method, whole)
     _check_moves(request.method, leaves[main])
+    _check_replaces(request.method, cut_at)
     made = [jax.vmap(lambda *x, cut=cut: cut.given(x).features(x[main]))(*leaves) for cut in cut_at]
 
     def magnitude(gradient: Array) -> Array:
@@ -365,6 +366,17 @@ def _check_moves(method: Bound, inputs: Array) -> None:
             f"inputs must be floating point for method={method.name!r}, which changes them, but their dtype is "
             f"{inputs.dtype}: pass the same numbers as floats"
         )
+
+
+def _check_replaces(method: Bound, cut_at: Sequence[Cut]) -> None:
+    """Refuses to put values in the place of all steps of a recurrent network, which its own state makes anew."""
+    for each in cut_at:
+        if method.method.replaces and each.halves.feeds_back:
+            raise ValueError(
+                f"method={method.name!r} puts other activations in the layer's place, but those of "
+                f"layer={each.layer!r} follow from each other: use a method of derivatives, such as method='grad_cam', "
+                "or a layer before the recurrent network"
+            )
 
 
 def _cam_layer(model: Adapted, layers: tuple[Any, ...]) -> str:

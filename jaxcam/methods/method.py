@@ -58,6 +58,8 @@ class Method(NamedTuple):
     follows from the head and the options."""
     needs_attention: bool = False
     """Whether it is of transformers only, and refuses other networks."""
+    replaces: bool = False
+    """Whether it asks the head what it makes of other activations, not only how it changes."""
 
 
 METHODS: dict[str, Method] = {
@@ -73,7 +75,7 @@ METHODS: dict[str, Method] = {
     "shapley_cam": Method("ShapleyCAM", "Cai 2025", shapley_cam),
     "eigen_grad_cam": Method("EigenGrad-CAM", "Muhammad and Yeasin 2020", eigen_grad_cam),
     "kpca_cam": Method("KPCA-CAM", "Karmani et al. 2024", kpca_cam, is_cheap=False),
-    "ablation_cam": Method("Ablation-CAM", "Desai and Ramaswamy 2020", ablation_cam, is_cheap=False),
+    "ablation_cam": Method("Ablation-CAM", "Desai and Ramaswamy 2020", ablation_cam, is_cheap=False, replaces=True),
     "score_cam": Method("Score-CAM", "Wang et al. 2020", score_cam, is_cheap=False),
     "smooth_grad_cam_pp": Method("SmoothGrad-CAM++", "Omeiza et al. 2019", smooth_grad_cam_pp, is_cheap=False),
     "integrated_grad_cam": Method(
