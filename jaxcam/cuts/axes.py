@@ -72,12 +72,28 @@ def _tidy(where: Where) -> Where:
         return None
     kept: list[Positions] = []
     for new in where:
-        if max(new.sizes) == 1 or any((c < 0).all() for c in new.coordinates) or any(old.refines(new) for old in kept):
+        if max(new.sizes) == 1 or any((c < 0).all() for c in new.coordinates):
+            continue
+        for old in [old for old in kept if _one_place_apart(old, new)]:
+            kept.remove(old)
+            new = max(old, new, key=lambda one: sum(int(c.max()) for c in one.coordinates if c.size == 1))
+        if any(old.refines(new) for old in kept):
             continue
         kept = [old for old in kept if not new.refines(old)] + [new]
         if len(kept) == _MANY:
             break
     return tuple(kept)
+
+
+def _one_place_apart(a: Positions, b: Positions) -> bool:
+    """Whether each has a single place along one axis, another one, and all else is the same: a frame and one before.
+
+    What a loop over time hands on, h_t = f(x_t, h_(t-1)), belongs to the frame that it has come to, the later one.
+    """
+    if a.sizes != b.sizes or a.coordinates[0].ndim != b.coordinates[0].ndim:
+        return False
+    other = [(x, y) for x, y in zip(a.coordinates, b.coordinates, strict=True) if not np.array_equal(x, y)]
+    return len(other) == 1 and all(c.size == 1 for c in other[0]) and any(c.size > 1 for c in a.coordinates)
 
 
 _MANY = 4
