@@ -59,11 +59,11 @@ class Progress:
         line.close(self._done)
 
 
-def progress(items: Iterable[T], *, total: int, label: str) -> Iterator[T]:
-    """The items, while their progress is told."""
-    with Progress(total=total, label=label) as bar:
-        for done, item in enumerate(items):
-            bar.update(done)
+def progress(items: Iterable[T], *, total: int, label: str, done: int = 0) -> Iterator[T]:
+    """The items, while their progress is told; so many are `done` already and not among them."""
+    with Progress(total=total, label=label, done=done) as bar:
+        for i, item in enumerate(items, start=done):
+            bar.update(i)
             yield item
         bar.update(total)
 

@@ -1,4 +1,4 @@
-"""`python -m jaxcam train`: trains the embedded networks on generated scenes, as those in the package were."""
+"""`python -m jaxcam train`: trains the embedded networks on generated inputs, as those in the package were."""
 
 import argparse
 import json
@@ -13,21 +13,22 @@ from jaxcam.models.train import RECIPES, UNSEEN_SEED, accuracy, train
 
 _EPILOG = """\
 Writes NAME.safetensors and training.json (with the accuracy on 2,000 unseen
-scenes) to the folder.
-  python -m jaxcam train --out weights"""
+inputs; what is said of other networks stays) to the folder. A run that was
+stopped goes on from NAME.part when it is started again.
+  python -m jaxcam train mini_c3d --out weights"""
 
 
 def run(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
     parser = Parser(
         prog="python -m jaxcam train",
-        description="Trains the embedded networks on generated scenes.",
+        description="Trains the embedded networks on generated inputs.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(RECIPES)} (default: all)")
     parser.add_argument("--out", default=".", metavar="FOLDER", help="where to write (the current folder)")
-    parser.add_argument("--seed", type=int, default=0, help="of parameters and scenes (0)")
+    parser.add_argument("--seed", type=int, default=0, help="of parameters and inputs (0)")
     parser.add_argument("--steps", type=int, metavar="N", help="fewer or more training steps than the recipe's")
     options = parser.parse_args(arguments)
     folder = Path(options.out)
@@ -41,13 +42,19 @@ def run(arguments: list[str]) -> int:
             else "--steps must be at least 1 and --seed at least 0"
         )
         return 2
-    records = {}
+    path = folder / "training.json"
+    records = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     for name in options.names or RECIPES:
         start = time.monotonic()
-        model = train(name, seed=options.seed, num_steps=options.steps)
+        checkpoint = folder / f"{name}.part"
+        try:
+            model = train(name, seed=options.seed, num_steps=options.steps, checkpoint=checkpoint)
+        except ValueError as error:
+            report(f"--out: {error}")
+            return 2
         seconds = time.monotonic() - start
         weights.save(model, folder / f"{name}.safetensors")
-        top_1 = accuracy(model)
+        top_1 = accuracy(model, draw=RECIPES[name].draw)
         records[name] = {
             "seed": options.seed,
             "steps": options.steps or RECIPES[name].num_steps,
@@ -57,6 +64,6 @@ def run(arguments: list[str]) -> int:
             "seconds": round(seconds),
             "versions": {package: version(package) for package in ("jax", "flax", "optax")},
         }
-        print(f"{name}: top-1 {100 * top_1:.2f} % on 2,000 unseen scenes, trained in {seconds:.0f} s")
-    replace_file(folder / "training.json", (json.dumps(records, indent=2) + "\n").encode())
+        print(f"{name}: top-1 {100 * top_1:.2f} % on 2,000 unseen inputs, trained in {seconds:.0f} s")
+        replace_file(path, (json.dumps(records, indent=2) + "\n").encode())
     return 0

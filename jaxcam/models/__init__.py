@@ -3,8 +3,9 @@
     model = jaxcam.models.resnet50(weights="resnet50.safetensors")
 
 Every constructor takes `weights` (a file, a folder, a Hugging Face repo, "imagenet", or None for random parameters; see
-`Weights`) and the keyword arguments of `Options`. The embedded ones, `mini_vgg`, `mini_resnet` and `mini_vit`, need no
-file. Flax is imported here; elsewhere only inside the functions that need it.
+`Weights`) and the keyword arguments of `Options`. The embedded ones need no file: `mini_vgg`, `mini_resnet` and
+`mini_vit` of pictures, `mini_tcn` of series, `mini_net3d` of volumes. Flax is imported here; elsewhere only inside the
+functions that need it.
 """
 
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from jaxcam.models import efficientnet_lite as _efficientnet_lite
 from jaxcam.models import mini as _mini
 from jaxcam.models import mobilenet as _mobilenet
 from jaxcam.models import resnet as _resnet
+from jaxcam.models import sequences as _sequences
 from jaxcam.models import squeezenet as _squeezenet
 from jaxcam.models import swin as _swin
 from jaxcam.models import vgg as _vgg
@@ -26,6 +28,7 @@ from jaxcam.models import weights as weights
 from jaxcam.models.architecture import Options as Options
 from jaxcam.models.architecture import Weights as Weights
 from jaxcam.models.batch_norm import fold_batch_norm as fold_batch_norm
+from jaxcam.models.chain import Chain as Chain
 from jaxcam.models.cifar_resnet import CifarResNet as CifarResNet
 from jaxcam.models.cifar_resnet import resnet20 as resnet20
 from jaxcam.models.cifar_resnet import resnet32 as resnet32
@@ -65,6 +68,14 @@ from jaxcam.models.resnet import resnet101 as resnet101
 from jaxcam.models.resnet import resnet152 as resnet152
 from jaxcam.models.resnet import resnext50_32x4d as resnext50_32x4d
 from jaxcam.models.resnet import wide_resnet50_2 as wide_resnet50_2
+from jaxcam.models.sequences import MiniC3D as MiniC3D
+from jaxcam.models.sequences import MiniConvLSTM as MiniConvLSTM
+from jaxcam.models.sequences import MiniNet3D as MiniNet3D
+from jaxcam.models.sequences import MiniTCN as MiniTCN
+from jaxcam.models.sequences import mini_c3d as mini_c3d
+from jaxcam.models.sequences import mini_convlstm as mini_convlstm
+from jaxcam.models.sequences import mini_net3d as mini_net3d
+from jaxcam.models.sequences import mini_tcn as mini_tcn
 from jaxcam.models.squeezenet import SqueezeNet as SqueezeNet
 from jaxcam.models.squeezenet import squeezenet1_0 as squeezenet1_0
 from jaxcam.models.squeezenet import squeezenet1_1 as squeezenet1_1
@@ -95,21 +106,31 @@ _FAMILIES = (
 MODELS: MappingProxyType[str, Callable[..., Network]] = MappingProxyType(
     {name: getattr(family, name) for family in _FAMILIES for name in family.ARCHITECTURES}
 )
-"""The constructors by name."""
+"""The constructors of networks of pictures by name."""
+SEQUENCE_MODELS: MappingProxyType[str, Callable[..., Chain]] = MappingProxyType(
+    {name: getattr(_sequences, name) for name in _sequences.ARCHITECTURES}
+)
+"""Those of series, volumes and clips."""
 EMBEDDED_MODELS = ("mini_resnet", "mini_vgg", "mini_vit")
-"""Those whose trained weights are in the package."""
+"""Networks of pictures whose trained weights are in the package."""
 
 __all__ = [
     "EMBEDDED",
     "EMBEDDED_MODELS",
     "MODELS",
+    "SEQUENCE_MODELS",
     "VGG",
+    "Chain",
     "CifarResNet",
     "ConvNeXt",
     "DenseNet",
     "EfficientNet",
     "EfficientNetLite",
+    "MiniC3D",
+    "MiniConvLSTM",
+    "MiniNet3D",
     "MiniResNet",
+    "MiniTCN",
     "MiniVGG",
     "MiniViT",
     "MobileNetV3",
@@ -132,7 +153,11 @@ __all__ = [
     "efficientnet_b7",
     "efficientnet_lite0",
     "fold_batch_norm",
+    "mini_c3d",
+    "mini_convlstm",
+    "mini_net3d",
     "mini_resnet",
+    "mini_tcn",
     "mini_vgg",
     "mini_vit",
     "mobilenet_v3_small",

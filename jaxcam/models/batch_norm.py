@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxcam.models.chain import Chain
 from jaxcam.models.modules import Folded
-from jaxcam.models.network import Network
 
-N = TypeVar("N", bound=Network)
+N = TypeVar("N", bound=Chain)
 
 
 def fold_batch_norm(model: N) -> N:
@@ -29,7 +29,7 @@ def fold_batch_norm(model: N) -> N:
         TypeError: model is not a `Network`.
         ValueError: the network is in training mode, or a batch norm does not directly follow a convolution.
     """
-    if not isinstance(model, Network):
+    if not isinstance(model, Chain):
         raise TypeError(f"model must be a jaxcam.models.Network, but is {type(model).__name__}")
     folded = nnx.clone(model)
     pairs = list(_pairs(folded))
@@ -58,12 +58,12 @@ def _fold(conv: nnx.Conv, norm: nnx.BatchNorm) -> None:
     kernel: Any = conv.kernel
     offset = -norm.mean[...] if conv.bias is None else conv.bias[...] - norm.mean[...]
     bias = offset * factor if norm.bias is None else offset * factor + norm.bias[...]
-    kernel[...] = kernel[...] * factor.reshape(1, 1, 1, -1)
+    kernel[...] = kernel[...] * factor.reshape((1,) * (kernel.ndim - 1) + (-1,))
     conv.bias = nnx.Param(bias)
     conv.use_bias = True
 
 
-def _pairs(model: Network) -> Iterator[tuple[nnx.Conv, nnx.BatchNorm, Callable[[nnx.Module], None]]]:
+def _pairs(model: Chain) -> Iterator[tuple[nnx.Conv, nnx.BatchNorm, Callable[[nnx.Module], None]]]:
     """Every batch norm with the convolution right before it, and what puts another module in its place."""
     for _, module in nnx.iter_modules(model):
         for container, before, after in _neighbours(module):
@@ -74,7 +74,7 @@ def _pairs(model: Network) -> Iterator[tuple[nnx.Conv, nnx.BatchNorm, Callable[[
 
 def _neighbours(module: nnx.Module) -> Iterator[tuple[Any, Any, Any]]:
     """(container, key, key) of modules that are applied one after the other."""
-    if isinstance(module, Network):
+    if isinstance(module, Chain):
         yield from ((module.stages, *names) for names in pairwise(module.layers))
     elif isinstance(module, nnx.Sequential):
         yield from ((module.layers, *indices) for indices in pairwise(range(len(module.layers))))

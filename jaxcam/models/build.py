@@ -18,6 +18,7 @@ from jaxcam.models.architecture import MOST_CLASSES, Architecture, N, Options, W
 from jaxcam.models.loading import timm_config as _timm_config
 from jaxcam.models.loading.checkpoint import Checkpoint, opened
 from jaxcam.models.loading.recognise import look_alike
+from jaxcam.models.network import Network
 from jaxcam.models.weights import loaded
 from jaxcam.tables import shown
 
@@ -53,10 +54,16 @@ def build(architecture: Architecture[N], weights: Weights, options: Options) -> 
         if names is None:
             count = len(model.class_names)
             names = _timm_config.class_names(checkpoint.config, count, of=checkpoint.name)
-        if preprocessing is None:
+        if preprocessing is None and isinstance(model, Network):
             preprocessing = _timm_config.preprocessing(checkpoint.config, of=checkpoint.name)
     model.class_names = names or model.class_names
-    model.preprocessing = preprocessing or model.preprocessing
+    if isinstance(model, Network):
+        model.preprocessing = preprocessing or model.preprocessing
+    elif preprocessing is not None:
+        raise ValueError(
+            f"preprocessing is for networks of pictures, but {architecture.name} takes {model.kind} as they are: leave "
+            "it out"
+        )
     model.eval()
     return model
 

@@ -1,4 +1,4 @@
-"""Network: what every model here is, a chain of named stages that can be cut after any of them."""
+"""Chain: what every model here is, a chain of named stages that can be cut after any of them."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,14 +11,13 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from jaxcam.cuts.refusals import in_training
-from jaxcam.images.preprocessing import Preprocessing
 from jaxcam.models.modules import Dropout, GlobalAveragePool, Random
 
-Images = Float[Array, "n H W d"] | Float[np.ndarray, "n H W d"]
+Inputs = Float[Array, "n *grid d"] | Float[np.ndarray, "n *grid d"]
 
 
-class Network(nnx.Module):
-    """An image network `[n, H, W, 3]` -> logits `[n, c]`, equal to `head(features(images))` at any of its layers.
+class Chain(nnx.Module):
+    """A network `[n, *spatial, d]` -> logits `[n, c]`, equal to `head(features(inputs))` at any of its layers.
 
     The stages carry the names that users of torchvision know (`features.12`, `layer4.1`), and so do the parameters
     inside them, which is all that `models.weights` needs to read a checkpoint. `layer` is the name of a stage, or what
@@ -29,38 +28,40 @@ class Network(nnx.Module):
 
     default_layer: str
     """Where explanations are made when no layer is named: the last one with spatial axes."""
-    smallest_image: int = 1
-    """In pixels: what the strides multiply to."""
+    kind: str = "inputs"
+    """What the inputs are, in one word, for messages."""
+    axes: tuple[str, ...]
+    """The names of the inputs' axes of positions, for messages."""
+    channels: int
+    """Of the inputs."""
+    smallest_image: int | tuple[int, ...] = 1
+    """In pixels, samples, voxels or frames, along every axis or along each: what the strides multiply to."""
     dialect: str = "torchvision"
     """Whose arithmetic this is where implementations differ: "torchvision", "timm" or "tf"; see `efficientnet.py`."""
 
-    def __init__(
-        self, stages: Mapping[str, nnx.Module], *, class_names: Iterable[str], preprocessing: Preprocessing
-    ) -> None:
+    def __init__(self, stages: Mapping[str, nnx.Module], *, class_names: Iterable[str]) -> None:
         """Makes the chain.
 
         Args:
             stages: the layers in their order, by the names that `layer` takes.
             class_names: of the logits.
-            preprocessing: what turns a picture into this network's input.
         """
         self.layers: tuple[str, ...] = tuple(stages)  # the order: nnx.Dict sorts its keys
         self.stages = nnx.Dict(dict(stages))
         self.class_names: tuple[str, ...] = tuple(class_names)
-        self.preprocessing = preprocessing
 
     def features(
-        self, images: Images, *, layer: str | None = None, rngs: nnx.Rngs | None = None
+        self, inputs: Inputs, *, layer: str | None = None, rngs: nnx.Rngs | None = None
     ) -> Float[Array, "n *spatial k"]:
         """The activations A after `layer` (default: `default_layer`); `rngs` for dropout in training.
 
         Raises:
-            ValueError: images are not `[n, H, W, 3]` or smaller than `smallest_image`, or there is no such layer (the
-                message lists them).
-            TypeError: images are not floating point.
+            ValueError: inputs are not `[n, *spatial, d]` as this network wants them or smaller than `smallest_image`,
+                or there is no such layer (the message lists them).
+            TypeError: inputs are not floating point.
         """
         cut = self._cut(layer)
-        return self._applied(self.layers[:cut], self._checked(images), rngs=rngs)
+        return self._applied(self.layers[:cut], self._checked(inputs), rngs=rngs)
 
     def head(
         self, activations: Float[Array, "n *spatial k"], *, layer: str | None = None, rngs: nnx.Rngs | None = None
@@ -68,9 +69,9 @@ class Network(nnx.Module):
         """The logits from the activations after `layer`."""
         return self._applied(self.layers[self._cut(layer) :], activations, rngs=rngs)
 
-    def __call__(self, images: Images, *, rngs: nnx.Rngs | None = None) -> Float[Array, "n c"]:
+    def __call__(self, inputs: Inputs, *, rngs: nnx.Rngs | None = None) -> Float[Array, "n c"]:
         """The logits."""
-        return self._applied(self.layers, self._checked(images), rngs=rngs)
+        return self._applied(self.layers, self._checked(inputs), rngs=rngs)
 
     def class_logit(
         self, activations: Float[Array, "n *spatial k"], class_idx: int | Int[Array, ""], *, layer: str | None = None
@@ -143,18 +144,23 @@ class Network(nnx.Module):
             )
         return matching[-1] + 1
 
-    def _checked(self, images: Images) -> Array:
-        if images.ndim != 4 or images.shape[-1] != 3:
-            hint = "; add the batch axis with image[None]" if images.ndim == 3 else ""
-            raise ValueError(f"images must be [n, H, W, 3], channels last, but came as {list(images.shape)}{hint}")
-        if not jnp.issubdtype(images.dtype, jnp.floating):
+    def _checked(self, inputs: Inputs) -> Array:
+        shape, wanted = list(inputs.shape), ", ".join(("n", *self.axes, str(self.channels)))
+        if len(shape) != len(self.axes) + 2 or shape[-1] != self.channels:
+            one = f"{self.kind.removesuffix('s')}[None]"
+            hint = f"; add the batch axis with {one}" if len(shape) == len(self.axes) + 1 else ""
+            raise ValueError(f"{self.kind} must be [{wanted}], channels last, but came as {shape}{hint}")
+        if not jnp.issubdtype(inputs.dtype, jnp.floating):
             raise TypeError(
-                f"images must be floating point and normalised for the model, but their dtype is {images.dtype}: "
-                "use model.preprocessing(image) on pixels in [0, 1] (uint8 / 255)"
+                f"{self.kind} must be floating point and normalised for the model, but their dtype is {inputs.dtype}: "
+                f"{self._remedies[0]}"
             )
-        if min(images.shape[1:3]) < self.smallest_image:
+        if (np.asarray(shape[1:-1]) < np.asarray(self.smallest_image)).any():
             raise ValueError(
-                f"images are too small: {list(images.shape[1:3])} pixels, where this {type(self).__name__} needs "
-                f"{self.smallest_image}, the product of its strides: use model.preprocessing(image), or enlarge them"
+                f"{self.kind} are too small: {shape[1:-1]} {self._unit}, where this {type(self).__name__} needs "
+                f"{self.smallest_image}, the product of its strides: {self._remedies[1]}"
             )
-        return jnp.asarray(images)
+        return jnp.asarray(inputs)
+
+    _unit = "positions"
+    _remedies = ("use astype(float32), on a scale from 0 to 1 where they are pixels", "give longer ones")

@@ -5,6 +5,7 @@ times as fast, and a depthwise one as a sum of shifted products 9 to 66 times (`
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -55,6 +56,56 @@ def convolution(
         return general(inputs, kernel)
     # Accelerators have kernels of their own for it; XLA's for the CPU is a plain loop.
     return jax.lax.platform_dependent(inputs, kernel, cpu=lambda x, w: _depthwise(x, w, strides, pads), default=general)
+
+
+def convolution_3d(
+    inputs: Float[Array, "n D H W d"],
+    kernel: Float[Array, "e h w d k"],
+    strides: Sequence[int],
+    padding: Padding,
+    **others: Any,
+) -> Float[Array, "n D2 H2 W2 k"]:
+    """`lax.conv_general_dilated` for channels-last volumes and clips; undilated and ungrouped.
+
+    On a CPU by planes, which is six times as fast, gradients included; and with strides XLA's own gradient takes a
+    hundred times as long.
+    """
+    pads = (
+        jax.lax.padtype_to_pads(inputs.shape[1:4], kernel.shape[:3], strides, padding)
+        if isinstance(padding, str)
+        else list(padding)
+    )
+
+    def general(inputs: Array, kernel: Array) -> Array:
+        return jax.lax.conv_general_dilated(inputs, kernel, strides, pads, **others)
+
+    by_planes = partial(_planes, strides=strides, pads=pads, precision=others.get("precision"))
+    return jax.lax.platform_dependent(inputs, kernel, cpu=by_planes, default=general)
+
+
+def _planes(
+    inputs: Float[Array, "n D H W d"],
+    kernel: Float[Array, "e h w d k"],
+    *,
+    strides: Sequence[int],
+    pads: Sequence[tuple[int, int]],
+    precision: Any,
+) -> Float[Array, "n D2 H2 W2 k"]:
+    """Sum over the kernel's planes of the convolutions of the input's planes, all of them in one batch."""
+    padded = jnp.pad(inputs, ((0, 0), pads[0], (0, 0), (0, 0), (0, 0)))
+    num, depth, height, width, channels = padded.shape
+    planes, step = kernel.shape[0], strides[0]
+    length = (depth - planes) // step + 1
+    total: Array | None = None
+    for i in range(planes):
+        part = padded[:, i : i + (length - 1) * step + 1 : step].reshape(num * length, height, width, channels)
+        axes = ("NHWC", "HWIO", "NHWC")
+        here = jax.lax.conv_general_dilated(
+            part, kernel[i], strides[1:], pads[1:], dimension_numbers=axes, precision=precision
+        )
+        total = here if total is None else total + here
+    assert total is not None  # a kernel has planes
+    return total.reshape(num, length, *total.shape[1:])
 
 
 def _depthwise(

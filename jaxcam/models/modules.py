@@ -154,9 +154,9 @@ class MaxPool(nnx.Module):
 class GlobalAveragePool(nnx.Module):
     """The mean over the positions."""
 
-    def __call__(self, x: Float[Array, "n H W k"]) -> Float[Array, "n k"]:
+    def __call__(self, x: Float[Array, "n *spatial k"]) -> Float[Array, "n k"]:
         """The layer, applied."""
-        return x.mean((1, 2))
+        return x.mean(tuple(range(1, x.ndim - 1)))
 
 
 class AdaptiveAveragePool(nnx.Module):

@@ -1,62 +1,121 @@
-"""Training of the embedded networks on generated scenes: `python -m jaxcam train`.
+"""Training of the embedded networks on generated inputs: `python -m jaxcam train`.
 
 Every batch is drawn anew, so there is no data set to overfit; the run is a function of the seed and of the arithmetic
-of the machine. The scenes that accuracy is measured on have another seed and are never trained on.
+of the machine. The inputs that accuracy is measured on have another seed and are never trained on.
 """
 
+import io
+import os
 from collections.abc import Callable
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxcam import maps, scenes
 from jaxcam.checks import check_integer
+from jaxcam.files import replace_file
+from jaxcam.models.chain import Chain
 from jaxcam.models.mini import mini_resnet, mini_vgg, mini_vit
 from jaxcam.models.network import Network
+from jaxcam.models.sequences import mini_c3d, mini_convlstm, mini_net3d, mini_tcn
 from jaxcam.progress import progress
 
 DIMMED_SHARE = 0.4
-"""The share of the training pictures that are dimmed; accuracy is measured on pictures as they are."""
+"""The share of the training inputs that are dimmed; accuracy is measured on inputs as they are."""
 UNSEEN_SEED = 20_000
-"""The seed of the scenes for testing: training draws from other streams."""
+"""The seed of the inputs for testing: training draws from other streams."""
+_EVERY = 50  # steps between two checkpoints
+
+
+class Drawn(NamedTuple):
+    """A batch of generated inputs, of whatever kind."""
+
+    inputs: Float[Array, "n *spatial d"]
+    shown: Bool[Array, "n *spatial"]
+    """Where the figures, patterns or solids are."""
+    class_idx: Int[Array, " n"]
+    others: Int[Array, "n m"] | None = None
+    """The classes of all figures, where only one of them is the label."""
+
+
+Draw = Callable[..., Drawn]
+"""`(key or seed, num, many=)`: the batch; with `many` as `scenes.many` draws it, in chunks."""
+
+
+def _pictures(key: Any, num: int, *, many: bool = False) -> Drawn:
+    drawn = scenes.batch(key, num)
+    return Drawn(drawn.image, drawn.masks.any(1), drawn.class_idx)
+
+
+def _several(draw: Callable[..., Any], key: Any, num: int, many: bool) -> Any:
+    return scenes.many(draw, key, num) if many else jax.vmap(draw)(jax.random.split(key, num))
+
+
+def _series(key: Any, num: int, *, many: bool = False) -> Drawn:
+    drawn = _several(scenes.series, key, num, many)
+    return Drawn(drawn.values, drawn.masks.any(1), drawn.class_idx)
+
+
+def _volumes(key: Any, num: int, *, many: bool = False) -> Drawn:
+    drawn = _several(scenes.volume, key, num, many)
+    return Drawn(drawn.density, drawn.masks.any(1), drawn.class_idx)
+
+
+def _clips(key: Any, num: int, *, many: bool = False) -> Drawn:
+    drawn = _several(scenes.clip, key, num, many)
+    return Drawn(drawn.frames, drawn.masks.any(2), drawn.class_idx, drawn.instance_classes)
 
 
 class Recipe(NamedTuple):
     """How a network is trained."""
 
-    create: Callable[..., Network]
+    create: Callable[..., Chain]
     num_steps: int
     learning_rate: float
+    draw: Draw = _pictures
     batch_size: int = 64
     weight_decay: float = 1e-3
     warm_up: int = 100
     """Steps in which the learning rate grows from 0."""
     longest: float | None = None
     """What longer gradients are shortened to; as they are where it is None."""
+    hint: str | None = None
+    """The layer whose means, by a linear layer that is thrown away, also have to tell the classes of all figures."""
 
 
 RECIPES = {
     "mini_vgg": Recipe(mini_vgg, num_steps=2600, learning_rate=4e-3),
     "mini_resnet": Recipe(mini_resnet, num_steps=2600, learning_rate=5e-3),
     "mini_vit": Recipe(mini_vit, num_steps=2600, learning_rate=2e-3, weight_decay=0.02, warm_up=300, longest=1.0),
+    "mini_tcn": Recipe(mini_tcn, num_steps=1500, learning_rate=5e-3, draw=_series),
+    "mini_net3d": Recipe(mini_net3d, num_steps=4500, learning_rate=4e-3, draw=_volumes, batch_size=16),
+    "mini_c3d": Recipe(mini_c3d, num_steps=4000, learning_rate=3e-3, draw=_clips, batch_size=16, hint="relu3"),
+    "mini_convlstm": Recipe(
+        mini_convlstm, num_steps=3600, learning_rate=3e-3, draw=_clips, batch_size=16, longest=1.0, hint="relu4"
+    ),
 }
 
 
-def train(name: str, *, seed: int = 0, num_steps: int | None = None) -> Network:
+def train(
+    name: str, *, seed: int = 0, num_steps: int | None = None, checkpoint: str | os.PathLike[str] | None = None
+) -> Chain:
     """A network of RECIPES, trained with AdamW under a warm-up and cosine schedule.
 
     Args:
-        name: "mini_vgg", "mini_resnet" or "mini_vit".
-        seed: of the initial parameters and of the scenes.
+        name: "mini_vgg", "mini_resnet", "mini_tcn" ...: one of RECIPES.
+        seed: of the initial parameters and of the inputs.
         num_steps: the recipe's unless given.
+        checkpoint: a file that what has been learnt is kept in, from time to time: a run that was stopped goes on from
+            it, to the same network. It is gone when the run ends.
 
     Raises:
-        ValueError: an unknown name, or num_steps < 1.
+        ValueError: an unknown name, num_steps < 1, or the checkpoint is of another run.
     """
     if name not in RECIPES:
         raise ValueError(f"name={name!r} is not one of {', '.join(map(repr, RECIPES))}")
@@ -68,55 +127,108 @@ def train(name: str, *, seed: int = 0, num_steps: int | None = None) -> Network:
     rule = optax.adamw(schedule, weight_decay=recipe.weight_decay)
     if recipe.longest is not None:
         rule = optax.chain(optax.clip_by_global_norm(recipe.longest), rule)
-    optimizer = nnx.Optimizer(model, rule, wrt=nnx.Param)
+    learner = _Learner(model, None if recipe.hint is None else _hinted(model, recipe, seed))
+    optimizer = nnx.Optimizer(learner, rule, wrt=nnx.Param)
     keys = jax.random.split(jax.random.key(seed), steps)
-    for key in progress(keys, total=steps, label=f"train {name}"):
-        _step(model, optimizer, key, batch_size=recipe.batch_size)
+    run = f"{name}, seed {seed}, {steps} steps"
+    start = 0 if checkpoint is None else _resumed(Path(checkpoint), run, learner, optimizer)
+    for i, key in enumerate(progress(keys[start:], total=steps, label=f"train {name}", done=start), start=start + 1):
+        _step(learner, optimizer, key, recipe=recipe)
+        if checkpoint is not None and i % _EVERY == 0:
+            _keep(Path(checkpoint), run, i, learner, optimizer)
+    if checkpoint is not None:
+        Path(checkpoint).unlink(missing_ok=True)
     model.eval()
     return model
 
 
-def accuracy(model: Network, *, num: int = 2000, seed: int = UNSEEN_SEED) -> float:
-    """Top-1 accuracy, between 0 and 1, on the scenes `scenes.batch(seed, num)`."""
-    drawn = scenes.batch(seed, num)
-    # In chunks: the activations of thousands of images at once would need gigabytes.
-    predicted = [_logits(model, drawn.image[start : start + 250]).argmax(-1) for start in range(0, num, 250)]
+def accuracy(model: Chain, *, num: int = 2000, draw: Draw = _pictures) -> float:
+    """The share of unseen inputs, `draw`n from UNSEEN_SEED, that are classified rightly."""
+    drawn = draw(UNSEEN_SEED, num, many=True)
+    # 250 at a time: the activations of 2,000 pictures at once would need gigabytes.
+    predicted = [_logits(model, drawn.inputs[start : start + 250]).argmax(-1) for start in range(0, num, 250)]
     return float(np.mean(np.concatenate(predicted) == np.asarray(drawn.class_idx)))
 
 
-def dimmed(drawn: scenes.Scene, key: Array) -> Float[Array, "n H W 3"]:
-    """The pictures, of which a share is dimmed as explanation maps E = L ∘ I are: smoothly, the figures least.
+def dimmed(drawn: Drawn, key: Key[Array, ""]) -> Float[Array, "n *spatial d"]:
+    """The inputs, of which a share is dimmed as explanation maps E = L ∘ I are: smoothly, the figures least.
 
     A network that has never seen black has no opinion of E that means anything: one trained without this called nearly
     every E a heart.
 
     Args:
-        drawn: a batch of scenes.
-        key: of the choice of pictures and of the masks.
+        drawn: a batch.
+        key: of the choice of inputs and of the masks.
     """
-    num, height, width, _ = drawn.image.shape
+    num, *grid = drawn.shown.shape
     choice_key, noise_key, light_key = jax.random.split(key, 3)
-    noise = jax.image.resize(jax.random.uniform(noise_key, (num, 5, 5), jnp.float32), (num, height, width), "linear")
-    background = jnp.clip(4 * noise - 1.5, 0, 1)
-    coarse = jax.image.resize(drawn.masks.any(1).astype(jnp.float32), (num, height // 4, width // 4), "linear")
-    figures = jnp.clip(2 * jax.image.resize(coarse, (num, height, width), "linear"), 0, 1)
-    light = jax.random.uniform(light_key, (num, 1, 1), jnp.float32, minval=0.5)
+    noise = jax.random.uniform(noise_key, (num, *(5 for _ in grid)), jnp.float32)
+    background = jnp.clip(4 * jax.image.resize(noise, (num, *grid), "linear") - 1.5, 0, 1)
+    coarse = jax.image.resize(drawn.shown.astype(jnp.float32), (num, *(size // 4 for size in grid)), "linear")
+    figures = jnp.clip(2 * jax.image.resize(coarse, (num, *grid), "linear"), 0, 1)
+    ones = (num, *(1 for _ in grid))
+    light = jax.random.uniform(light_key, ones, jnp.float32, minval=0.5)
     mask = jnp.maximum(background, light * figures)
-    chosen = jax.random.bernoulli(choice_key, jnp.float32(DIMMED_SHARE), (num, 1, 1))
-    return maps.explanation_map(drawn.image, jnp.where(chosen, mask, 1))
+    chosen = jax.random.bernoulli(choice_key, jnp.float32(DIMMED_SHARE), ones)
+    return maps.explanation_map(drawn.inputs, jnp.where(chosen, mask, 1))
+
+
+class _Learner(nnx.Module):
+    """The network, and the linear layer that is thrown away."""
+
+    def __init__(self, model: Chain, hint: nnx.Linear | None) -> None:
+        self.model, self.hint = model, hint
+
+
+def _hinted(model: Chain, recipe: Recipe, seed: int) -> nnx.Linear:
+    like = jax.eval_shape(lambda key: recipe.draw(key, 1).inputs, jax.random.key(0))
+    width = nnx.eval_shape(lambda model, x: model.features(x, layer=recipe.hint), model, like).shape[-1]
+    return nnx.Linear(width, len(model.class_names), rngs=nnx.Rngs(seed))
+
+
+def _normalised(model: Chain, inputs: Float[Array, "n *spatial d"]) -> Float[Array, "n *spatial d"]:
+    return model.preprocessing.normalise(inputs) if isinstance(model, Network) else inputs
 
 
 @jax.jit
-def _logits(model: Network, pictures: Float[Array, "n H W 3"]) -> Float[Array, "n c"]:
-    return model(model.preprocessing.normalise(pictures))
+def _logits(model: Chain, inputs: Float[Array, "n *spatial d"]) -> Float[Array, "n c"]:
+    return model(_normalised(model, inputs))
 
 
-@nnx.jit(static_argnames="batch_size")
-def _step(model: Network, optimizer: nnx.Optimizer, key: Array, *, batch_size: int) -> None:
-    drawn = scenes.batch(key, batch_size)
-    images = model.preprocessing.normalise(dimmed(drawn, jax.random.fold_in(key, 1)))
+@nnx.jit(static_argnames="recipe")
+def _step(learner: _Learner, optimizer: nnx.Optimizer, key: Key[Array, ""], *, recipe: Recipe) -> None:
+    drawn = recipe.draw(key, recipe.batch_size)
+    inputs = _normalised(learner.model, dimmed(drawn, jax.random.fold_in(key, 1)))
 
-    def loss(model: Network) -> Float[Array, ""]:
-        return optax.softmax_cross_entropy_with_integer_labels(model(images), drawn.class_idx).mean()
+    def loss(learner: _Learner) -> Float[Array, ""]:
+        if learner.hint is None or drawn.others is None:
+            logits = learner.model(inputs)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, drawn.class_idx).mean()
+        between = learner.model.features(inputs, layer=recipe.hint)
+        logits = learner.model.head(between, layer=recipe.hint)
+        told = learner.hint(between.mean(tuple(range(1, between.ndim - 1))))
+        there = jax.nn.one_hot(drawn.others, told.shape[-1], dtype=told.dtype).sum(1)
+        hints = optax.sigmoid_binary_cross_entropy(told, there).mean()
+        return optax.softmax_cross_entropy_with_integer_labels(logits, drawn.class_idx).mean() + hints
 
-    optimizer.update(model, nnx.grad(loss)(model))
+    optimizer.update(learner, nnx.grad(loss)(learner))
+
+
+def _keep(path: Path, run: str, step: int, *modules: Any) -> None:
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.state(modules))]
+    file = io.BytesIO()
+    np.savez(file, *leaves, run=np.asarray(run), step=np.asarray(step))
+    replace_file(path, file.getvalue())
+
+
+def _resumed(path: Path, run: str, *modules: Any) -> int:
+    """Takes the parameters from a checkpoint, if there is one; returns the number of steps that were made."""
+    if not path.exists():
+        return 0
+    with np.load(path) as kept:
+        if str(kept["run"]) != run:
+            raise ValueError(f"checkpoint must be of {run} but {str(path)!r} is of {kept['run']}: remove it first")
+        leaves, structure = jax.tree.flatten(nnx.state(modules))
+        leaves = [jnp.asarray(kept[f"arr_{i}"], leaf.dtype) for i, leaf in enumerate(leaves)]
+        nnx.update(modules, jax.tree.unflatten(structure, leaves))
+        return int(kept["step"])

@@ -30,6 +30,9 @@ N = TypeVar("N", bound=nnx.Module)
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 # Of Network, of nnx.Sequential and of ViT's parameters outside its layers: torch's keys have nothing for them.
 _CONTAINERS = ("stages", "layers", "tokens")
+# Torch's order of the axes of kernels, by their number: of volumes [d, h, w, in, out], of pictures, of linear layers.
+# Three axes are tokens [1, t, k], or a kernel of series [t, in, out] in Flax's order: torch's networks here have none.
+_AXES = {5: (4, 3, 0, 1, 2), 4: (3, 2, 0, 1), 2: (1, 0)}
 _SHOWN = 4
 _CACHE_LINE = 64
 
@@ -64,10 +67,11 @@ def save(model: nnx.Module, path: str | os.PathLike[str], *, dtype: Any = None) 
 def _metadata(model: nnx.Module) -> dict[str, str] | None:
     """What is no tensor, in the form of a config.json: class names, preprocessing, dialect."""
     names, preprocessing = getattr(model, "class_names", None), getattr(model, "preprocessing", None)
-    if names is None or preprocessing is None:
+    if names is None:
         return None
-    dialect = getattr(model, "dialect", None)
-    config = {"label_names": list(names), "preprocessing": asdict(preprocessing), "dialect": dialect}
+    config = {"label_names": list(names), "dialect": getattr(model, "dialect", None)}
+    if preprocessing is not None:
+        config["preprocessing"] = asdict(preprocessing)
     return {CONFIG: json.dumps(config)}
 
 
@@ -207,15 +211,16 @@ def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 
 def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return (shape[3], shape[2], shape[0], shape[1]) if len(shape) == 4 else shape[::-1] if len(shape) == 2 else shape
+    axes = _AXES.get(len(shape))
+    return shape if axes is None else tuple(shape[axis] for axis in axes)
 
 
 def _to_torch(array: np.ndarray) -> np.ndarray:
-    """[h, w, in, out] -> [out, in, h, w]; [in, out] -> [out, in]; vectors and tokens [1, t, k] as they are."""
-    axes = {4: (3, 2, 0, 1), 2: (1, 0)}.get(array.ndim)
+    """[h, w, in, out] -> [out, in, h, w]; [in, out] -> [out, in]; vectors and what has three axes as they are."""
+    axes = _AXES.get(array.ndim)
     return np.ascontiguousarray(array if axes is None else array.transpose(axes))
 
 
 def _from_torch(array: np.ndarray) -> np.ndarray:
-    axes = {4: (2, 3, 1, 0), 2: (1, 0)}.get(array.ndim)
-    return array if axes is None else array.transpose(axes)
+    axes = _AXES.get(array.ndim)
+    return array if axes is None else array.transpose(np.argsort(axes))

@@ -9,20 +9,14 @@ from support import cut_model, gap_head
 
 from jaxcam import methods, scenes
 from jaxcam.evaluation.shuffled import _shuffled
-from jaxcam.models.train import dimmed
+from jaxcam.models.train import Drawn, dimmed
 from jaxcam.programs.program import inner_programs
 from jaxcam.scenes.drawing import pair_contents, scene_contents
 from jaxcam.scenes.layout import layout
 
 KEY = jax.random.key(0)
 MODEL = cut_model(lambda x: jax.nn.relu(x), lambda a, x: gap_head(jnp.eye(3, dtype=a.dtype))(a))
-DRAWN = scenes.Scene(
-    jnp.zeros((2, 32, 32, 3), jnp.float32),
-    jnp.zeros((2,), jnp.int32),
-    jnp.zeros((2, 4), jnp.int32),
-    jnp.zeros((2, 4, 4), jnp.int32),
-    jnp.zeros((2, 4, 32, 32), bool),
-)
+DRAWN = Drawn(jnp.zeros((2, 32, 32, 3), jnp.float32), jnp.zeros((2, 32, 32), bool), jnp.zeros((2,), jnp.int32))
 DRAWS = {
     "scene": (lambda: scene_contents(KEY, None, None)),
     "pair": (lambda: pair_contents(KEY, None)),

@@ -1,0 +1,245 @@
+"""The small networks of series, volumes and clips, made for `jaxcam.scenes`.
+
+`mini_tcn` sees series `[n, t, 3]`, `mini_net3d` volumes `[n, z, y, x, 1]`, `mini_c3d` and `mini_convlstm` clips
+`[n, t, H, W, 3]` of pixels in [0, 1], as `scenes.series`, `scenes.volume` and `scenes.clip` draw them, of any length
+and size; nothing is normalised beforehand. Their maps have the grids of `default_layer`: `[t / 2]`, `[z / 4, y / 4,
+x / 4]`, `[t / 2, H / 4, W / 4]` and `[t, H / 4, W / 4]`. `python -m jaxcam train` makes their weights again.
+"""
+
+from importlib.resources import as_file, files
+from typing import Any, Unpack
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from jaxcam import scenes
+from jaxcam.models.architecture import Architecture, Options, Weights
+from jaxcam.models.build import build
+from jaxcam.models.chain import Chain
+from jaxcam.models.class_names import class_names
+from jaxcam.models.convolution import convolution_3d
+from jaxcam.models.mini import EMBEDDED
+from jaxcam.models.modules import GlobalAveragePool, ReLU
+
+
+class TemporalBlock(nnx.Module):
+    """Two dilated convolutions of five samples with batch norm, and a shortcut past both.
+
+    **Source**: Bai et al. 2018, "An empirical evaluation of generic convolutional and recurrent networks for sequence
+    modeling", Fig. 1, but centred on each sample and not causal: the whole series is there.
+    """
+
+    def __init__(self, channels: int, *, dilation: int, rngs: nnx.Rngs) -> None:
+        self.conv1 = _conv(channels, channels, (5,), dilation=dilation, rngs=rngs)
+        self.bn1 = _norm(channels, rngs=rngs)
+        self.conv2 = _conv(channels, channels, (5,), dilation=dilation, rngs=rngs)
+        self.bn2 = _norm(channels, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "n t k"]) -> Float[Array, "n t k"]:
+        """ReLU(residual + x)."""
+        return nnx.relu(self.bn2(self.conv2(nnx.relu(self.bn1(self.conv1(x))))) + x)
+
+
+class MiniTCN(Chain):
+    """A temporal convolutional network: three blocks with dilations 1, 2 and 4, global average pooling, one layer."""
+
+    kind, axes, channels = "series", ("t",), 3
+    default_layer = "block3"
+    smallest_image = 2
+
+    def __init__(self, *, num_classes: int = len(scenes.PATTERN_NAMES), rngs: nnx.Rngs) -> None:
+        super().__init__(
+            {
+                **_stage(1, 3, 32, (7,), strides=(2,), rngs=rngs),
+                "block1": TemporalBlock(32, dilation=1, rngs=rngs),
+                "block2": TemporalBlock(32, dilation=2, rngs=rngs),
+                "block3": TemporalBlock(32, dilation=4, rngs=rngs),
+                "avgpool": GlobalAveragePool(),
+                "fc": _linear(32, num_classes, rngs=rngs),
+            },
+            class_names=class_names(num_classes, of=scenes.PATTERN_NAMES),
+        )
+
+
+class MiniNet3D(Chain):
+    """Four 3-D convolutions, global average pooling and two fully connected layers."""
+
+    kind, axes, channels = "volumes", ("z", "y", "x"), 1
+    default_layer = "relu4"
+    smallest_image = 4
+
+    def __init__(self, *, num_classes: int = len(scenes.SOLID_NAMES), rngs: nnx.Rngs) -> None:
+        super().__init__(
+            {
+                **_stage(1, 1, 12, (5, 5, 5), strides=(2, 2, 2), rngs=rngs),
+                **_stage(2, 12, 16, (3, 3, 3), rngs=rngs),
+                **_stage(3, 16, 32, (3, 3, 3), strides=(2, 2, 2), rngs=rngs),
+                **_stage(4, 32, 48, (3, 3, 3), rngs=rngs),
+                "avgpool": GlobalAveragePool(),
+                "fc5": _linear(48, 48, rngs=rngs),
+                "relu5": ReLU(),
+                "fc6": _linear(48, num_classes, rngs=rngs),
+            },
+            class_names=class_names(num_classes, of=scenes.SOLID_NAMES),
+        )
+
+
+class MiniC3D(Chain):
+    """3-D convolutions over frames and pixels, global average pooling and two fully connected layers.
+
+    **Source**: Tran et al. 2015, "Learning spatiotemporal features with 3D convolutional networks".
+    """
+
+    kind, axes, channels = "clips", ("t", "H", "W"), 3
+    default_layer = "relu4"
+    smallest_image = (2, 4, 4)
+
+    def __init__(self, *, num_classes: int = len(scenes.CLASS_NAMES), rngs: nnx.Rngs) -> None:
+        super().__init__(
+            {
+                **_stage(1, 3, 16, (3, 5, 5), strides=(1, 2, 2), rngs=rngs),
+                **_stage(2, 16, 24, (3, 3, 3), strides=(2, 1, 1), rngs=rngs),
+                **_stage(3, 24, 40, (3, 3, 3), strides=(1, 2, 2), rngs=rngs),
+                **_stage(4, 40, 48, (3, 3, 3), rngs=rngs),
+                "avgpool": GlobalAveragePool(),
+                "fc5": _linear(48, 48, rngs=rngs),
+                "relu5": ReLU(),
+                "fc6": _linear(48, num_classes, rngs=rngs),
+            },
+            class_names=class_names(num_classes, of=scenes.CLASS_NAMES),
+        )
+
+
+class ConvLSTM(nnx.Module):
+    """An LSTM whose gates are convolutions, over the frames in a scan; returns the hidden state after every frame.
+
+    i, f, o = sigmoid and g = tanh of W_x * x_t + W_h * h_(t-1) + b;  c_t = f ∘ c_(t-1) + i ∘ g;  h_t = o ∘ tanh(c_t).
+
+    **Source**: Shi et al. 2015, "Convolutional LSTM network", Eq. 3, without its peepholes.
+    """
+
+    def __init__(self, inputs: int, hidden: int, *, rngs: nnx.Rngs) -> None:
+        self.hidden = hidden
+        self.conv_x = nnx.Conv(inputs, 4 * hidden, (3, 3), rngs=rngs)
+        self.conv_h = nnx.Conv(hidden, 4 * hidden, (3, 3), use_bias=False, rngs=rngs)
+
+    def step(
+        self, state: tuple[Float[Array, "n h w k"], Float[Array, "n h w k"]], from_frame: Float[Array, "n h w k4"]
+    ) -> tuple[Float[Array, "n h w k"], Float[Array, "n h w k"]]:
+        """(h, c) after one more frame, of which W_x * x_t + b is given."""
+        hidden, cell = state
+        i, f, o, g = jnp.split(from_frame + self.conv_h(hidden), 4, axis=-1)
+        cell = jax.nn.sigmoid(f) * cell + jax.nn.sigmoid(i) * jnp.tanh(g)
+        return jax.nn.sigmoid(o) * jnp.tanh(cell), cell
+
+    def __call__(self, x: Float[Array, "n t h w d"]) -> Float[Array, "n t h w k"]:
+        """The layer, applied."""
+
+        def step(state: Any, from_frame: Array) -> tuple[Any, Array]:
+            state = self.step(state, from_frame)
+            return state, state[0]
+
+        from_frames = jnp.moveaxis(self.conv_x(x), 1, 0)
+        empty = jnp.zeros((*from_frames.shape[1:-1], self.hidden), x.dtype)
+        return jnp.moveaxis(jax.lax.scan(step, (empty, empty), from_frames)[1], 0, 1)
+
+
+class MiniConvLSTM(Chain):
+    """2-D convolutions of every frame, a ConvLSTM over the frames; the mean of all its hidden states is classified."""
+
+    kind, axes, channels = "clips", ("t", "H", "W"), 3
+    default_layer = "lstm"
+    smallest_image = (1, 4, 4)
+
+    def __init__(self, *, num_classes: int = len(scenes.CLASS_NAMES), rngs: nnx.Rngs) -> None:
+        super().__init__(
+            {
+                **_stage(1, 3, 16, (5, 5), strides=(2, 2), rngs=rngs),
+                **_stage(2, 16, 24, (3, 3), rngs=rngs),
+                **_stage(3, 24, 40, (3, 3), strides=(2, 2), rngs=rngs),
+                **_stage(4, 40, 40, (3, 3), rngs=rngs),
+                "lstm": ConvLSTM(40, 24, rngs=rngs),
+                "avgpool": GlobalAveragePool(),
+                "fc": _linear(24, num_classes, rngs=rngs),
+            },
+            class_names=class_names(num_classes, of=scenes.CLASS_NAMES),
+        )
+
+
+ARCHITECTURES: dict[str, Architecture[Any]] = {
+    "mini_tcn": Architecture("mini_tcn", MiniTCN, classifier="fc", num_classes=len(scenes.PATTERN_NAMES)),
+    "mini_net3d": Architecture("mini_net3d", MiniNet3D, classifier="fc6", num_classes=len(scenes.SOLID_NAMES)),
+    "mini_c3d": Architecture("mini_c3d", MiniC3D, classifier="fc6", num_classes=len(scenes.CLASS_NAMES)),
+    "mini_convlstm": Architecture("mini_convlstm", MiniConvLSTM, classifier="fc", num_classes=len(scenes.CLASS_NAMES)),
+}
+"""By name."""
+
+
+def mini_tcn(weights: Weights = EMBEDDED, **options: Unpack[Options]) -> MiniTCN:
+    """The embedded network of series; "embedded" are the trained parameters in the package."""
+    return _built("mini_tcn", weights, options)
+
+
+def mini_net3d(weights: Weights = EMBEDDED, **options: Unpack[Options]) -> MiniNet3D:
+    """The embedded network of volumes; "embedded" are the trained parameters in the package."""
+    return _built("mini_net3d", weights, options)
+
+
+def mini_c3d(weights: Weights = EMBEDDED, **options: Unpack[Options]) -> MiniC3D:
+    """The network of clips with 3-D convolutions; it has no trained parameters in the package yet."""
+    return _built("mini_c3d", weights, options)
+
+
+def mini_convlstm(weights: Weights = EMBEDDED, **options: Unpack[Options]) -> MiniConvLSTM:
+    """The network of clips with a ConvLSTM; it has no trained parameters in the package yet."""
+    return _built("mini_convlstm", weights, options)
+
+
+def _built(name: str, weights: Weights, options: Options) -> Any:
+    if weights != EMBEDDED:
+        return build(ARCHITECTURES[name], weights, options)
+    file = files("jaxcam") / "data" / f"{name}.safetensors"
+    if not file.is_file():
+        raise ValueError(
+            f"weights: {name} has none in the package: train it (python -m jaxcam train {name}) and give the file, or "
+            "None for random ones"
+        )
+    with as_file(file) as path:
+        return build(ARCHITECTURES[name], path, options)
+
+
+def _stage(
+    i: int, inputs: int, outputs: int, size: tuple[int, ...], *, strides: tuple[int, ...] = (), rngs: nnx.Rngs
+) -> dict[str, nnx.Module]:
+    """A convolution, batch norm and ReLU, number i of the network."""
+    conv = _conv(inputs, outputs, size, strides=strides, rngs=rngs)
+    return {f"conv{i}": conv, f"bn{i}": _norm(outputs, rngs=rngs), f"relu{i}": ReLU()}
+
+
+def _conv(
+    inputs: int,
+    outputs: int,
+    size: tuple[int, ...],
+    *,
+    strides: tuple[int, ...] = (),
+    dilation: int = 1,
+    rngs: nnx.Rngs,
+) -> nnx.Conv:
+    # No bias: the batch norm that follows has one.
+    own: Any = {"conv_general_dilated": convolution_3d} if len(size) == 3 else {}
+    init = nnx.initializers.he_normal()
+    strides = strides or (1,) * len(size)
+    dilations = (dilation,) * len(size)
+    return nnx.Conv(
+        inputs, outputs, size, strides, kernel_dilation=dilations, kernel_init=init, use_bias=False, rngs=rngs, **own
+    )
+
+
+def _norm(channels: int, *, rngs: nnx.Rngs) -> nnx.BatchNorm:
+    return nnx.BatchNorm(channels, momentum=0.9, rngs=rngs)
+
+
+def _linear(inputs: int, outputs: int, *, rngs: nnx.Rngs) -> nnx.Linear:
+    return nnx.Linear(inputs, outputs, kernel_init=nnx.initializers.he_normal(), rngs=rngs)
