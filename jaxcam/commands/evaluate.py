@@ -207,7 +207,7 @@ def _dataset(options: argparse.Namespace) -> Any:
 
 def _protocol(options: argparse.Namespace) -> Protocol:
     names = ("confidence", "mask", "baseline", "class_idx", "normalisation", "resize")
-    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    given: dict[str, Any] = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.protocol is not None:
         if given:
             raise UsageError(
@@ -218,7 +218,8 @@ def _protocol(options: argparse.Namespace) -> Protocol:
         raise UsageError(
             "--baseline black is for --mask pixels: on the normalised input zero is the mean colour; leave it out"
         )
-    return Protocol(**{"baseline": "mean" if options.mask == "input" else "black", **given})
+    given.setdefault("baseline", "mean" if options.mask == "input" else "black")
+    return Protocol(**given)
 
 
 def _classes(file: str | None) -> dict[str, int | str] | None:

@@ -1,7 +1,8 @@
-"""ROAD, infidelity, max-sensitivity, MaxBoxAcc, PxAP and eMPRT: by hand and by dense algebra."""
+"""ROAD, infidelity, max-sensitivity, MaxBoxAcc, PxAP and eMPRT: by hand, by dense algebra, by packages (parity)."""
 
 import functools
 import re
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -201,3 +202,60 @@ def test_entropy_and_emprt_by_hand():
 def test_wrong_arguments_are_named(unchecked, error, call, message):
     with pytest.raises(error, match=re.escape(message)):
         call()
+
+
+# --- The packages ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parity
+def test_imputation_and_road_agree_with_the_grad_cam_package(torchvision):
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pytest.importorskip("pytorch_grad_cam")
+        from pytorch_grad_cam.metrics import road as theirs
+
+        image, heatmap = drawn(0, 11, 12, 3), np.abs(drawn(1, 11, 12))
+        channels_first = torch.from_numpy(np.moveaxis(image, -1, 0).copy())
+        # Theirs solves in double precision and hands out float32.
+        for p in (10, 50, 80):
+            kept = heatmap < np.percentile(heatmap, p)
+            filled = theirs.NoisyLinearImputer(noise=0)(channels_first.float(), torch.from_numpy(np.float32(kept)))
+            ours = metrics.imputed(image, ~kept)
+            np.testing.assert_allclose(ours, np.moveaxis(filled.numpy(), 0, -1), atol=1e-5)
+
+        class Network(torch.nn.Module):
+            def forward(self, x):
+                return (x**2).mean((1, 2, 3), keepdim=False)[:, None]
+
+        class Quiet(theirs.NoisyLinearImputer):
+            def __init__(self):
+                super().__init__(noise=0)
+
+        original, theirs.NoisyLinearImputer = theirs.NoisyLinearImputer, Quiet
+        try:
+            batch = (channels_first.float()[None], np.float32(heatmap)[None])
+            found = theirs.ROADCombined()(*batch, [lambda o: o[0]], Network())
+        finally:
+            theirs.NoisyLinearImputer = original
+    ours = metrics.road(lambda x: (x**2).mean(), image, heatmap)
+    np.testing.assert_allclose(ours, found[0], rtol=1e-4)
+
+
+@pytest.mark.parity
+def test_entropy_agrees_with_quantus():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        quantus = pytest.importorskip("quantus.functions.complexity_func")
+    values = np.abs(drawn(14, 17, 19))
+    np.testing.assert_allclose(metrics.discrete_entropy(values), quantus.discrete_entropy(values, values), rtol=1e-12)
+
+
+@pytest.mark.parity
+def test_pxap_agrees_with_scikit_learn():
+    sklearn = pytest.importorskip("sklearn.metrics")
+    heat = np.round(np.random.default_rng(15).random((3, 9, 8)), 2)
+    masks = np.random.default_rng(16).random((3, 9, 8)) < 0.3
+    expected = 100 * sklearn.average_precision_score(masks.ravel(), heat.ravel())
+    assert metrics.pxap(heat, masks) == pytest.approx(expected, rel=1e-12)
