@@ -135,7 +135,7 @@ HEADINGS = ["Input", *TITLES.values(), "E, Grad-CAM", "E, Grad-CAM++"]
 def show(rows, headings=HEADINGS, title=""):
     """A panel, as a JPEG: notebooks with photographs in PNG are large."""
     buffer = io.BytesIO()
-    jaxcam.panel(rows, headings=headings, title=title, cell_size=SIDE / 2).save(buffer, "JPEG", quality=75)
+    jaxcam.panel(rows, headings=headings, title=title, cell_size=SIDE / 2).save(buffer, "JPEG", quality=60)
     display(Image(buffer.getvalue(), width=1000))
 
 
