@@ -9,6 +9,7 @@ those that name no shape are checked by beartype alone, or, if they are made ane
 import dataclasses
 import functools
 import inspect
+import threading
 import typing
 
 import beartype
@@ -59,14 +60,21 @@ class _Check:
 
     def _first(self, *args, **kwargs):
         __tracebackhide__ = True
-        try:
-            self.call = None if _names_shape(self._function) else _of_types(self._function)
-        except beartype.roar.BeartypeDecorHintException:
-            self.call = None
-        self.call = self.call or _with_shapes(self._function, typechecker=self._typechecker)
+        with _preparing:  # pictures are read by threads, and another may call it meanwhile
+            if self.call == self._first:
+                self.call = self._prepared()
         return self.call(*args, **kwargs)
 
+    def _prepared(self):
+        try:
+            if not _names_shape(self._function):
+                return _of_types(self._function)
+        except beartype.roar.BeartypeDecorHintException:
+            pass
+        return _with_shapes(self._function, typechecker=self._typechecker)
 
+
+_preparing = threading.RLock()
 _inner = {}
 
 
