@@ -43,7 +43,11 @@ def run(arguments: list[str]) -> int:
         )
         return 2
     path = folder / "training.json"
-    records = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    try:
+        records = dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+    except (OSError, ValueError, TypeError):
+        report(f"--out: {str(path)!r} has no records of trainings: move it away, what is said of other networks stays")
+        return 2
     for name in options.names or RECIPES:
         start = time.monotonic()
         checkpoint = folder / f"{name}.part"

@@ -50,7 +50,7 @@ from jaxcam.models.efficientnet import efficientnet_b6 as efficientnet_b6
 from jaxcam.models.efficientnet import efficientnet_b7 as efficientnet_b7
 from jaxcam.models.efficientnet_lite import EfficientNetLite as EfficientNetLite
 from jaxcam.models.efficientnet_lite import efficientnet_lite0 as efficientnet_lite0
-from jaxcam.models.mini import EMBEDDED as EMBEDDED
+from jaxcam.models.embedded import EMBEDDED as EMBEDDED
 from jaxcam.models.mini import MiniResNet as MiniResNet
 from jaxcam.models.mini import MiniVGG as MiniVGG
 from jaxcam.models.mini import MiniViT as MiniViT

@@ -26,7 +26,7 @@ def fold_batch_norm(model: N) -> N:
         model: a network of `jaxcam.models` in evaluation mode. It is left alone.
 
     Raises:
-        TypeError: model is not a `Network`.
+        TypeError: model is none of this package's networks.
         ValueError: the network is in training mode, or a batch norm does not directly follow a convolution.
     """
     if not isinstance(model, Chain):

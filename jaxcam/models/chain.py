@@ -30,6 +30,8 @@ class Chain(nnx.Module):
     """Where explanations are made when no layer is named: the last one with spatial axes."""
     kind: str = "inputs"
     """What the inputs are, in one word, for messages."""
+    one: str = "input"
+    """The same of a single one."""
     axes: tuple[str, ...]
     """The names of the inputs' axes of positions, for messages."""
     channels: int
@@ -147,8 +149,7 @@ class Chain(nnx.Module):
     def _checked(self, inputs: Inputs) -> Array:
         shape, wanted = list(inputs.shape), ", ".join(("n", *self.axes, str(self.channels)))
         if len(shape) != len(self.axes) + 2 or shape[-1] != self.channels:
-            one = f"{self.kind.removesuffix('s')}[None]"
-            hint = f"; add the batch axis with {one}" if len(shape) == len(self.axes) + 1 else ""
+            hint = f"; add the batch axis with {self.one}[None]" if len(shape) == len(self.axes) + 1 else ""
             raise ValueError(f"{self.kind} must be [{wanted}], channels last, but came as {shape}{hint}")
         if not jnp.issubdtype(inputs.dtype, jnp.floating):
             raise TypeError(

@@ -6,7 +6,6 @@ a class token, for methods that read attention. All see 64 x 64 pixels; their ma
 8 x 8 positions. `python -m jaxcam train` makes their weights again (see `jaxcam.models.train`).
 """
 
-from importlib.resources import as_file, files
 from typing import Any, Unpack
 
 from flax import nnx
@@ -16,16 +15,14 @@ from jaxcam import scenes
 from jaxcam.images.preprocessing import Preprocessing
 from jaxcam.models.architecture import Architecture, Options, Weights
 from jaxcam.models.attention import Block as TransformerBlock
-from jaxcam.models.build import build
 from jaxcam.models.class_names import class_names
+from jaxcam.models.embedded import EMBEDDED, conv, embedded, linear, norm
 from jaxcam.models.modules import AdaptiveAveragePool, Flatten, GlobalAveragePool, LayerNorm, MaxPool, ReLU
 from jaxcam.models.network import Network
 from jaxcam.models.vit import ClassToken, Tokens
 
 _PREPROCESSING = Preprocessing(resize=64, crop=64, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 _NUM_CLASSES = len(scenes.CLASS_NAMES)
-EMBEDDED = "embedded"
-"""The value of `weights` that means those in the package."""
 
 
 class MiniVGG(Network):
@@ -37,16 +34,16 @@ class MiniVGG(Network):
     def __init__(self, *, num_classes: int = _NUM_CLASSES, rngs: nnx.Rngs) -> None:
         super().__init__(
             {
-                "conv1": _conv(3, 24, size=5, strides=2, rngs=rngs), "bn1": _norm(24, rngs=rngs), "relu1": ReLU(),
-                "conv2": _conv(24, 32, rngs=rngs), "bn2": _norm(32, rngs=rngs), "relu2": ReLU(), "pool2": MaxPool(2, 2),
-                "conv3": _conv(32, 48, rngs=rngs), "bn3": _norm(48, rngs=rngs), "relu3": ReLU(),
-                "conv4": _conv(48, 64, rngs=rngs), "bn4": _norm(64, rngs=rngs), "relu4": ReLU(), "pool4": MaxPool(2, 2),
-                "conv5": _conv(64, 96, rngs=rngs), "bn5": _norm(96, rngs=rngs), "relu5": ReLU(),
-                "conv6": _conv(96, 96, rngs=rngs), "bn6": _norm(96, rngs=rngs), "relu6": ReLU(), "pool6": MaxPool(2, 2),
+                "conv1": _conv(3, 24, size=5, strides=2, rngs=rngs), "bn1": norm(24, rngs=rngs), "relu1": ReLU(),
+                "conv2": _conv(24, 32, rngs=rngs), "bn2": norm(32, rngs=rngs), "relu2": ReLU(), "pool2": MaxPool(2, 2),
+                "conv3": _conv(32, 48, rngs=rngs), "bn3": norm(48, rngs=rngs), "relu3": ReLU(),
+                "conv4": _conv(48, 64, rngs=rngs), "bn4": norm(64, rngs=rngs), "relu4": ReLU(), "pool4": MaxPool(2, 2),
+                "conv5": _conv(64, 96, rngs=rngs), "bn5": norm(96, rngs=rngs), "relu5": ReLU(),
+                "conv6": _conv(96, 96, rngs=rngs), "bn6": norm(96, rngs=rngs), "relu6": ReLU(), "pool6": MaxPool(2, 2),
                 "avgpool": AdaptiveAveragePool(4), "flatten": Flatten(),
-                "fc7": _linear(4 * 4 * 96, 96, rngs=rngs), "relu7": ReLU(),
-                "fc8": _linear(96, 64, rngs=rngs), "relu8": ReLU(),
-                "fc9": _linear(64, num_classes, rngs=rngs),
+                "fc7": linear(4 * 4 * 96, 96, rngs=rngs), "relu7": ReLU(),
+                "fc8": linear(96, 64, rngs=rngs), "relu8": ReLU(),
+                "fc9": linear(64, num_classes, rngs=rngs),
             },
             class_names=class_names(num_classes, of=scenes.CLASS_NAMES),
             preprocessing=_PREPROCESSING,
@@ -58,9 +55,9 @@ class Block(nnx.Module):
 
     def __init__(self, inputs: int, outputs: int, *, strides: int = 1, rngs: nnx.Rngs) -> None:
         self.conv1 = _conv(inputs, outputs, strides=strides, rngs=rngs)
-        self.bn1 = _norm(outputs, rngs=rngs)
+        self.bn1 = norm(outputs, rngs=rngs)
         self.conv2 = _conv(outputs, outputs, rngs=rngs)
-        self.bn2 = _norm(outputs, rngs=rngs)
+        self.bn2 = norm(outputs, rngs=rngs)
         self.shortcut = (
             None if (inputs, strides) == (outputs, 1) else _conv(inputs, outputs, size=1, strides=strides, rngs=rngs)
         )
@@ -81,13 +78,13 @@ class MiniResNet(Network):
         super().__init__(
             {
                 "conv1": _conv(3, 16, strides=2, rngs=rngs),
-                "bn1": _norm(16, rngs=rngs),
+                "bn1": norm(16, rngs=rngs),
                 "relu": ReLU(),
                 "layer1": Block(16, 16, rngs=rngs),
                 "layer2": Block(16, 32, strides=2, rngs=rngs),
                 "layer3": Block(32, 64, rngs=rngs),
                 "avgpool": GlobalAveragePool(),
-                "fc": _linear(64, num_classes, rngs=rngs),
+                "fc": linear(64, num_classes, rngs=rngs),
             },
             class_names=class_names(num_classes, of=scenes.CLASS_NAMES),
             preprocessing=_PREPROCESSING,
@@ -109,10 +106,10 @@ class MiniViT(Network):
     def __init__(self, *, num_classes: int = _NUM_CLASSES, rngs: nnx.Rngs) -> None:
         super().__init__(
             {
-                "conv1": _conv(3, 24, strides=2, rngs=rngs), "bn1": _norm(24, rngs=rngs), "relu1": ReLU(),
-                "conv2": _conv(24, 48, strides=2, rngs=rngs), "bn2": _norm(48, rngs=rngs), "relu2": ReLU(),
-                "conv3": _conv(48, 48, rngs=rngs), "bn3": _norm(48, rngs=rngs), "relu3": ReLU(),
-                "conv4": _conv(48, 64, strides=2, rngs=rngs), "bn4": _norm(64, rngs=rngs), "relu4": ReLU(),
+                "conv1": _conv(3, 24, strides=2, rngs=rngs), "bn1": norm(24, rngs=rngs), "relu1": ReLU(),
+                "conv2": _conv(24, 48, strides=2, rngs=rngs), "bn2": norm(48, rngs=rngs), "relu2": ReLU(),
+                "conv3": _conv(48, 48, rngs=rngs), "bn3": norm(48, rngs=rngs), "relu3": ReLU(),
+                "conv4": _conv(48, 64, strides=2, rngs=rngs), "bn4": norm(64, rngs=rngs), "relu4": ReLU(),
                 "proj": nnx.Conv(64, 64, (1, 1), rngs=rngs),
                 "tokens": Tokens(64, 8, embeds_class=True, rngs=rngs),
                 **{f"blocks.{i}": TransformerBlock(64, 4, mlp_ratio=2, rngs=rngs) for i in range(5)},
@@ -134,35 +131,18 @@ ARCHITECTURES: dict[str, Architecture[Any]] = {
 
 def mini_vgg(weights: Weights = EMBEDDED, **options: Unpack[Options]) -> MiniVGG:
     """The embedded VGG-like network; "embedded" are the trained parameters in the package."""
-    return _built("mini_vgg", weights, options)
+    return embedded(ARCHITECTURES["mini_vgg"], weights, options)
 
 
 def mini_resnet(weights: Weights = EMBEDDED, **options: Unpack[Options]) -> MiniResNet:
     """The embedded residual network; "embedded" are the trained parameters in the package."""
-    return _built("mini_resnet", weights, options)
+    return embedded(ARCHITECTURES["mini_resnet"], weights, options)
 
 
 def mini_vit(weights: Weights = EMBEDDED, **options: Unpack[Options]) -> MiniViT:
     """The embedded vision transformer; "embedded" are the trained parameters in the package."""
-    return _built("mini_vit", weights, options)
-
-
-def _built(name: str, weights: Weights, options: Options) -> Any:
-    if weights != EMBEDDED:
-        return build(ARCHITECTURES[name], weights, options)
-    with as_file(files("jaxcam") / "data" / f"{name}.safetensors") as path:
-        return build(ARCHITECTURES[name], path, options)
+    return embedded(ARCHITECTURES["mini_vit"], weights, options)
 
 
 def _conv(inputs: int, outputs: int, *, rngs: nnx.Rngs, size: int = 3, strides: int = 1) -> nnx.Conv:
-    # No bias: the batch norm that follows has one.
-    init = nnx.initializers.he_normal()
-    return nnx.Conv(inputs, outputs, (size, size), strides, kernel_init=init, use_bias=False, rngs=rngs)
-
-
-def _norm(channels: int, *, rngs: nnx.Rngs) -> nnx.BatchNorm:
-    return nnx.BatchNorm(channels, momentum=0.9, rngs=rngs)
-
-
-def _linear(inputs: int, outputs: int, *, rngs: nnx.Rngs) -> nnx.Linear:
-    return nnx.Linear(inputs, outputs, kernel_init=nnx.initializers.he_normal(), rngs=rngs)
+    return conv(inputs, outputs, (size, size), strides=(strides, strides), rngs=rngs)

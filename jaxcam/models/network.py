@@ -11,7 +11,7 @@ from jaxcam.models.chain import Chain
 class Network(Chain):
     """An image network `[n, H, W, 3]` -> logits `[n, c]`, equal to `head(features(images))` at any of its layers."""
 
-    kind = "images"
+    kind, one = "images", "image"
     axes = ("H", "W")
     channels = 3
     _unit = "pixels"

@@ -6,7 +6,6 @@ and size; nothing is normalised beforehand. Their maps have the grids of `defaul
 x / 4]`, `[t / 2, H / 4, W / 4]` and `[t, H / 4, W / 4]`. `python -m jaxcam train` makes their weights again.
 """
 
-from importlib.resources import as_file, files
 from typing import Any, Unpack
 
 import jax
@@ -16,11 +15,9 @@ from jaxtyping import Array, Float
 
 from jaxcam import scenes
 from jaxcam.models.architecture import Architecture, Options, Weights
-from jaxcam.models.build import build
 from jaxcam.models.chain import Chain
 from jaxcam.models.class_names import class_names
-from jaxcam.models.convolution import convolution_3d
-from jaxcam.models.mini import EMBEDDED
+from jaxcam.models.embedded import EMBEDDED, conv, embedded, linear, norm
 from jaxcam.models.modules import GlobalAveragePool, ReLU
 
 
@@ -32,10 +29,10 @@ class TemporalBlock(nnx.Module):
     """
 
     def __init__(self, channels: int, *, dilation: int, rngs: nnx.Rngs) -> None:
-        self.conv1 = _conv(channels, channels, (5,), dilation=dilation, rngs=rngs)
-        self.bn1 = _norm(channels, rngs=rngs)
-        self.conv2 = _conv(channels, channels, (5,), dilation=dilation, rngs=rngs)
-        self.bn2 = _norm(channels, rngs=rngs)
+        self.conv1 = conv(channels, channels, (5,), dilation=dilation, rngs=rngs)
+        self.bn1 = norm(channels, rngs=rngs)
+        self.conv2 = conv(channels, channels, (5,), dilation=dilation, rngs=rngs)
+        self.bn2 = norm(channels, rngs=rngs)
 
     def __call__(self, x: Float[Array, "n t k"]) -> Float[Array, "n t k"]:
         """ReLU(residual + x)."""
@@ -45,7 +42,7 @@ class TemporalBlock(nnx.Module):
 class MiniTCN(Chain):
     """A temporal convolutional network: three blocks with dilations 1, 2 and 4, global average pooling, one layer."""
 
-    kind, axes, channels = "series", ("t",), 3
+    kind, one, axes, channels = "series", "series", ("t",), 3
     default_layer = "block3"
     smallest_image = 2
 
@@ -57,7 +54,7 @@ class MiniTCN(Chain):
                 "block2": TemporalBlock(32, dilation=2, rngs=rngs),
                 "block3": TemporalBlock(32, dilation=4, rngs=rngs),
                 "avgpool": GlobalAveragePool(),
-                "fc": _linear(32, num_classes, rngs=rngs),
+                "fc": linear(32, num_classes, rngs=rngs),
             },
             class_names=class_names(num_classes, of=scenes.PATTERN_NAMES),
         )
@@ -66,7 +63,7 @@ class MiniTCN(Chain):
 class MiniNet3D(Chain):
     """Four 3-D convolutions, global average pooling and two fully connected layers."""
 
-    kind, axes, channels = "volumes", ("z", "y", "x"), 1
+    kind, one, axes, channels = "volumes", "volume", ("z", "y", "x"), 1
     default_layer = "relu4"
     smallest_image = 4
 
@@ -77,10 +74,7 @@ class MiniNet3D(Chain):
                 **_stage(2, 12, 16, (3, 3, 3), rngs=rngs),
                 **_stage(3, 16, 32, (3, 3, 3), strides=(2, 2, 2), rngs=rngs),
                 **_stage(4, 32, 48, (3, 3, 3), rngs=rngs),
-                "avgpool": GlobalAveragePool(),
-                "fc5": _linear(48, 48, rngs=rngs),
-                "relu5": ReLU(),
-                "fc6": _linear(48, num_classes, rngs=rngs),
+                **_classifier(48, num_classes, rngs=rngs),
             },
             class_names=class_names(num_classes, of=scenes.SOLID_NAMES),
         )
@@ -92,7 +86,7 @@ class MiniC3D(Chain):
     **Source**: Tran et al. 2015, "Learning spatiotemporal features with 3D convolutional networks".
     """
 
-    kind, axes, channels = "clips", ("t", "H", "W"), 3
+    kind, one, axes, channels = "clips", "clip", ("t", "H", "W"), 3
     default_layer = "relu4"
     smallest_image = (2, 4, 4)
 
@@ -103,10 +97,7 @@ class MiniC3D(Chain):
                 **_stage(2, 16, 24, (3, 3, 3), strides=(2, 1, 1), rngs=rngs),
                 **_stage(3, 24, 40, (3, 3, 3), strides=(1, 2, 2), rngs=rngs),
                 **_stage(4, 40, 48, (3, 3, 3), rngs=rngs),
-                "avgpool": GlobalAveragePool(),
-                "fc5": _linear(48, 48, rngs=rngs),
-                "relu5": ReLU(),
-                "fc6": _linear(48, num_classes, rngs=rngs),
+                **_classifier(48, num_classes, rngs=rngs),
             },
             class_names=class_names(num_classes, of=scenes.CLASS_NAMES),
         )
@@ -149,7 +140,7 @@ class ConvLSTM(nnx.Module):
 class MiniConvLSTM(Chain):
     """2-D convolutions of every frame, a ConvLSTM over the frames; the mean of all its hidden states is classified."""
 
-    kind, axes, channels = "clips", ("t", "H", "W"), 3
+    kind, one, axes, channels = "clips", "clip", ("t", "H", "W"), 3
     default_layer = "lstm"
     smallest_image = (1, 4, 4)
 
@@ -162,7 +153,7 @@ class MiniConvLSTM(Chain):
                 **_stage(4, 40, 40, (3, 3), rngs=rngs),
                 "lstm": ConvLSTM(40, 24, rngs=rngs),
                 "avgpool": GlobalAveragePool(),
-                "fc": _linear(24, num_classes, rngs=rngs),
+                "fc": linear(24, num_classes, rngs=rngs),
             },
             class_names=class_names(num_classes, of=scenes.CLASS_NAMES),
         )
@@ -179,67 +170,37 @@ ARCHITECTURES: dict[str, Architecture[Any]] = {
 
 def mini_tcn(weights: Weights = EMBEDDED, **options: Unpack[Options]) -> MiniTCN:
     """The embedded network of series; "embedded" are the trained parameters in the package."""
-    return _built("mini_tcn", weights, options)
+    return embedded(ARCHITECTURES["mini_tcn"], weights, options)
 
 
 def mini_net3d(weights: Weights = EMBEDDED, **options: Unpack[Options]) -> MiniNet3D:
     """The embedded network of volumes; "embedded" are the trained parameters in the package."""
-    return _built("mini_net3d", weights, options)
+    return embedded(ARCHITECTURES["mini_net3d"], weights, options)
 
 
 def mini_c3d(weights: Weights = EMBEDDED, **options: Unpack[Options]) -> MiniC3D:
     """The network of clips with 3-D convolutions; it has no trained parameters in the package yet."""
-    return _built("mini_c3d", weights, options)
+    return embedded(ARCHITECTURES["mini_c3d"], weights, options)
 
 
 def mini_convlstm(weights: Weights = EMBEDDED, **options: Unpack[Options]) -> MiniConvLSTM:
     """The network of clips with a ConvLSTM; it has no trained parameters in the package yet."""
-    return _built("mini_convlstm", weights, options)
-
-
-def _built(name: str, weights: Weights, options: Options) -> Any:
-    if weights != EMBEDDED:
-        return build(ARCHITECTURES[name], weights, options)
-    file = files("jaxcam") / "data" / f"{name}.safetensors"
-    if not file.is_file():
-        raise ValueError(
-            f"weights: {name} has none in the package: train it (python -m jaxcam train {name}) and give the file, or "
-            "None for random ones"
-        )
-    with as_file(file) as path:
-        return build(ARCHITECTURES[name], path, options)
+    return embedded(ARCHITECTURES["mini_convlstm"], weights, options)
 
 
 def _stage(
     i: int, inputs: int, outputs: int, size: tuple[int, ...], *, strides: tuple[int, ...] = (), rngs: nnx.Rngs
 ) -> dict[str, nnx.Module]:
     """A convolution, batch norm and ReLU, number i of the network."""
-    conv = _conv(inputs, outputs, size, strides=strides, rngs=rngs)
-    return {f"conv{i}": conv, f"bn{i}": _norm(outputs, rngs=rngs), f"relu{i}": ReLU()}
+    layer = conv(inputs, outputs, size, strides=strides, rngs=rngs)
+    return {f"conv{i}": layer, f"bn{i}": norm(outputs, rngs=rngs), f"relu{i}": ReLU()}
 
 
-def _conv(
-    inputs: int,
-    outputs: int,
-    size: tuple[int, ...],
-    *,
-    strides: tuple[int, ...] = (),
-    dilation: int = 1,
-    rngs: nnx.Rngs,
-) -> nnx.Conv:
-    # No bias: the batch norm that follows has one.
-    own: Any = {"conv_general_dilated": convolution_3d} if len(size) == 3 else {}
-    init = nnx.initializers.he_normal()
-    strides = strides or (1,) * len(size)
-    dilations = (dilation,) * len(size)
-    return nnx.Conv(
-        inputs, outputs, size, strides, kernel_dilation=dilations, kernel_init=init, use_bias=False, rngs=rngs, **own
-    )
-
-
-def _norm(channels: int, *, rngs: nnx.Rngs) -> nnx.BatchNorm:
-    return nnx.BatchNorm(channels, momentum=0.9, rngs=rngs)
-
-
-def _linear(inputs: int, outputs: int, *, rngs: nnx.Rngs) -> nnx.Linear:
-    return nnx.Linear(inputs, outputs, kernel_init=nnx.initializers.he_normal(), rngs=rngs)
+def _classifier(width: int, num_classes: int, *, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
+    """Global average pooling and two fully connected layers."""
+    return {
+        "avgpool": GlobalAveragePool(),
+        "fc5": linear(width, width, rngs=rngs),
+        "relu5": ReLU(),
+        "fc6": linear(width, num_classes, rngs=rngs),
+    }

@@ -6,6 +6,7 @@ of the machine. The inputs that accuracy is measured on have another seed and ar
 
 import io
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -225,10 +226,17 @@ def _resumed(path: Path, run: str, *modules: Any) -> int:
     """Takes the parameters from a checkpoint, if there is one; returns the number of steps that were made."""
     if not path.exists():
         return 0
-    with np.load(path) as kept:
-        if str(kept["run"]) != run:
-            raise ValueError(f"checkpoint must be of {run} but {str(path)!r} is of {kept['run']}: remove it first")
-        leaves, structure = jax.tree.flatten(nnx.state(modules))
-        leaves = [jnp.asarray(kept[f"arr_{i}"], leaf.dtype) for i, leaf in enumerate(leaves)]
-        nnx.update(modules, jax.tree.unflatten(structure, leaves))
-        return int(kept["step"])
+    try:
+        with np.load(io.BytesIO(path.read_bytes())) as file:  # a damaged one would be left open
+            kept = dict(file)
+        of, step, leaves = str(kept["run"]), int(kept["step"]), [kept[f"arr_{i}"] for i in range(len(kept) - 2)]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"checkpoint must be what a training has kept, but {str(path)!r} is not: remove it") from error
+    if of != run:
+        raise ValueError(f"checkpoint must be of {run} but {str(path)!r} is of {of}: remove it first")
+    old, structure = jax.tree.flatten(nnx.state(modules))
+    if [leaf.shape for leaf in old] != [leaf.shape for leaf in leaves]:
+        raise ValueError(f"checkpoint must be of this network, but {str(path)!r} has other parameters: remove it first")
+    leaves = [jnp.asarray(new, leaf.dtype) for new, leaf in zip(leaves, old, strict=True)]
+    nnx.update(modules, jax.tree.unflatten(structure, leaves))
+    return step

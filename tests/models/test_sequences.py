@@ -245,7 +245,7 @@ def test_wrong_inputs_are_told():
 
 
 def test_networks_without_embedded_weights_say_so(monkeypatch, tmp_path):
-    monkeypatch.setattr(sequences, "files", lambda _: tmp_path)
+    monkeypatch.setattr("jaxcam.models.embedded.files", lambda _: tmp_path)
     with pytest.raises(
         ValueError, match=r"mini_c3d has none in the package: train it \(python -m jaxcam train mini_c3d\)"
     ):
@@ -285,6 +285,12 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_network(tmp_path, monkeypatc
                 train.train("mini_tcn", seed=5, num_steps=4, checkpoint=file)
         with pytest.raises(ValueError, match=r"checkpoint must be of mini_tcn, seed 6, 4 steps but .* seed 5"):
             train.train("mini_tcn", seed=6, num_steps=4, checkpoint=file)
+        kept = file.read_bytes()
+        for damaged in (b"", kept[:1000], kept[:-30]):
+            file.write_bytes(damaged)
+            with pytest.raises(ValueError, match="checkpoint must be what a training has kept, but"):
+                train.train("mini_tcn", seed=5, num_steps=4, checkpoint=file)
+        file.write_bytes(kept)
         again = train.train("mini_tcn", seed=5, num_steps=4, checkpoint=file)
     assert not file.exists()
     for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(whole), strict=True):
