@@ -5,75 +5,30 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.ad_checkpoint import checkpoint_name as tag
+from small_vit import (
+    DOWN,
+    EMBED,
+    IMAGES,
+    LAST,
+    OUT,
+    QKV,
+    TOKEN,
+    UP,
+    D,
+    P,
+    beside,
+    block,
+    by_hand,
+    check,
+    layer_weights,
+    norm,
+    patches,
+    patches_by_convolution,
+)
 from support import drawn
 
 import jaxcam
 from jaxcam.cuts.cut import cut
-
-D, HEADS, P = 6, 2, 4
-IMAGES = drawn(0, 2, 12, 16, 3)  # 3 x 4 patches
-ROWS, COLUMNS = 3, 4
-EMBED, LAST = drawn(1, P * P * 3, D) / 7, drawn(2, D, 5)
-QKV, OUT, UP, DOWN = drawn(3, 3, D, 3 * D) / 2, drawn(4, 3, D, D), drawn(5, 3, D, 2 * D), drawn(6, 3, 2 * D, D) / 3
-TOKEN, PLACES = drawn(7, 3, D), drawn(8, 20, D) / 5
-C = 2
-
-
-def norm(t):
-    return (t - t.mean(-1, keepdims=True)) / jnp.sqrt(t.var(-1, keepdims=True) + 1e-5)
-
-
-def attention(t, qkv, out):
-    q, k, v = (u.reshape(*u.shape[:-1], HEADS, -1) for u in jnp.split(t @ qkv, 3, -1))
-    weights = jax.nn.softmax(jnp.einsum("...qhd,...khd->...hqk", q, k), -1)
-    return jnp.einsum("...hqk,...khd->...qhd", weights, v).reshape(t.shape) @ out
-
-
-def block(t, weights):
-    qkv, out, up, down = weights
-    t = t + attention(norm(t), qkv, out)
-    return t + jax.nn.gelu(norm(t) @ up) @ down
-
-
-def layer_weights(i):
-    return QKV[i], OUT[i], UP[i], DOWN[i]
-
-
-def patches(x):
-    n = x.shape[0]
-    x = x.reshape(n, ROWS, P, COLUMNS, P, 3).transpose(0, 1, 3, 2, 4, 5)
-    return x.reshape(n, ROWS * COLUMNS, -1) @ EMBED
-
-
-def patches_by_convolution(x):  # channels first
-    kernel = EMBED.reshape(P, P, 3, D)
-    out = jax.lax.conv_general_dilated(x, kernel, (P, P), "VALID", dimension_numbers=("NCHW", "HWIO", "NCHW"))
-    return out.reshape(*out.shape[:2], -1).swapaxes(1, 2)
-
-
-def beside(t, before, after=0):
-    shown = [jnp.broadcast_to(TOKEN[:m], (t.shape[0], m, D)) for m in (before, after)]
-    t = jnp.concatenate([shown[0], t, shown[1]], 1)
-    return t + PLACES[None, : t.shape[1]]
-
-
-def by_hand(tokens, rest, cells=slice(None), sizes=(ROWS, COLUMNS), images=IMAGES):
-    """Grad-CAM of class C at tokens(images) `[n, t, k]`, of which `cells` are the grid's: one program."""
-
-    @jax.jit
-    def tokens_and_gradient(images):
-        t = tokens(images)
-        return t, jax.grad(lambda t: rest(t)[:, C].sum())(t)
-
-    a, g = (np.asarray(values)[:, cells] for values in tokens_and_gradient(images))
-    return np.maximum((a * g.mean(1, keepdims=True)).sum(-1), 0).reshape(-1, *sizes)
-
-
-def check(model, expected, images=IMAGES, layer=None):
-    found = jaxcam.explain(model, images, class_idx=C, layer=layer)
-    assert expected.max() > 0
-    np.testing.assert_allclose(found.cam_map, expected, rtol=1e-8, atol=1e-10)
-    np.testing.assert_array_equal(found.status == jaxcam.Status.OK, expected.reshape(len(images), -1).max(1) > 0)
 
 
 @pytest.mark.parametrize("scanned", [False, True])
@@ -109,84 +64,6 @@ def test_average_of_tokens():
     model = lambda x: norm(block(beside(patches(x), 1), layer_weights(0)))[:, 1:].mean(1) @ LAST
     t = lambda x: norm(block(beside(patches(x), 1), layer_weights(0)))
     check(model, by_hand(t, lambda t: t[:, 1:].mean(1) @ LAST, slice(1, None)))
-
-
-def query_by_query(t, qkv, out):
-    q, k, v = (u.reshape(*u.shape[:-1], HEADS, -1) for u in jnp.split(t @ qkv, 3, -1))
-
-    def one(q):
-        return jnp.einsum("nhk,nkhd->nhd", jax.nn.softmax(jnp.einsum("nhd,nkhd->nhk", q, k), -1), v)
-
-    return jnp.moveaxis(jax.lax.map(one, jnp.moveaxis(q, 1, 0)), 0, 1).reshape(t.shape) @ out
-
-
-def keys_in_chunks(t, qkv, out):
-    """With the softmax made up as they come, as in memory-efficient attention."""
-    q, k, v = (u.reshape(*u.shape[:-1], HEADS, -1) for u in jnp.split(t @ qkv, 3, -1))
-    n, length = t.shape[:2]
-    pad = -length % 4
-    chunks = [jnp.pad(u, [(0, 0), (0, pad), (0, 0), (0, 0)]).reshape(n, -1, 4, HEADS, D // HEADS) for u in (k, v)]
-    shown = np.where(np.arange(length + pad) < length, 0, -1e9).reshape(-1, 4)
-
-    def step(carry, chunk):
-        (top, total, sums), (k, v, shown) = carry, chunk
-        s = jnp.einsum("nqhd,nkhd->nhqk", q, k) + shown[None, None, None]
-        new = jnp.maximum(top, s.max(-1))
-        p, scale = jnp.exp(s - new[..., None]), jnp.exp(top - new)
-        sums = sums * scale[..., None] + jnp.einsum("nhqk,nkhd->nhqd", p, v)
-        return (new, total * scale + p.sum(-1), sums), None
-
-    low = jnp.full((n, HEADS, length), -1e30)
-    start = low, jnp.zeros_like(low), jnp.zeros((*low.shape, D // HEADS))
-    (_, total, sums), _ = jax.lax.scan(step, start, (*(jnp.moveaxis(u, 1, 0) for u in chunks), shown))
-    return jnp.swapaxes(sums / total[..., None], 1, 2).reshape(t.shape) @ out
-
-
-def averaged(attend):
-    """A class token and two blocks, and the average of the patches: the first block, and the rest."""
-
-    def layer(t, i):
-        qkv, out, up, down = layer_weights(i)
-        t = t + attend(norm(t), qkv, out)
-        return t + jax.nn.gelu(norm(t) @ up) @ down
-
-    before = lambda x: layer(beside(patches(x), 1), 0)
-    rest = lambda t: norm(layer(t, 1))[:, 1:].mean(1) @ LAST
-    return before, rest, lambda x: rest(tag(before(x), "blocks.0"))
-
-
-@pytest.mark.parametrize("attend", [query_by_query, keys_in_chunks])
-def test_one_block_before_an_average_of_tokens(attend):
-    """Where all tokens are averaged the block before still has its grid, however its attention is written."""
-    before, rest, model = averaged(attend)
-    check(model, by_hand(before, rest, slice(1, None)), layer="blocks.0")
-
-
-@pytest.mark.slow
-def test_exact_grad_cam_pp_one_block_before_an_average_of_tokens():
-    before, rest, model = averaged(attention)
-
-    @jax.jit
-    def exact(x):
-        """By each element alone: d/dt, d2/dt2, d3/dt3 of exp(S_c), less the factor exp(S_c) that cancels."""
-        t = before(x[None])[0]
-        of = lambda a: jnp.exp(rest(jnp.concatenate([t[:1], a])[None])[0, C])
-
-        def along(direction):
-            f = lambda z: of(t[1:] + z * direction.reshape(t[1:].shape))
-            d1 = lambda z: jax.jvp(f, (z,), (1.0,))[1]
-            d2 = lambda z: jax.jvp(d1, (z,), (1.0,))[1]
-            return jnp.stack([d1(0.0), *jax.jvp(d2, (0.0,), (1.0,))]) / of(t[1:])
-
-        return t[1:], jax.vmap(along)(np.eye(12 * D))
-
-    a, derivatives = map(np.asarray, exact(IMAGES[0]))
-    d1, d2, d3 = derivatives.T.reshape(3, 12, D)
-    weights = (d2 / (2 * d2 + a.sum(0) * d3) * np.maximum(d1, 0)).sum(0)
-    expected = np.maximum(a @ weights, 0).reshape(ROWS, COLUMNS)
-    found = jaxcam.explain(model, IMAGES[:1], class_idx=C, layer="blocks.0", method="grad_cam_pp", alphas="exact")
-    assert expected.max() > 0
-    np.testing.assert_allclose(found.cam_map[0], expected, rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.parametrize("joint", [False, True])

@@ -76,8 +76,7 @@ def scan(eqn, operands):
     """The body again and again, last turn first if it says so."""
     params = eqn.params
     num_consts, num_carry = params["num_consts"], params["num_carry"]
-    consts, carry, sliced = np.split(np.arange(len(operands)), [num_consts, num_consts + num_carry])
-    consts, carry, sliced = ([operands[i] for i in indices] for indices in (consts, carry, sliced))
+    consts, carry, sliced = operands[:num_consts], operands[num_consts:][:num_carry], operands[num_consts + num_carry :]
     turns = range(params["length"])
     rows = []
     for turn in reversed(turns) if params["reverse"] else turns:
