@@ -8,9 +8,10 @@
 
 are off by even powers of h only. Over a ladder of halved steps these are eliminated one after the other (Richardson),
 and of all extrapolations the one counts that agrees best with its two predecessors; how well is its uncertainty
-(Ridders). Where a kink of a ReLU or of max-pooling lies inside every stencil, D2 and D3 grow as the steps shrink,
-and where the derivatives are tiny, rounding covers them: the uncertainty is then large, a finite difference means
-nothing, and the element is counted and left out.
+(Ridders). Three values may agree by chance over a kink: so smaller steps must not disown it, nor may the lower
+derivatives be others at its step. Where a kink of a ReLU or of max-pooling lies inside every stencil, D2 and D3 grow as
+the steps shrink, and where the derivatives are tiny, rounding covers them: the uncertainty is then large, a finite
+difference means nothing, and the element is counted and left out.
 
 **Three nested tapes** differentiate a gradient, and that gradient again. An array is summed before it is
 differentiated, and so this gives the row sums of the Hessian and of the tensor of third derivatives, not their

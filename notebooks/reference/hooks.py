@@ -43,10 +43,8 @@ ROOMS = {
 """The rooms in the order of a reader who comes from `explain`, with the titles of their pages."""
 OURS = {"checks", "commands", "files", "precision", "progress", "tables", "types", "version"}
 """Rooms with nothing for users: what all the others share, and the command, which has a --help."""
-MEASURED = ("README", "tables")
+MEASURED = ("README", "tables", "protocols")
 """The notes of tests/benchmarks that are pages."""
-LEADING = {}
-"""Which of a notebook's pictures stands in the gallery, where it is not the first."""
 
 
 def public_names(room):
@@ -168,8 +166,7 @@ def gallery(add):
         yield from made
         lines += [f"## [{title}](notebooks/{path.stem}.md)", "", repository_links(with_mathml(opening), up=""), ""]
         if pictures:
-            best = LEADING.get(path.stem, 0)
-            lines += [f"[![{title}](notebooks/{pictures[best]})](notebooks/{path.stem}.md)", ""]
+            lines += [f"[![{title}](notebooks/{pictures[0]})](notebooks/{path.stem}.md)", ""]
     yield add("gallery.md", content="\n".join(lines))
 
 
