@@ -8,6 +8,8 @@ import tempfile
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# As many workers as cores: threads of torch that wait for each other take three times as long as one alone.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import annotations
 
