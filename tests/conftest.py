@@ -80,6 +80,8 @@ def pytest_collection_finish():
 
 
 _MAX_PROGRAMS = 300
+_TOO_MANY = 3000
+"""Each takes several of the 65,530 memory maps that Linux gives a process; without one left XLA crashes."""
 _compiled = []
 jax.monitoring.register_event_duration_secs_listener(
     lambda event, seconds, **_: _compiled.append(event) if event == cost.COMPILED else None
@@ -90,7 +92,18 @@ jax.monitoring.register_event_duration_secs_listener(
 def few_programs():
     """Drops at a file's end what was compiled: at 2 to 4 MiB a program a worker would need gigabytes."""
     yield
-    if len(_compiled) > _MAX_PROGRAMS:  # to drop them takes a second
+    _drop_programs(above=_MAX_PROGRAMS)
+
+
+@pytest.fixture(autouse=True)
+def not_thousands():
+    """Drops them within a file that compiles thousands, as that of random heads does when many are wanted."""
+    yield
+    _drop_programs(above=_TOO_MANY)
+
+
+def _drop_programs(*, above):
+    if len(_compiled) > above:  # to drop them takes a second
         jax.clear_caches()
         gc.collect()
         _compiled.clear()
