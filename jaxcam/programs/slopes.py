@@ -60,7 +60,9 @@ def has_its_slope(rule: Rule, moving: Sequence[int]) -> bool:
     def numbers(atom: Any) -> np.ndarray:
         if not moves(atom):
             return np.zeros((trials, *shape(atom)), atom.aval.dtype)  # an index, which is somewhere
-        magnitude = 10 ** random.uniform(-2, 3, (trials, *shape(atom)))
+        info = jnp.finfo(atom.aval.dtype)
+        low, high = max(-8, np.log10(float(info.tiny))), min(8, 0.75 * np.log10(float(info.max)))
+        magnitude = 10 ** random.uniform(low, high, (trials, *shape(atom)))
         return (magnitude * random.choice([-1, 1], magnitude.shape)).astype(atom.aval.dtype)
 
     values = [

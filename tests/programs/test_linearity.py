@@ -85,6 +85,8 @@ WRONG_RULES = {
     "stopped": with_rule(lambda x: x, lambda x: 0 * x),
     "leaky backwards": with_rule(jax.nn.relu, lambda x: jnp.where(x > 0, 1, 0.1)),
     "wrong beyond 100": with_rule(lambda x: jnp.clip(x, -100, 100), ONE),
+    "wrong beyond 5,000": with_rule(lambda x: jnp.clip(x, -5000, 5000), ONE),
+    "wrong below 1/250": with_rule(lambda x: jnp.where(abs(x) > 0.004, x, 0), ONE),
     "inside another": with_rule(lambda x: jnp.round(x), ONE, with_rule(jnp.round, ONE)),
 }
 
