@@ -30,6 +30,8 @@ __all__ = [
     "negated",
     "resolve",
     "softmax",
+    "unsigned",
+    "without_slope",
 ]
 
 
@@ -134,6 +136,24 @@ def negated(score: str | Score = "logit") -> Negated:
     **Source**: Selvaraju et al. 2017 (Grad-CAM), section 3.3.
     """
     return Negated(resolve(score))
+
+
+def unsigned(score: str | Score) -> str | Score:
+    """The score without its sign: of -Y, which is as large as Y and underflows where Y does, it is Y."""
+    while isinstance(score, Negated):
+        score = score.score
+    return score
+
+
+def without_slope(score: str | Score) -> Score:
+    """A function of the logits with the gradient of Y up to a positive factor, without the factor that may underflow.
+
+    Of exp(S_c) it is S_c, of p_c and log p_c the log odds of c, whose slope by S_c is 1; of any other score itself.
+    """
+    if isinstance(score, Negated):
+        return Negated(without_slope(score.score))
+    name = name_of(score)
+    return resolve(score) if name is None else {"softmax": log_odds, "log_softmax": log_odds}.get(name, logit)
 
 
 _NAMED: dict[str, Score] = {"logit": logit, "exp": exp, "softmax": softmax, "log_softmax": log_softmax}

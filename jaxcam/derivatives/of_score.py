@@ -66,6 +66,9 @@ def scaled_score(
     head: Head, activations: Float[Array, "*spatial k"], class_idx: scores.ClassIdx, *, score: str | scores.Score
 ) -> Callable[[Array], Array]:
     """A -> Y(A), for score="exp" divided by the constant exp(S_c) of the given activations, so that it is 1 there."""
+    if isinstance(score, scores.Negated):
+        positive = scaled_score(head, activations, class_idx, score=score.score)
+        return lambda a: -positive(a)
     function, name = scores.resolve(score), scores.name_of(score)
     logit = _one_logit(head, class_idx)
     if name == "logit":
@@ -87,10 +90,12 @@ def gradient_of_score(
     `representable_slope`. Notes "has_gradient": whether it is anywhere other than zero.
     """
     head = head_of(head, activations, class_idx)
-    name = scores.name_of(score)
+    name = scores.name_of(scores.unsigned(score))
     if name in ("softmax", "log_softmax"):
-        # Both are functions of the log odds of c, whose slope by S_c is 1.
-        function, log_slope = _log_odds(head, class_idx), _log_slope(head(activations), class_idx, name=name)
+        by_logits, log_slope = scores.without_slope(score), _log_slope(head(activations), class_idx, name=name)
+
+        def function(a: Array) -> Array:
+            return by_logits(_wide_logits(head, a), class_idx)
     else:
         function, log_slope = scaled_score(head, activations, class_idx, score=score), None
     (gradient,) = widened(jax.grad(function)(activations))
@@ -112,7 +117,7 @@ def representable_slope(log_slope: Float[Array, ""], dtype: np.dtype) -> Float[A
 
 def is_one_backward_pass(head: Any, *, score: str | scores.Score, alphas: str) -> bool:
     """Whether `scaled_derivatives` costs no more than the gradient of one logit, for a head that knows its kind."""
-    return scores.name_of(score) == "exp" and alphas != "exact" and head.is_piecewise_linear
+    return scores.name_of(scores.unsigned(score)) == "exp" and alphas != "exact" and head.is_piecewise_linear
 
 
 def scaled_derivatives(
@@ -125,9 +130,12 @@ def scaled_derivatives(
 ) -> Scaled:
     """d1, d2, d3, divided by what cancels from the alphas, in float32 where the activations are narrower.
 
-    For "exp", "softmax" and "log_softmax" d1 is divided by dY / dS_c; other scores are left as they are. The arguments
-    and errors are those of `methods.grad_cam_pp`.
+    For "exp", "softmax" and "log_softmax", negated or not, d1 is divided by |dY / dS_c|; other scores are left as they
+    are. The arguments and errors are those of `methods.grad_cam_pp`.
     """
+    if isinstance(score, scores.Negated):
+        found = scaled_derivatives(head, activations, class_idx, score=score.score, alphas=alphas)
+        return found._replace(d1=-found.d1, d2=-found.d2, d3=-found.d3)
     name = scores.name_of(score)
     linear = has_closed_form(head, class_idx, score=score, alphas=alphas)
     if name == "exp":
@@ -187,10 +195,6 @@ def _one_logit(head: Head, class_idx: scores.ClassIdx) -> Callable[[Array], Arra
 def _wide_logits(head: Head, a: Float[Array, "..."]) -> Float[Array, " c"]:
     """What follows the head is computed, and differentiated, in float32 at least."""
     return widened(head(a))[0]
-
-
-def _log_odds(head: Head, class_idx: scores.ClassIdx) -> Callable[[Array], Array]:
-    return lambda a: scores.log_odds(_wide_logits(head, a), class_idx)
 
 
 def _log_slope(logits: Float[Array, " c"], class_idx: scores.ClassIdx, *, name: str) -> Float[Array, ""]:

@@ -348,7 +348,7 @@ def _one_by_one(function: Callable[..., Any], num_shards: int, *batches: Any) ->
 
 def _check_score(method: Bound, whole: Network) -> None:
     """Refuses a softmax over what are no classes that exclude each other."""
-    if method.score is None or scores.name_of(method.score) not in ("softmax", "log_softmax"):
+    if method.score is None or scores.name_of(scores.unsigned(method.score)) not in ("softmax", "log_softmax"):
         return
     if whole.model.is_aimed:
         raise ValueError(f'score={method.score!r} is of classes: with a target use "logit" (t itself) or "exp"')

@@ -60,7 +60,8 @@ def finer_cam(
     similar = _closest(logits, class_idx, min(num_similar, logits.size - 1))
     function = scores.resolve(score)
     # exp(S_c) is a factor of the whole map, and would overflow.
-    offset = scores.logit(logits, class_idx) if scores.name_of(score) == "exp" else jnp.zeros((), logits.dtype)
+    is_exp = scores.name_of(scores.unsigned(score)) == "exp"
+    offset = scores.logit(logits, class_idx) if is_exp else jnp.zeros((), logits.dtype)
 
     def contrast(logits: Array, class_idx: ClassIdx) -> Array:
         (wide,) = widened(logits)

@@ -62,13 +62,12 @@ def full_grad(
     whole = network(model, image)
     (logits,) = widened(whole(image))
     scores.check_class_idx(class_idx, logits.size)
-    function = scores.resolve(score)
-    # exp(S_c) is a factor, and would overflow.
-    offset = scores.logit(logits, class_idx) if scores.name_of(score) == "exp" else jnp.zeros((), logits.dtype)
+    # A factor of Y cancels, and would overflow or underflow.
+    function = scores.without_slope(score)
 
     def y(batch: Array) -> Array:
         (logits,) = widened(whole(batch[0]))
-        return function(logits - offset, class_idx)
+        return function(logits, class_idx)
 
     parts = parts_of(y, image[None])
     found = parts(image[None])

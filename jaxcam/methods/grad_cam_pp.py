@@ -98,7 +98,7 @@ def _weights(
         total = jnp.where(d1 > 0, alpha, 0).sum(positions, keepdims=True)
         alpha = jnp.where(total != 0, alpha / jnp.where(total != 0, total, 1), alpha)
     weights = (alpha * jax.nn.relu(d1)).sum(positions)
-    if scores.name_of(score) in ("softmax", "log_softmax"):
+    if scores.name_of(scores.unsigned(score)) in ("softmax", "log_softmax"):
         weights = representable_slope(found.log_slope, activations.dtype).astype(weights.dtype) * weights
     return weights
 

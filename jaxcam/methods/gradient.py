@@ -92,8 +92,7 @@ def counterfactual(
 
     Returns:
         The raw map `[*spatial]`, ReLU(-sum_k w_k A_k) with `grad_cam_weights`, not normalised. It is the map that
-        `grad_cam` gives for `scores.negated(score)`, but for score="exp" divided by exp(S_c), so that it does not
-        overflow.
+        `grad_cam` gives for `scores.negated(score)`.
 
     **Source**: Selvaraju et al. 2017 (Grad-CAM), section 3.3.
     """

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from jaxcam import maps, scores
 from jaxcam.cuts.cut import cut, network
 from jaxcam.cuts.layers import LayerName
+from jaxcam.derivatives.of_score import gradient_of_score
 from jaxcam.methods.grad_cam import grad_cam
 from jaxcam.programs.guided_rule import guided
 from jaxcam.programs.notes import note
@@ -37,7 +38,7 @@ def guided_backprop(
         deconvnet: Zeiler and Fergus's rule instead, which forgets the sign of the input.
 
     Returns:
-        `[H, W, 3]`, signed; `jaxcam.gradient_picture` draws it.
+        `[H, W, 3]`, signed, for score="exp" divided by exp(S_c); `jaxcam.gradient_picture` draws it.
 
     Raises:
         TypeError, ValueError: as `jaxcam.explain` for the model, image and class_idx.
@@ -100,6 +101,5 @@ def _guided_gradient(
     """The gradient of the score by the image, by the guided rule."""
     logits = jax.eval_shape(network, image)
     scores.check_class_idx(class_idx, logits.shape[0])
-    function = scores.resolve(score)
-    by_rule = guided(network, deconvnet=deconvnet)
-    return jax.grad(lambda image: function(by_rule(image), class_idx))(image)
+    gradient = gradient_of_score(guided(network, deconvnet=deconvnet), image, class_idx, score=score)
+    return gradient.astype(image.dtype)

@@ -72,7 +72,7 @@ def integrated_grad_cam(
         weights = gradient.mean(tuple(range(gradient.ndim - 1)))
         positive = jax.nn.relu(jnp.tensordot(wide - origin, weights.astype(wide.dtype), axes=1))
         # For "exp" each gradient came divided by exp(S_c) of its own image.
-        is_exp = scores.name_of(score) == "exp"
+        is_exp = scores.name_of(scores.unsigned(score)) == "exp"
         (logit,) = widened(scores.logit(head(activations), class_idx))
         return positive, logit if is_exp else jnp.zeros_like(logit), (gradient != 0).any()
 

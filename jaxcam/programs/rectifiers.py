@@ -217,9 +217,10 @@ def _is_gate(tried: np.ndarray) -> bool:
 
 
 def _is_smooth(tried: np.ndarray) -> bool:
-    """Whether φ is curved, and has no kink at 0."""
-    zero, _, one, _, _, _, minus_one, near, minus_near = tried
-    return bool(abs(near + minus_near - 2 * zero) < 0.05 * _NEAR and abs(one + minus_one - 2 * zero) > 0.01)
+    """Whether φ is curved, on both sides alike or not (a sigmoid is its own opposite), and has no kink at 0."""
+    zero, half, one, _, _, _, minus_one, near, minus_near = tried
+    is_curved = abs(one + minus_one - 2 * zero) > 0.01 or abs(one + zero - 2 * half) > 0.01
+    return bool(abs(near + minus_near - 2 * zero) < 0.05 * _NEAR and is_curved)
 
 
 def _tried_at_points(equations: Sequence[JaxprEqn], x: Var, y: Var, values: Values) -> np.ndarray | None:

@@ -502,7 +502,7 @@ def test_exp_of_large_logits_in_float32():
     assert np.abs(wide @ weights).max() > 0.01
 
 
-@pytest.mark.parametrize("score", ["logit", "softmax", "log_softmax", scores.logit])
+@pytest.mark.parametrize("score", ["logit", "softmax", "log_softmax", scores.logit, "exp"])
 @pytest.mark.sample(2)
 def test_counterfactual_is_grad_cam_with_the_score_negated(score):
     f, a = relu_head((3, 4), 5, 4), positive(1, 3, 4, 5)
@@ -511,6 +511,34 @@ def test_counterfactual_is_grad_cam_with_the_score_negated(score):
     found, expected = once(jax.vmap(both, (None, 0)), a, np.arange(4))
     assert np.max(expected) > 0
     np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("score", ["exp", "softmax", "log_softmax"])
+def test_negated_scores_lose_no_digits_where_the_others_do_not(score):
+    """Logits of 120 apart: p_c and 1 - p_c are zero in float32, exp(S_c) is infinite. S is linear, of slopes s.
+
+    The gradient of log p_0, whose others have the shares r of 1 - p_0, is (1 - p_0) (s_0 - sum r s).
+    """
+    W = np.random.default_rng(2).normal(size=(5, 3)).astype(np.float32)
+    a = np.random.default_rng(3).normal(size=(3, 4, 5)).astype(np.float32)
+    head = lambda a: a.mean((0, 1)) @ W + np.array([120, 0, 0.5], np.float32)
+    rest = np.exp(a.mean((0, 1)).astype(float) @ W[:, 1:] + [0, 0.5])
+    slope = W[:, 0] - (0 if score == "exp" else W[:, 1:] @ (rest / rest.sum()))
+    of = lambda sign: np.maximum(sign * (a @ slope), 0)
+
+    def normalised(cam_map):
+        return cam_map / cam_map.max()
+
+    def both(a):
+        grad_cam = methods.grad_cam(head, a, 0, score=scores.negated(score))
+        twice = methods.grad_cam(head, a, 0, score=scores.negated(scores.negated(score)))
+        return grad_cam, twice, methods.grad_cam_pp(head, a, 0, score=scores.negated(score))
+
+    against, twice, plus_plus = map(np.asarray, once(both, a))
+    assert np.isfinite(plus_plus).all()
+    assert plus_plus.max() > 0
+    for found, sign in ((against, -1), (twice, 1)):
+        np.testing.assert_allclose(normalised(found), normalised(of(sign)), rtol=1e-4, atol=1e-5)
 
 
 def slopes(total, x):

@@ -166,6 +166,9 @@ LEFT_ALONE = {
     "max(x, 0) + log1p(exp(-|x|))": lambda x: jnp.maximum(x, 0) + jnp.log1p(jnp.exp(-abs(x))),
     "log1p(exp(-|x|)) + relu(x)": lambda x: jnp.log1p(jnp.exp(-abs(2 * x))) + jax.nn.relu(2 * x),
     "log sigmoid": lambda x: -(jnp.maximum(-x, 0) + jnp.log1p(jnp.exp(-abs(x)))),
+    "sigmoid": lambda x: jnp.where(
+        x >= 0, 1 / (1 + jnp.exp(-jnp.maximum(x, 0))), 1 - 1 / (1 + jnp.exp(jnp.minimum(x, 0)))
+    ),
     "logaddexp": lambda x: jnp.logaddexp(x, ZEROS[None, :6]),
     "resized": lambda x: jnp.tanh(jax.image.resize(x, (9, 6), "linear")),
     "constants": lambda x: x * jnp.maximum(0, normal(3, 5, 6)),

@@ -29,6 +29,23 @@ def int8(a):
     return jax.lax.dot(q, jnp.asarray(INTEGERS), preferred_element_type=jnp.int32).astype(a.dtype) * scale / 20
 
 
+def halves(a):
+    return jnp.round(2 * a) + a
+
+
+def fourths(a, _):
+    return jnp.floor(4 * a) / 4 + a, None
+
+
+def kept(a, _):
+    return jnp.where(jnp.floor(a) > 0, a, 0), None
+
+
+def turn(carry, _):
+    first, second, *_ = carry
+    return (first, jnp.round(4 * first) + first, second), None
+
+
 @jax.custom_jvp
 def straight(x):
     return jnp.round(x)
@@ -41,6 +58,9 @@ ROUNDED = {
     "round": lambda a: jnp.round(8 * a).mean((1, 2)) @ LAST + a.mean((1, 2)) @ LAST,
     "cast": lambda a: (8 * a).astype(jnp.int32).astype(a.dtype).mean((1, 2)) @ LAST + a.mean((1, 2)) @ LAST,
     "before an activation": lambda a: jax.nn.relu(jnp.round(8 * a) - 1).mean((1, 2)) @ LAST + a.mean((1, 2)) @ LAST,
+    "in a scan": lambda a: jax.lax.scan(fourths, a, None, 2)[0].mean((1, 2)) @ LAST + a.mean((1, 2)) @ LAST,
+    "of the round before": lambda a: sum(jax.lax.scan(turn, (a, a, 0 * a), None, 3)[0]).mean((1, 2)) @ LAST,
+    "in a branch": lambda a: jax.lax.cond(a[0, 0, 0, 0] > -1, halves, abs, a).mean((1, 2)) @ LAST,
     "floor in jit": lambda a: jax.jit(jnp.floor)(8 * a).mean((1, 2)) @ LAST + a.mean((1, 2)) @ LAST,
 }
 NOT_ROUNDED = {
@@ -52,6 +72,7 @@ NOT_ROUNDED = {
     "an index": lambda a: (a.mean((1, 2)) @ LAST) * jnp.arange(1.0, 9)[a.astype(jnp.int32).max() % 8],
     "other precision": lambda a: a.astype(jnp.float32).astype(a.dtype).mean((1, 2)) @ LAST,
     "the likeliest": lambda a: (s := a.mean((1, 2)) @ LAST) + s * jax.nn.one_hot(s.argmax(1), 5, dtype=s.dtype),
+    "a condition in a scan": lambda a: jax.lax.scan(kept, a, None, 2)[0].mean((1, 2)) @ LAST,
     "of the weights": lambda a: a.mean((1, 2)) @ jnp.round(8 * LAST),
 }
 
