@@ -11,10 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxcam.checks import check_number
 from jaxcam.precision import widened
 from jaxcam.programs.notes import note
 
-__all__ = ["explanation_map", "heatmap", "normalised", "resized", "weighted_map"]
+__all__ = ["explanation_map", "heatmap", "normalised", "resized", "weighted_map", "with_mean"]
+
+_ENDS = 20.0
+"""Powers from 2^-20, where 1e-30 has become 0.99993, to 2^20, where 0.9999 has become 0."""
 
 
 def __dir__() -> list[str]:
@@ -37,6 +41,55 @@ def normalised(cam_map: Float[Array, "*spatial"]) -> Float[Array, "*spatial"]:
     positive = jax.nn.relu(cam_map)
     top = positive.max()
     return jnp.where(top > 0, positive / jnp.where(top > 0, top, 1), 0)
+
+
+def with_mean(
+    cam_map: Float[Array, "*spatial"] | Float[np.ndarray, "*spatial"], mean: float | Float[Array, ""]
+) -> Float[Array, "*spatial"]:
+    """L^p, the normalised map to the power p > 0 for which its mean is `mean`: the same order, another area.
+
+    The control for maps of different size: a map that shows more of the picture loses less of the confidence by that
+    alone, and two maps of the same mean differ only in what they show.
+
+        [[1, 1/4], [0, 0]], to the mean 3/8: (1 + 4^-p) / 4 = 3/8, p = 1/2, [[1, 1/2], [0, 0]]
+
+    Args:
+        cam_map: a raw map or one in [0, 1], any number of spatial axes.
+        mean: from 0 to 1, not checked where it is an array: mostly `normalised(other).mean()` of another map.
+
+    Returns:
+        In [0, 1]; zero where the map has no positive value. The mean of L^p falls from the share of positive positions
+        (p to 0) to that of positions with the maximum (p to infinity): a mean outside of these is not reached, and the
+        map is the nearest one, 1 at each such position. Its own mean tells. Gradients are those of the solution. A map
+        that is `resized` to a multiple of its grid keeps its mean.
+
+    Raises:
+        ValueError: mean is a number that is out of range.
+    """
+    target = jnp.asarray(mean if isinstance(mean, jax.Array) else check_number("mean", mean, low=0, high=1))
+    (shown,) = widened(normalised(jnp.asarray(cam_map)))
+    target = target.astype(shown.dtype)
+    is_positive = shown > 0
+    logarithm = jnp.log(jnp.where(is_positive, shown, 1))
+
+    def power(p: Array, logarithm: Array = logarithm) -> Array:
+        return jnp.where(is_positive, jnp.exp(p * logarithm), 0)
+
+    def halved(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = ends
+        middle = (low + high) / 2
+        is_large = power(jnp.exp2(middle), jax.lax.stop_gradient(logarithm)).mean() > target
+        return jnp.where(is_large, middle, low), jnp.where(is_large, high, middle)
+
+    ends = jnp.asarray(-_ENDS, shown.dtype), jnp.asarray(_ENDS, shown.dtype)
+    low, high = jax.lax.fori_loop(0, 48, halved, ends)
+    p = jnp.exp2((low + high) / 2)
+    # One step of Newton's method, whose gradient is that of the solution: dp = -d mean(L^p) / (d mean(L^p) / dp).
+    most, least = (each.mean(dtype=shown.dtype) for each in (is_positive, shown == 1))
+    is_reached = (least < target) & (target < most)
+    slope = jax.lax.stop_gradient((power(p) * logarithm).mean())
+    p = p - jnp.where(is_reached, (power(p).mean() - target) / jnp.where(is_reached, slope, 1), 0)
+    return power(p).astype(cam_map.dtype)
 
 
 def resized(cam_map: Float[Array, "*spatial"], size: Sequence[int]) -> Float[Array, "*size"]:

@@ -1,6 +1,8 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from support import drawn
 
 from jaxcam import maps
 
@@ -25,6 +27,49 @@ def test_resized_is_linear_with_aligned_centres():
     np.testing.assert_allclose(
         jax.jit(maps.resized, static_argnums=1)(np.array([0.0, 1.0]), (4,)), [0.0, 0.25, 0.75, 1.0], atol=1e-15
     )
+
+
+def test_a_map_gets_the_mean_of_another_by_a_power():
+    """[[1, 1/4], [1/4, 0]] has the mean (1 + 2 4^-p) / 4: 1/2 for p = 1/2, 9/32 for p = 2, 3/8 as it is."""
+    raw = np.array([[8.0, 2.0], [2.0, -1.0]])
+    found = jax.jit(jax.vmap(maps.with_mean, (None, 0)))(raw, np.array([1 / 2, 9 / 32, 3 / 8]))
+    expected = [[[1, x], [x, 0]] for x in (1 / 2, 1 / 16, 1 / 4)]
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_a_mean_that_no_power_reaches_gives_the_nearest_map():
+    """Positive on 3/4 of the positions, the maximum on 1/4 of them: no mean is outside of these."""
+    raw = np.array([[8.0, 2.0], [2.0, 0.0]])
+    found = jax.jit(jax.vmap(maps.with_mean, (None, 0)))(raw, np.array([0.75, 0.9, 0.25, 0.0]))
+    np.testing.assert_allclose(found, [*2 * [[[1, 1], [1, 0]]], *2 * [[[1, 0], [0, 0]]]], atol=1e-5)
+    np.testing.assert_array_equal(maps.with_mean(np.ones((2, 2)), 0.5), 1)
+    np.testing.assert_array_equal(maps.with_mean(np.array([0.0, -1.0]), 0.5), 0)
+
+
+def test_a_mean_is_kept_by_stretching_to_a_multiple_and_differentiated_through():
+    raw, direction, weights = (drawn(seed, 4, 3) for seed in range(3))
+
+    @jax.jit
+    def both(raw, direction):
+        stretched = maps.resized(maps.with_mean(raw, 0.3), (12, 15)).mean()
+        loss = lambda raw, mean: (maps.with_mean(raw, mean) * weights).sum()
+        slopes = jax.jvp(loss, (raw, jnp.asarray(0.3)), (direction, jnp.asarray(0.5)))[1]
+        step = 1e-6
+        return (
+            stretched,
+            slopes,
+            (loss(raw + step * direction, 0.3 + step / 2), loss(raw - step * direction, 0.3 - step / 2)),
+        )
+
+    stretched, slope, (above, below) = both(raw, direction)
+    np.testing.assert_allclose(stretched, 0.3, rtol=1e-12)
+    np.testing.assert_allclose(slope, (above - below) / 2e-6, rtol=1e-6)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_mean_is_a_number_from_0_to_1():
+    with pytest.raises(ValueError, match=r"mean must be .*at most 1 but is 1.5"):
+        maps.with_mean(np.ones((2, 2)), 1.5)
 
 
 def test_heatmap_normalises_then_resizes():

@@ -22,9 +22,10 @@ Of the confidences Y (on the image) and O (on its explanation map) of a data set
 
 Of maps alone: `pearson`, `rank_correlation`, `coherency`, `complexity`, `adcc` (Poppi et al. 2021) and `sparsity`
 (Gomez et al. 2022). Of a model: `deletion_curve`, `insertion_curve` and `area_under_curve` (Petsiuk et al. 2018),
-`road` (Rong et al. 2022), `infidelity` and `max_sensitivity` (Yeh et al. 2019). Of two networks' maps: `emprt`
-(Hedström et al. 2024), by `discrete_entropy`. Of a whole data set's, in NumPy: `max_box_acc` and `pxap` (Choe et al.
-2020), to be compared with those of `centre_map`. Helpers: `box_mask`, `blurred`, `blended`, `imputed`.
+`occlusion_curve` (Chattopadhay et al. 2018), `road` (Rong et al. 2022), `infidelity` and `max_sensitivity` (Yeh et al.
+2019). Of two networks' maps: `emprt` (Hedström et al. 2024), by `discrete_entropy`. Of a whole data set's, in NumPy:
+`max_box_acc` and `pxap` (Choe et al. 2020), to be compared with those of `centre_map`. Helpers: `box_mask`, `blurred`,
+`blended`, `imputed`.
 
 **NaN means: does not count.** A metric of one image is NaN where it is undefined, and nowhere is a value put in its
 place; a metric of a data set leaves such images out, and is NaN if none is left. Whoever averages counts the NaNs. The
@@ -41,7 +42,8 @@ rules:
 - A constant heatmap: the correlations and `coherency` are NaN; all its pixels share the maximum.
 - An empty mask, a box without area: NaN. In `box_mask` such a box adds nothing.
 - Several pixels with the maximum: `pointing_game` is the fraction of them that hit.
-- Several largest components in `heatmap_box`: the first in reading order. Equal pixels in the curves: reading order.
+- Several largest components in `heatmap_box`: the first in reading order. Equal pixels in the curves: reading order,
+  but in `occlusion_curve` together.
 - `adcc` is 0 where one of the three that it averages is 0.
 
 Maps are not normalised here, and their range is not checked. Arrays are JAX's or NumPy's; the result has the type of
@@ -67,6 +69,7 @@ from jaxcam.metrics.confidence import win as win
 from jaxcam.metrics.curves import area_under_curve as area_under_curve
 from jaxcam.metrics.curves import deletion_curve as deletion_curve
 from jaxcam.metrics.curves import insertion_curve as insertion_curve
+from jaxcam.metrics.curves import occlusion_curve as occlusion_curve
 from jaxcam.metrics.faithful import infidelity as infidelity
 from jaxcam.metrics.faithful import max_sensitivity as max_sensitivity
 from jaxcam.metrics.imputation import imputed as imputed
@@ -116,6 +119,7 @@ __all__ = [
     "localisation",
     "max_box_acc",
     "max_sensitivity",
+    "occlusion_curve",
     "pearson",
     "pointing_game",
     "pxap",

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage, stats
-from support import normal
+from support import drawn, normal
 
 import jaxcam
 from jaxcam import metrics
@@ -276,6 +276,33 @@ def test_curves_by_hand():
     np.testing.assert_allclose(metrics.insertion_curve(jnp.sum, image, heatmap, **options), expected)
 
 
+def test_the_occlusion_curve_by_hand():
+    """The 1 goes first, then both 3 or none of them, then the 4: from 1111 to 1101, 100 and 0."""
+    image = array(1, 10, 100, 1000).reshape(2, 2, 1)
+    heatmap = array(3, 1, 4, 3).reshape(2, 2)
+    share, relative = metrics.occlusion_curve(jnp.sum, image, heatmap, baseline=0 * image, num_steps=4)
+    np.testing.assert_allclose(share, [0, 1 / 4, 1 / 4, 3 / 4, 1])
+    np.testing.assert_allclose(relative, array(1111, 1101, 1101, 100, 0) / 1111)
+    # Trapezoids of widths 1/4, 0, 1/2 and 1/4.
+    area = compiled(metrics.area_under_curve)(relative, at=share)
+    np.testing.assert_allclose(area, (2212 / 2 / 4 + 1201 / 2 / 2 + 100 / 2 / 4) / 1111)
+    negative = metrics.occlusion_curve(lambda x: -x.sum(), image, heatmap, baseline=0 * image, num_steps=1)[1]
+    assert np.isnan(negative).all()
+
+
+def test_the_occlusion_curve_is_the_paper_s():
+    """Delta = 0 where L < gamma, gamma with Pr(L < gamma) = theta: by NumPy's quantiles, for values that all differ."""
+    image, heatmap, baseline = np.asarray(normal(0, 5, 4, 3)), np.abs(drawn(1, 5, 4)), np.asarray(normal(2, 5, 4, 3))
+    thetas = np.arange(10) / 10
+    gammas = np.quantile(heatmap, thetas + 1e-9, method="inverted_cdf")  # of 20 values the first, the third, ...
+    pictures = [np.where((heatmap < gamma)[..., None], baseline, image) for gamma in gammas]
+    expected = np.exp([np.sin(picture).sum() - np.sin(image).sum() for picture in [*pictures, baseline]])
+    f = lambda x: jnp.exp(jnp.sin(x).sum())
+    share, relative = metrics.occlusion_curve(f, image, heatmap, baseline=baseline, num_steps=10)
+    np.testing.assert_allclose(share, [*thetas, 1], atol=1e-15)
+    np.testing.assert_allclose(relative, expected, rtol=1e-9)
+
+
 def test_area_under_a_curve_by_hand():
     np.testing.assert_allclose(compiled(metrics.area_under_curve)(array(1, 0)), 0.5)
     np.testing.assert_allclose(compiled(metrics.area_under_curve)(array(4, 2, 0)), 2)
@@ -330,10 +357,14 @@ def test_the_memory_of_a_curve_is_bounded():
     assert set(seen) == {5, 2}
 
 
+def relative_confidence(*operands, **options):
+    return metrics.occlusion_curve(*operands, **options)[1]
+
+
 def test_a_heatmap_that_ranks_nothing_has_no_curve():
     image = jnp.ones((2, 2, 1))
     for heatmap in (np.zeros((2, 2)), jnp.full((2, 2), NAN), array(1, 0, INF, 0).reshape(2, 2)):
-        for curve in (metrics.deletion_curve, metrics.insertion_curve):
+        for curve in (metrics.deletion_curve, metrics.insertion_curve, relative_confidence):
             found = curve(jnp.sum, image, heatmap, baseline=0 * image, num_steps=2)
             assert np.isnan(found).all()
             assert np.isnan(compiled(metrics.area_under_curve)(found))
@@ -367,6 +398,7 @@ ALL = {
     "blended": (metrics.blended, IMAGES, MAPS, 2 * IMAGES),
     "deletion_curve": (of_confidence(metrics.deletion_curve), IMAGES, MAPS),
     "insertion_curve": (of_confidence(metrics.insertion_curve), IMAGES, MAPS),
+    "occlusion_curve": (of_confidence(relative_confidence), IMAGES**2, MAPS),
     "area_under_curve": (metrics.area_under_curve, ROWS[0]),
 }
 
@@ -492,6 +524,8 @@ def curve_of(f=jnp.sum, image=IMAGE, heatmap=GOOD, **options):
         (lambda: metrics.area_under_curve(TWO[:1]), ValueError, "two values at least"),
         (lambda: metrics.area_under_curve(GOOD), ValueError, r"curve must be \[num_steps \+ 1\]"),
         (lambda: metrics.area_under_curve(INTEGERS), TypeError, r"curve .* int"),
+        (lambda: metrics.area_under_curve(TWO, at=THREE), ValueError, r"at must have the shape of curve, \[2\]"),
+        (lambda: metrics.area_under_curve(TWO, at=INTEGERS), TypeError, r"at .* int"),
         (lambda: curve_of(f=3), TypeError, "f must be a function"),
         (lambda: curve_of(f=lambda x: x.sum((0, 1))), ValueError, r"f must return a scalar.*\[3\]"),
         (lambda: curve_of(f=lambda x: (x.sum(), x)), ValueError, "f must return a scalar.*tuple"),
