@@ -8,7 +8,9 @@ from the paper's protocol. Rows of every run are kept in the folder OUT.rows, fr
 """
 
 import argparse
+import dataclasses
 import functools
+import itertools
 import json
 import os
 from pathlib import Path
@@ -71,6 +73,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "grad_cam_package": {GRAD_CAM: "grad_cam", GRAD_CAM_PP: package_pp},
     "shapley_cam": {GRAD_CAM: {"method": "grad_cam", "score": rest}, GRAD_CAM_PP: shapley_authors_pp},
 }
+# What torch-cam adds to the maximum that a map is divided by, left out.
+NOTHING_ADDED = dataclasses.replace(Protocol.torch_cam(), epsilon=0.0)
 ON_INPUT = {"mask": "input", "baseline": "mean"}
 CHANGES: dict[str, dict[str, Any]] = {
     "none: the paper's protocol": {},
@@ -132,6 +136,23 @@ def line(rows: Rows, first: str = GRAD_CAM, second: str = GRAD_CAM_PP, drop: str
     return [*cells, f"{100 * (b > a)[counts].mean():.1f}", f"{100 * (a > b)[counts].mean():.1f}"]
 
 
+def kept(rows: Rows, counts: np.ndarray) -> Rows:
+    """Those of some photographs."""
+    return Rows(rows.y[counts], {name: o[counts] for name, o in rows.o.items()}, rows.is_label[counts])
+
+
+def by_confidence(runs: dict[str, Rows]) -> str:
+    """The average drop of the photographs of which the network is more or less sure."""
+    ends = [0, 0.5, 0.9, 0.98, 1]
+    lines = []
+    for title, rows in runs.items():
+        groups = [kept(rows, (low < rows.y) & (rows.y <= high)) for low, high in itertools.pairwise(ends)]
+        cells = [[f"{np.nanmean(figures(g, m, 'average_drop')[0]):.1f}" for g in groups] for m in rows.o]
+        lines += [[f"{title}, {method}", *each] for method, each in zip(rows.o, cells, strict=True)]
+    numbers = ["photographs", *(str(len(group.y)) for group in groups)]
+    return markdown(["average drop %", *(f"to {high:g}" for high in ends[1:])], [numbers, *lines])
+
+
 def main() -> None:
     """Measures what is not there yet, and writes the tables below the mark of the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -166,7 +187,7 @@ def main() -> None:
     titles = ["", *(entry.title for entry in PUBLISHED)]
     blocks.append("## In what they differ\n\n" + markdown(titles, ledger_rows(), left=range(len(titles))) + "\n")
 
-    lines = []
+    lines, faint = [], dict[str, Rows]()
     for entry in PUBLISHED:
         for told in entry.figures:
             pairs = [text for a, b in told[1:3] for text in (f"{a:.1f}", f"{b:.1f}", f"{b - a:+.1f}")]
@@ -174,14 +195,21 @@ def main() -> None:
             lines.append([f"{entry.title}, published: {told.network}", *pairs, *wins])
         if rows := published[entry.name]:
             lines.append([f"{entry.title}, here: ResNet-18", *line(rows, drop=entry.drop)])
+        if entry.name == "torch_cam" and (rows := measured("torch_cam-0", METHODS["torch_cam"], NOTHING_ADDED)):
+            lines.append([f"{entry.title}, here, with epsilon 0", *line(rows, drop=entry.drop)])
+            faint = {"as it is": published["torch_cam"], "epsilon 0": rows}
     title = "## Published, and the same protocol and formulas on these photographs"
     blocks.append(f"{title}\n\n" + markdown(["", *HEAD], lines) + "\n")
 
-    changes = [
-        [what, *line(rows)]
-        for i, (what, change) in enumerate(CHANGES.items())
-        if (rows := measured(f"change-{i}", OURS, Protocol(**change)))
-    ]
+    changes = []
+    for i, (what, change) in enumerate(CHANGES.items()):
+        if rows := measured(f"change-{i}", OURS, Protocol(**change)):
+            changes.append([what, *line(rows)])
+    if len(changes) == len(CHANGES):
+        fall = np.nan_to_num(figures(rows, GRAD_CAM, "average_drop")[0])
+        changes.append(["the same without one photograph", *line(kept(rows, np.arange(len(fall)) != fall.argmax()))])
+    if faint:
+        blocks.append("## torch-cam, by the probability\n\n" + by_confidence(faint) + "\n")
     blocks.append("## One change at a time\n\n" + markdown(["change", *HEAD], changes) + "\n")
     before = options.out.read_text().split(MARK)[0] if options.out.exists() else ""
     options.out.write_text(before + "\n".join(blocks))
