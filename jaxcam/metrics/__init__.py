@@ -25,7 +25,7 @@ Of maps alone: `pearson`, `rank_correlation`, `coherency`, `complexity`, `adcc` 
 `occlusion_curve` (Chattopadhay et al. 2018), `road` (Rong et al. 2022), `infidelity` and `max_sensitivity` (Yeh et al.
 2019). Of two networks' maps: `emprt` (Hedström et al. 2024), by `discrete_entropy`. Of a whole data set's, in NumPy:
 `max_box_acc` and `pxap` (Choe et al. 2020), to be compared with those of `centre_map`. Helpers: `box_mask`, `blurred`,
-`blended`, `imputed`.
+`blended`, `imputed`, `squares`.
 
 **NaN means: does not count.** A metric of one image is NaN where it is undefined, and nowhere is a value put in its
 place; a metric of a data set leaves such images out, and is NaN if none is left. Whoever averages counts the NaNs. The
@@ -72,6 +72,7 @@ from jaxcam.metrics.curves import insertion_curve as insertion_curve
 from jaxcam.metrics.curves import occlusion_curve as occlusion_curve
 from jaxcam.metrics.faithful import infidelity as infidelity
 from jaxcam.metrics.faithful import max_sensitivity as max_sensitivity
+from jaxcam.metrics.faithful import squares as squares
 from jaxcam.metrics.imputation import imputed as imputed
 from jaxcam.metrics.imputation import road as road
 from jaxcam.metrics.instances import instance_heat as instance_heat
@@ -127,6 +128,7 @@ __all__ = [
     "relative_drop",
     "road",
     "sparsity",
+    "squares",
     "ties",
     "win",
 ]

@@ -3,13 +3,13 @@
 The perturbations are given, so that these are functions of arrays, and two methods are tried with the same ones.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from jaxcam.checks import check_integer
 from jaxcam.metrics.operands import Image, Map, check_all_floating, check_image, together, where_defined
@@ -24,6 +24,7 @@ def infidelity(
     perturbations: Perturbations,
     *,
     is_scaled: bool = True,
+    is_relative: bool = False,
     batch_size: int = 8,
 ) -> Float[Array, ""]:
     """The mean over perturbations I of (β Σ I ∘ Φ - (f(x) - f(x - I)))^2: what Φ says of a change against the change.
@@ -35,11 +36,13 @@ def infidelity(
         perturbations: I, `[p, *grid, d]`: normal noise, or the image where a square is removed.
         is_scaled: whether β is the one with the least infidelity, Σ a b / Σ a^2 with a = Σ I ∘ Φ and b = f(x) -
             f(x - I), as it has to be for heatmaps, whose scale means nothing. Otherwise β = 1.
+        is_relative: whether it is divided by the mean of b^2, to compare inputs: with is_scaled in [0, 1] then, the
+            share of what happened that the attributions do not say.
         batch_size: how many inputs f sees at a time. It is called for p + 1.
 
     Returns:
-        A scalar, lower is better, in f's unit squared: divide by the mean of b^2 to compare inputs. NaN where
-        attributions are zero or not finite.
+        A scalar, lower is better, in f's unit squared or relative. NaN where attributions are zero or not finite, and
+        with is_relative where nothing happens, all b = 0.
 
     Raises:
         ValueError: the shapes do not fit, or f does not return a scalar.
@@ -63,11 +66,48 @@ def infidelity(
     values = jax.lax.map(f, inputs, batch_size=check_integer("batch_size", batch_size, low=1))
     if values.shape != (len(inputs),):
         raise ValueError(f"f must return a scalar, but it returned {list(values.shape[1:])}")
-    happened = values[0] - values[1:]
-    square = (said * said).sum()
+    error = infidelity_of(said, values[0] - values[1:], is_scaled=is_scaled, is_relative=is_relative)
+    return where_defined(jnp.isfinite(phi).all() & (phi != 0).any(), error)
+
+
+def infidelity_of(
+    said: Float[Array, " p"], happened: Float[Array, " p"], *, is_scaled: bool = True, is_relative: bool = False
+) -> Float[Array, ""]:
+    """`infidelity` of what attributions say of each change, a, and what happened, b."""
+    square, size = (said * said).sum(), (happened * happened).mean()
     beta = (said * happened).sum() / jnp.where(square > 0, square, 1) if is_scaled else 1.0
-    defined = jnp.isfinite(phi).all() & (phi != 0).any()
-    return where_defined(defined, ((beta * said - happened) ** 2).mean())
+    error = ((beta * said - happened) ** 2).mean()
+    return where_defined(size > 0, error / jnp.where(size > 0, size, 1)) if is_relative else error
+
+
+def squares(size: Sequence[int], num: int, *, seed: int = 0) -> Bool[np.ndarray, "num *grid"]:
+    """Random boxes to remove, one in each mask: sides from 1/8 to 1/2 of the grid's, anywhere inside of it.
+
+    For `infidelity` of a heatmap: what is attributed then are the values of a mask m over the picture, and the change
+    of m = 1 is a box of it. So I is `squares(...)[..., None]`, the input `np.ones((H, W, 1))`, and f that of
+    `blended(image, m[..., 0], baseline)`: no picture's values multiply the heatmap's.
+
+    Args:
+        size: (H, W), or of any grid.
+        num: how many.
+        seed: of the sides and places, in NumPy.
+
+    Raises:
+        ValueError: no axis, or a number not positive.
+
+    **Source**: Yeh et al. 2019, section 3.2, square removal, with sides of several lengths.
+    """
+    lengths = [check_integer("size", each, low=1) for each in size]
+    if not lengths:
+        raise ValueError("size must be that of a grid, as (H, W), but is empty")
+    draws = np.random.default_rng(check_integer("seed", seed, low=0))
+    masks = np.ones((check_integer("num", num, low=1), *lengths), bool)
+    for axis, length in enumerate(lengths):
+        side = draws.integers(max(length // 8, 1), max(length // 2, 1) + 1, num)
+        first = draws.integers(0, length - side + 1)
+        along = (first[:, None] <= np.arange(length)) & (np.arange(length) < (first + side)[:, None])
+        masks &= along.reshape(num, *(length if i == axis else 1 for i in range(len(lengths))))
+    return masks
 
 
 def max_sensitivity(
@@ -89,8 +129,8 @@ def max_sensitivity(
 
         TypeError: explain is not callable, or an array not floating point.
 
-    **Source**: Yeh et al. 2019, definition 3.1, relative to the norm of Φ(x) as in captum: the scale of a map means
-    nothing. (Quantus divides by the norm of the input.)
+    **Source**: Yeh et al. 2019, definition 3.1, relative to the norm of Φ(x) as in captum and Quantus: the scale of a
+    map means nothing.
     """
     _check(explain, image, perturbations)
     x, delta = together(image, perturbations)

@@ -32,7 +32,7 @@ from jaxcam.metrics.operands import (
 
 _WEIGHTS = {(i, j): 1 / 6 if 0 in (i, j) else 1 / 12 for i, j in product((-1, 0, 1), repeat=2) if (i, j) != (0, 0)}
 """Of the eight neighbours: twice as much for those that share a side."""
-_PERCENTILES = (10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0)
+PERCENTILES = (10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0)
 
 
 def imputed(image: Image, removed: Mask, *, noise: float = 0.01, key: Array | None = None) -> Float[Array, "H W d"]:
@@ -92,7 +92,7 @@ def road(
     image: Image,
     heatmap: Heatmap,
     *,
-    percentiles: Sequence[float | int] = _PERCENTILES,
+    percentiles: Sequence[float | int] = PERCENTILES,
     noise: float = 0.01,
     key: Array | None = None,
     batch_size: int = 6,
@@ -128,18 +128,13 @@ def road(
     check_image(image)
     check_fits(heatmap, image)
     batch = check_integer("batch_size", batch_size, low=1)
-    shares = [check_number("percentiles", each, low=0, below=100) for each in percentiles]
-    if not shares:
-        raise ValueError("percentiles is empty: give at least one number in [0, 100)")
     values = jnp.asarray(heatmap)
-    order = ranks(values)
-    # As many as lie at or above the percentile, which is linear between neighbours: whole numbers, made outside of XLA.
-    counts = [values.size - math.ceil((values.size - 1) * share / 100) for share in shares]
+    order, counts = ranks(values), num_removed(values.size, percentiles)
     most_first = jnp.asarray(np.repeat([True, False], len(counts)))
 
     def after(removal: tuple[Array, Array]) -> Array:
         count, most = removal
-        removed = jnp.where(most, order < count, order >= values.size - count)
+        removed = removed_of(order, count, most)
         return f(imputed(image, removed, noise=noise, key=key))
 
     found = jax.lax.map(after, (jnp.asarray(counts * 2, jnp.int32), most_first), batch_size=batch)
@@ -149,6 +144,23 @@ def road(
         )
     check_all_floating(**{"the value of f": found})
     return where_defined(is_explanation(values), (found[len(counts) :] - found[: len(counts)]).mean() / 2)
+
+
+def num_removed(size: int, percentiles: Sequence[float | int] = PERCENTILES) -> list[int]:
+    """How many of the positions lie at or above each percentile, which is linear between neighbours.
+
+    Raises:
+        ValueError: there is none, or one is not in [0, 100).
+    """
+    shares = [check_number("percentiles", each, low=0, below=100) for each in percentiles]
+    if not shares:
+        raise ValueError("percentiles is empty: give at least one number in [0, 100)")
+    return [size - math.ceil((size - 1) * share / 100) for share in shares]  # whole numbers, made outside of XLA
+
+
+def removed_of(order: Array, count: Array, most: Array | bool) -> Array:
+    """The so many most relevant positions, or least relevant ones, by their `ranks`."""
+    return jnp.where(most, order < count, order >= order.size - count)
 
 
 def _of_neighbours(x: Array) -> Array:

@@ -93,6 +93,11 @@ def is_explanation(heatmap: Array) -> Bool[Array, ""]:
     return jnp.isfinite(heatmap).all() & (heatmap != 0).any()
 
 
+def is_explanation_numpy(heatmap: np.ndarray) -> bool:
+    """The same on the host."""
+    return bool(np.isfinite(heatmap).all() and heatmap.any())
+
+
 def where_defined(is_defined: Any, value: Array) -> Array:
     """The value, and NaN where the metric is undefined."""
     return jnp.where(is_defined, value, jnp.nan)

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxcam.checks import check_integer, check_number
-from jaxcam.metrics.operands import check_all_floating
+from jaxcam.metrics.operands import check_all_floating, is_explanation_numpy
 
 Heatmaps = Float[np.ndarray, "n H W"] | Float[Array, "n H W"]
 
@@ -30,7 +30,7 @@ def max_box_acc(
     picture counts as found if any of these and any true box have that IoU. The mean over δ is MaxBoxAccV2.
 
     Args:
-        heatmaps: L, not negative, `[n, H, W]`; those that are zero or not finite find nothing.
+        heatmaps: L, not negative, `[n, H, W]`; those that are zero or not finite are left out.
         boxes: of each picture `[m, 4]`, x0, y0, x1, y1 in pixels, half-open.
         deltas: δ, in (0, 1].
         num_thresholds: τ = 0, 1 / num_thresholds, ..., below 1.
@@ -38,7 +38,7 @@ def max_box_acc(
             version, MaxBoxAcc.
 
     Returns:
-        `[d]`, NaN where there are no pictures. Higher is better; compare it with that of `centre_map`.
+        `[d]`, NaN where no picture counts. Higher is better; compare it with that of `centre_map`.
 
     Raises:
         ValueError: the shapes or numbers do not fit.
@@ -52,12 +52,14 @@ def max_box_acc(
         )
     at_least = np.asarray([check_number("deltas", delta, above=0, high=1) for delta in deltas])
     num = check_integer("num_thresholds", num_thresholds, low=1)
-    best = np.zeros((len(heatmaps), num))
-    for i, (heatmap, own) in enumerate(zip(np.asarray(heatmaps), boxes, strict=True)):
-        best[i] = _best_overlaps(heatmap, np.asarray(own, np.float64), num, largest=largest)
-    if not len(best):
+    best = [
+        best_overlaps(heatmap, np.asarray(own, np.float64), num, largest=largest)
+        for heatmap, own in zip(np.asarray(heatmaps), boxes, strict=True)
+        if is_explanation_numpy(heatmap)
+    ]
+    if not best:
         return np.full(len(at_least), np.nan)
-    return 100 * (best[:, :, None] >= at_least).mean(0).max(0)
+    return 100 * (np.stack(best)[:, :, None] >= at_least).mean(0).max(0)
 
 
 def pxap(heatmaps: Heatmaps, masks: Bool[np.ndarray, "n H W"] | Bool[Array, "n H W"]) -> float:
@@ -67,11 +69,12 @@ def pxap(heatmaps: Heatmaps, masks: Bool[np.ndarray, "n H W"] | Bool[Array, "n H
     all pictures together. (The released code takes 1,000 thresholds, of which this is the limit.)
 
     Args:
-        heatmaps: L in [0, 1], `[n, H, W]`: scales are compared across pictures.
+        heatmaps: L in [0, 1], `[n, H, W]`: scales are compared across pictures. Those that are zero or not finite are
+            left out.
         masks: where the object is, `[n, H, W]`.
 
     Returns:
-        NaN where no pixel is in a mask, or a heatmap not finite. Higher is better.
+        NaN where no pixel is in a mask. Higher is better.
 
     Raises:
         ValueError: the shapes differ.
@@ -83,16 +86,35 @@ def pxap(heatmaps: Heatmaps, masks: Bool[np.ndarray, "n H W"] | Bool[Array, "n H
         raise TypeError("masks must be a bool array [n, H, W]: use masks > 0")
     if masks.shape != heatmaps.shape:
         raise ValueError(f"masks must be {list(heatmaps.shape)} as heatmaps are, but came as {list(masks.shape)}")
-    heat, inside = np.asarray(heatmaps).reshape(-1), np.asarray(masks).reshape(-1)
-    if not inside.any() or not np.isfinite(heat).all():
-        return float("nan")
-    order = np.argsort(-heat, kind="stable")
-    hits = np.cumsum(inside[order])
-    # Equal values fall together: only the last of them is a threshold.
-    last = np.append(heat[order][1:] != heat[order][:-1], True)
-    hits, num = hits[last], (np.arange(heat.size) + 1)[last]
-    gained = np.diff(hits, prepend=0) / inside.sum()
-    return float(100 * (hits / num * gained).sum())
+    counted = [i for i, heatmap in enumerate(np.asarray(heatmaps)) if is_explanation_numpy(heatmap)]
+    heat, inside = (np.asarray(each)[counted].reshape(-1) for each in (heatmaps, masks))
+    # Equal values fall together: each value is a threshold once, the highest first.
+    places = np.unique(-heat, return_inverse=True)[1]
+    num = int(places.max(initial=-1)) + 1
+    hits, misses = (np.bincount(places[which], minlength=num) for which in (inside, ~inside))
+    return 100 * float(average_precision(hits, misses))
+
+
+def average_precision(hits: np.ndarray, misses: np.ndarray) -> np.ndarray:
+    """Σ_l P_l (R_l - R_(l-1)) of how many positions inside and outside have each value, `[..., values]`, highest first.
+
+    NaN where none is inside.
+    """
+    inside, both = np.cumsum(hits, -1), np.cumsum(hits + misses, -1)
+    total = inside[..., -1:] if inside.shape[-1] else np.zeros((*inside.shape[:-1], 1))
+    precision = np.divide(inside, both, out=np.zeros(both.shape), where=both > 0)
+    gained = np.divide(hits, total, out=np.full(hits.shape, np.nan), where=total > 0)
+    return np.asarray((precision * gained).sum(-1) if inside.shape[-1] else np.full(inside.shape[:-1], np.nan))
+
+
+def levels(heatmap: Float[np.ndarray, "H W"], mask: Bool[np.ndarray, "H W"], num: int) -> np.ndarray:
+    """How many positions inside of the mask, and outside, have each of `num` levels of L in [0, 1], the highest first.
+
+    `[2, num]` of whole numbers, which add up over pictures to what `average_precision` takes: `pxap` with its values
+    rounded down to these.
+    """
+    places = num - 1 - np.clip(np.floor(heatmap * num), 0, num - 1).astype(int)
+    return np.stack([np.bincount(places[which], minlength=num) for which in (mask, ~mask)])
 
 
 def centre_map(size: tuple[int, int]) -> Float[Array, "H W"]:
@@ -113,13 +135,13 @@ def centre_map(size: tuple[int, int]) -> Float[Array, "H W"]:
     return jnp.asarray(found / found.max(), jnp.result_type(float))
 
 
-def _best_overlaps(heatmap: np.ndarray, boxes: np.ndarray, num: int, *, largest: bool) -> np.ndarray:
-    """The best IoU at each threshold."""
+def best_overlaps(heatmap: np.ndarray, boxes: np.ndarray, num: int, *, largest: bool = False) -> np.ndarray:
+    """The best IoU of a box of the heatmap and a true one at each threshold, as in `max_box_acc`: `[num]`."""
     from scipy import ndimage  # here, since it takes as long to import as all of jaxcam
 
     best = np.zeros(num)
-    top = heatmap.max() if np.isfinite(heatmap).all() else 0
-    if top <= 0 or not len(boxes):
+    top = heatmap.max()
+    if not top > 0 or not len(boxes):
         return best
     for i in range(num):
         labels: np.ndarray = ndimage.label(heatmap > top * i / num, np.ones((3, 3)))[0]  # pyright: ignore[reportAssignmentType, reportIndexIssue]

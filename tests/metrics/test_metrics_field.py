@@ -91,6 +91,12 @@ def test_infidelity_of_a_linear_function_is_zero_for_its_gradient():
     assert float(found(x, w, changes)) == pytest.approx(0, abs=1e-25)
     assert float(found(x, 3 * w, changes)) == pytest.approx(0, abs=1e-25)
     said = (changes * w).sum((1, 2, 3))
+    relative = jax.jit(functools.partial(metrics.infidelity, f, is_relative=True))
+    happened = (changes * w).sum((1, 2, 3))
+    a = (changes * abs(w)).sum((1, 2, 3))
+    expected = ((a * (a @ happened) / (a @ a) - happened) ** 2).sum() / (happened**2).sum()
+    assert float(relative(x, abs(w), changes)) == pytest.approx(expected)
+    assert np.isnan(relative(x, w, 0 * changes))  # nothing happens
     plain = jax.jit(functools.partial(metrics.infidelity, f, is_scaled=False))
     assert float(plain(x, 3 * w, changes)) == pytest.approx(4 * (said**2).mean())
 
@@ -136,7 +142,69 @@ def test_max_box_acc_by_hand():
     both = np.stack([np.where(heatmap[0] == 1, 1.0, np.where(heatmap[0] > 0, 0.8, 0.5)), second])
     boxes = [*small, np.asarray([[0, 0, 4, 4]])]
     np.testing.assert_array_equal(metrics.max_box_acc(both, boxes, deltas=(0.9,)), [50])
-    assert not metrics.max_box_acc(np.zeros((1, 8, 8)), small).any()
+    assert np.isnan(metrics.max_box_acc(np.zeros((1, 8, 8)), small)).all()
+
+
+def components(above):
+    """The boxes around the parts of a mask, by flooding from pixel to pixel through sides and corners."""
+    left, boxes = {(int(i), int(j)) for i, j in np.argwhere(above)}, []
+    while left:
+        part, edge = set(), [left.pop()]
+        while edge:
+            i, j = edge.pop()
+            part.add((i, j))
+            near = {(i + a, j + b) for a in (-1, 0, 1) for b in (-1, 0, 1)} & left
+            left -= near
+            edge += near
+        rows, columns = zip(*part, strict=True)
+        boxes.append((len(part), min(columns), min(rows), max(columns) + 1, max(rows) + 1))
+    return boxes
+
+
+@pytest.mark.parametrize("largest", [False, True])
+def test_max_box_acc_is_that_of_the_paper(largest):
+    """Choe et al. 2020, Eq. 3 and section 4.2, pixel by pixel: one threshold for all pictures, the best at each δ."""
+    draws = np.random.default_rng(30)
+    heatmaps = np.round(draws.random((6, 7, 9)) ** 3, 2)  # ties, and several parts
+    heatmaps[4, 2:6, 1:7] += 1
+    corners = draws.integers(0, 4, (6, 2, 2))
+    boxes = [np.concatenate([low, low + draws.integers(1, 4, (2, 2))], 1) for low in corners]
+    boxes[4] = np.array([[1, 2, 7, 5]])
+
+    def overlap(a, b):
+        width, height = (min(a[i + 2], b[i + 2]) - max(a[i], b[i]) for i in (0, 1))
+        both = max(width, 0) * max(height, 0)
+        return both / (sum((x[2] - x[0]) * (x[3] - x[1]) for x in (a, b)) - both)
+
+    expected = []
+    for delta in (0.3, 0.5, 0.7):
+        found = np.zeros(20)
+        for t in range(20):
+            for heatmap, own in zip(heatmaps, boxes, strict=True):
+                parts = components(heatmap > heatmap.max() * t / 20)
+                if largest:  # the first in reading order of the largest
+                    parts = [max(parts, key=lambda part: (part[0], -part[2], -part[1]))]
+                found[t] += max(overlap(part[1:], box) for part in parts for box in own) >= delta
+        expected.append(100 * found.max() / len(heatmaps))
+    assert 0 < expected[2] < expected[0] <= 100
+    found = metrics.max_box_acc(heatmaps, boxes, num_thresholds=20, largest=largest)
+    np.testing.assert_allclose(found, expected)
+    with_empty = np.concatenate([heatmaps, np.zeros((1, 7, 9)), np.full((1, 7, 9), np.nan)])
+    more = [*boxes, boxes[0], boxes[0]]
+    np.testing.assert_array_equal(metrics.max_box_acc(with_empty, more, num_thresholds=20, largest=largest), found)
+
+
+def test_squares_are_boxes_of_the_lengths_that_are_said():
+    masks = metrics.squares((16, 40), 300, seed=2)
+    for mask in masks:
+        (i, j), (a, b) = np.argwhere(mask).min(0), np.argwhere(mask).max(0) + 1
+        assert mask[i:a, j:b].all()
+        assert 2 <= a - i <= 8
+        assert 5 <= b - j <= 20
+    sides = [mask.any(1).sum() for mask in masks]
+    assert {2, 8} <= set(sides)
+    assert masks.any(0).all()
+    np.testing.assert_array_equal(masks, metrics.squares((16, 40), 300, seed=2))
 
 
 def test_pxap_by_hand():
@@ -145,6 +213,9 @@ def test_pxap_by_hand():
     # Recall 1/3 at precision 1, then 2/3 at 2/3 (two pixels of 0.8 fall together), then 1 at 3/4.
     assert metrics.pxap(heat, mask) == pytest.approx(100 * (1 + 2 / 3 + 3 / 4) / 3)
     assert np.isnan(metrics.pxap(heat, mask & False))
+    assert np.isnan(metrics.pxap(0 * heat, mask))
+    both = np.concatenate([heat, 0 * heat, heat * np.nan]), np.concatenate([mask] * 3)
+    assert metrics.pxap(*both) == metrics.pxap(heat, mask)  # an empty map is left out
 
 
 def test_the_middle_finds_what_is_in_the_middle():
@@ -259,3 +330,103 @@ def test_pxap_agrees_with_scikit_learn():
     masks = np.random.default_rng(16).random((3, 9, 8)) < 0.3
     expected = 100 * sklearn.average_precision_score(masks.ravel(), heat.ravel())
     assert metrics.pxap(heat, masks) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.fixture(scope="module")
+def quantus(torchvision):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pytest.importorskip("quantus")
+
+
+class Case:
+    """A small network of torch, float64, with layers that can be drawn anew; two inputs, one class of each."""
+
+    def __init__(self):
+        import torch
+
+        torch.manual_seed(0)
+        layers = [torch.nn.Conv2d(2, 4, 3, padding=1), torch.nn.Tanh(), torch.nn.Conv2d(4, 3, 3, padding=1)]
+
+        class Network(torch.nn.Sequential):
+            def forward(self, x):
+                return super().forward(x.double())  # Quantus predicts in float32
+
+        self.network = Network(*layers, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()).double().eval()
+        self.x, self.classes = drawn(20, 2, 2, 8, 12), np.asarray([1, 2])
+
+    def logit(self, x, c):
+        """Of one input `[H, W, 2]`."""
+        import torch
+
+        with torch.no_grad():
+            return float(self.network(torch.from_numpy(np.moveaxis(np.asarray(x), -1, 0).copy())[None])[0, c])
+
+    @staticmethod
+    def maps(model, inputs, targets, **_):
+        """The squared gradient, `[n, 1, H, W]`, for Quantus: its explain_func."""
+        import torch
+
+        x = torch.from_numpy(np.array(inputs)).double().requires_grad_()
+        scores = model(x)[torch.arange(len(x)), torch.from_numpy(np.array(targets))]
+        (gradient,) = torch.autograd.grad(scores.sum(), x)
+        return (gradient**2).sum(1, keepdim=True).detach().numpy()
+
+    @property
+    def given(self):
+        return {"model": self.network, "x_batch": self.x.copy(), "y_batch": self.classes, "channel_first": True}
+
+
+@pytest.mark.parity
+def test_infidelity_agrees_with_quantus(quantus):
+    """Its blocks of 4 x 4 turn black one after the other and stay so, which makes six changes of our kind."""
+    case = Case()
+    maps = case.maps(case.network, case.x, case.classes)
+    theirs = quantus.Infidelity(n_perturb_samples=1, perturb_baseline=0.0, disable_warnings=True)
+    expected = theirs(**case.given, a_batch=maps, device="cpu")
+    for x, a, c, figure in zip(case.x, maps, case.classes, expected, strict=True):
+        picture, gone = np.moveaxis(x, 0, -1), np.zeros((8, 12), bool)
+        changes = []
+        for i, j in np.ndindex(2, 3):
+            gone[4 * i : 4 * i + 4, 4 * j : 4 * j + 4] = True
+            changes.append(picture * gone[..., None])
+        f = lambda x, c=c: jax.pure_callback(lambda x: np.float64(case.logit(x, c)), jax.ShapeDtypeStruct((), float), x,
+                                             vmap_method="sequential")  # fmt: skip
+        ours = metrics.infidelity(f, picture, a[0], np.stack(changes), is_scaled=False)
+        np.testing.assert_allclose(ours, figure, rtol=1e-5)  # its predictions are float32
+
+
+@pytest.mark.parity
+def test_max_sensitivity_agrees_with_quantus(quantus):
+    case, deltas = Case(), 0.1 * drawn(21, 5, 2, 2 * 8 * 12)
+    steps = iter(deltas)
+    theirs = quantus.MaxSensitivity(
+        nr_samples=5, perturb_func=lambda arr, **_: arr + next(steps), disable_warnings=True, normalise=False
+    )
+    expected = theirs(**case.given, explain_func=case.maps, device="cpu")
+    for i, (x, c) in enumerate(zip(case.x, case.classes, strict=True)):
+        given = np.moveaxis(deltas[:, i].reshape(5, *x.shape), 1, -1)
+        one = lambda x, c=c: case.maps(case.network, np.moveaxis(x, -1, 0)[None], [c])[0, 0]
+        explain = lambda x, one=one: jax.pure_callback(one, jax.ShapeDtypeStruct((8, 12), float), x,
+                                                       vmap_method="sequential")  # fmt: skip
+        ours = metrics.max_sensitivity(explain, np.moveaxis(x, 0, -1), given)
+        np.testing.assert_allclose(ours, expected[i], rtol=1e-6)
+
+
+@pytest.mark.parity
+def test_emprt_and_randomisation_from_the_bottom_agree_with_quantus(quantus):
+    case = Case()
+    options = {"layer_order": "bottom_up", "seed": 3, "disable_warnings": True, "normalise": False}
+    given = {**case.given, "explain_func": case.maps, "device": "cpu"}
+    emprt = quantus.EfficientMPRT(complexity_func_kwargs={"n_bins": 100}, **options)(**given)
+    same = quantus.MPRT(similarity_func=quantus.similarity_func.correlation_spearman, **options)(**given)
+    import torch
+
+    before = case.maps(case.network, case.x, case.classes)[:, 0]
+    for name, layer in case.network.named_children():
+        if hasattr(layer, "reset_parameters"):
+            torch.manual_seed(4)  # Quantus adds one
+            layer.reset_parameters()
+            after = case.maps(case.network, case.x, case.classes)[:, 0]
+            np.testing.assert_allclose(jax.vmap(metrics.rank_correlation)(before, after), same[name], rtol=1e-9)
+    np.testing.assert_allclose(jax.vmap(metrics.emprt)(before, after), emprt, rtol=1e-9)
