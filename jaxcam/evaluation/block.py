@@ -27,7 +27,7 @@ from jaxcam.evaluation.plan import (
     of_class,
 )
 from jaxcam.evaluation.protocol import Protocol
-from jaxcam.evaluation.shuffled import shuffled
+from jaxcam.evaluation.shuffled import Part, shuffled
 from jaxcam.explanation.batch import Request, explained
 from jaxcam.explanation.explanation import Explanation, Status
 from jaxcam.metrics.operands import is_explanation
@@ -110,22 +110,22 @@ def _explained_block(plan: Plan, model: Adapted, data: Any, labels: Array, seed:
     y: Array | None = None
     for request in plan.requests:
         # Each begins with the same forward pass, of which XLA keeps one.
-        explanation, logits, probability = explained(model, request, inputs, class_idx, _key(request, key))
+        explanation, logits, probability = explained(model, request, inputs, class_idx, own_key(request, key))
         class_idx = explanation.class_idx
         y = of_class(protocol, probability, logits, class_idx) if y is None else y
         found.append(explanation)
     assert y is not None
     assert class_idx is not None
-    heatmaps = [_heatmap(protocol, explanation, size) for explanation in found]
+    heatmaps = [heatmap_of(protocol, explanation, size) for explanation in found]
     background = background_of(plan, image)
     masked = [masked_input(plan, data, heatmap, background) for heatmap in heatmaps]
     values: dict[str, list[Array]] = {}
     if "coherency" in plan.groups:
         o, again = [], []
         for request, inputs_e in zip(plan.requests, masked, strict=True):
-            explanation, logits_e, probability = explained(model, request, inputs_e, class_idx, _key(request, key))
+            explanation, logits_e, probability = explained(model, request, inputs_e, class_idx, own_key(request, key))
             o.append(of_class(protocol, probability, logits_e, class_idx))
-            again.append(_heatmap(protocol, explanation, size))
+            again.append(heatmap_of(protocol, explanation, size))
         values["coherency"] = [jax.vmap(metrics.coherency)(a, b) for a, b in zip(heatmaps, again, strict=True)]
     else:
         o = _in_one_batch(confidence, masked, class_idx)
@@ -147,7 +147,17 @@ def _explained_block(plan: Plan, model: Adapted, data: Any, labels: Array, seed:
             for three in zip(drops, values["coherency"], values["complexity"], strict=True)
         ]
     if "sanity" in plan.groups:
-        values["sanity"] = _sanity(plan, model, inputs, found, key)
+        again = _with_shuffled(plan, model, inputs, found, key, "behind")
+        values["sanity"] = [
+            jax.vmap(metrics.rank_correlation)(*map(_raw, two)) for two in zip(found, again, strict=True)
+        ]
+    if "randomised" in plan.groups:
+        again = _with_shuffled(plan, model, inputs, found, key, "before")
+        values["bottom_up"] = [
+            jax.vmap(metrics.rank_correlation)(*map(_raw, two)) for two in zip(found, again, strict=True)
+        ]
+        again = [heatmap_of(protocol, each, size) for each in _with_shuffled(plan, model, inputs, found, key, "all")]
+        values["emprt"] = [jax.vmap(metrics.emprt)(*two) for two in zip(heatmaps, again, strict=True)]
     status = jnp.stack([explanation.status for explanation in found], 1)
     shown = jnp.stack(heatmaps, 1)
     has_map = (
@@ -183,7 +193,7 @@ def loc_key(delta: float) -> str:
     return f"loc_{100 * delta:g}"
 
 
-def _heatmap(protocol: Protocol, explanation: Explanation, size: tuple[int, ...]) -> Array:
+def heatmap_of(protocol: Protocol, explanation: Explanation, size: tuple[int, ...]) -> Array:
     """`[n, *grid]` as the protocol says; guided methods have a gradient of the input's size instead of a map."""
     if explanation.gradient is not None or (
         (protocol.normalisation, protocol.resize, protocol.epsilon) == ("max", "linear", 0)
@@ -218,14 +228,15 @@ def _counted(is_so: Array, where_finite: Array) -> Array:
     return jnp.where(jnp.isfinite(where_finite), is_so.astype(where_finite.dtype), jnp.nan)
 
 
-def _sanity(plan: Plan, model: Adapted, inputs: Any, found: list[Explanation], key: Array) -> list[Array]:
-    """Rank correlation with the map for the same class when the weights behind the layer are shuffled."""
-    values = []
+def _with_shuffled(
+    plan: Plan, model: Adapted, inputs: Any, found: list[Explanation], key: Array, part: Part
+) -> list[Explanation]:
+    """The methods' maps for the same class when a part of the network's weights is shuffled."""
+    again = []
     for request, explanation in zip(plan.requests, found, strict=True):
-        others = shuffled(model, request, without_batch(inputs), plan.main)
-        again = explained(others, request, inputs, explanation.class_idx, _key(request, key)).explanation
-        values.append(jax.vmap(metrics.rank_correlation)(_raw(explanation), _raw(again)))
-    return values
+        others = shuffled(model, request, without_batch(inputs), plan.main, part=part)
+        again.append(explained(others, request, inputs, explanation.class_idx, own_key(request, key)).explanation)
+    return again
 
 
 def _raw(explanation: Explanation) -> Array:
@@ -236,6 +247,6 @@ def _raw(explanation: Explanation) -> Array:
     return jax.nn.relu(explanation.cam_map)
 
 
-def _key(request: Request, key: Array) -> Array | None:
+def own_key(request: Request, key: Array) -> Array | None:
     """For methods that draw."""
     return key if request.method.takes_key else None

@@ -20,7 +20,7 @@ from jaxcam.datasets.sources import Source, source_of
 from jaxcam.evaluation import hosts
 from jaxcam.evaluation.journal import Journal
 from jaxcam.evaluation.measures import Column, columns_of
-from jaxcam.evaluation.plan import GROUPS, Plan
+from jaxcam.evaluation.plan import GROUPS, OF_PICTURES, Plan, passes_of
 from jaxcam.evaluation.protocol import Protocol, differences, protocol_for
 from jaxcam.evaluation.requests import Methods, affordable, requests_of
 from jaxcam.evaluation.result import Evaluation, table_of
@@ -92,11 +92,16 @@ def evaluate(
             increase and win mean where it is negative. All boxes and masks of an example are what it should look at.
             What differs from example to example, as a region, may be one of several inputs that the model leaves out.
         metrics: groups of metrics, or "all". "confidence" (average drop, increase, win; one forward pass for each
-            method), "localisation" (where boxes or masks are known), "instances" (instance recall: whether each of
-            several objects is found; see `Evaluation.split`), "shape" (complexity, sparsity), "deletion" (one more
-            pass each), "coherency" (with ADCC), "curves" (insertion and deletion: 2 (num_steps + 1) passes each),
-            "sanity" (correlation with the maps when the weights behind the layer are shuffled).
-            See `jaxcam.metrics`. Those of "confidence" are always there.
+            method), "localisation" (where boxes or masks are known), "thresholds" (the same of pictures, with the
+            threshold that is best for all of them, MaxBoxAccV2, or with every one, PxAP; no pass), "instances"
+            (instance recall: whether each of several objects is found; see `Evaluation.split`), "shape" (complexity,
+            sparsity), "deletion" (one more pass each), "coherency" (with ADCC), "curves" (insertion and deletion:
+            2 (num_steps + 1) passes each), "road" (of pictures: 18 passes each, and pixels are filled in), "infidelity"
+            (num_squares passes for all methods together), "sensitivity" (max-sensitivity: num_noises maps each),
+            "sanity" (correlation with the maps when the weights behind the layer are shuffled), "randomised" (the same
+            with the weights before it, from the bottom up, and eMPRT, with all of them; two maps each).
+            See `jaxcam.metrics`. Those of "confidence" are always there. The line of progress says how many passes a
+            picture takes.
         protocol: what is measured in detail; by default that of the Grad-CAM++ paper, for prepared inputs with
             mask="input" and baseline="zero", with a target confidence="target".
         annotations: classes and boxes of a folder's pictures: JSON of our own (a list of `{"file", "label",
@@ -145,6 +150,7 @@ def evaluate(
         check_alone(target, None, None)
     protocol = protocol_for(protocol, is_prepared=is_prepared, has_target=target is not None)
     groups = _checked_groups(metrics)
+    is_all = groups == GROUPS
     requests, left_out = requests_of(DEFAULT_METHODS if methods is None else methods, layer), dict[str, str]()
     check_integer("batch_size", batch_size, low=1)
     check_integer("num_resamples", num_resamples, low=0)
@@ -154,12 +160,13 @@ def evaluate(
     mesh = hosts.mesh_of(mesh)
     feed = fed(known, source, target)
     known, example, preprocessing = feed.model, feed.example, known.preprocessing
+    groups = _of_grid(groups, jax.tree.leaves(example)[feed.main].ndim - 1)
     if methods is None:
         requests, left_out = affordable(requests, known, example)
     arrays = jax.tree.leaves(known)
     truths = source.knows
-    in_place = [name for name in ("localisation", "instances") if name in groups]
-    if in_place and groups not in (GROUPS, DEFAULT_METRICS) and not truths:
+    in_place = [name for name in ("localisation", "thresholds", "instances") if name in groups]
+    if in_place and not is_all and groups != DEFAULT_METRICS and not truths:
         raise ValueError(
             f'metrics: "{in_place[0]}" needs to know where things are, and no box or mask is known: give annotations=, '
             "or jaxcam.Example(image, label=..., boxes=...); of a series jaxcam.Example(series, label=..., masks=...)"
@@ -239,7 +246,9 @@ def _run(job: Job, journal: Journal | None, done: set[int], *, show_progress: bo
         return f"{len(journal.done)} pictures are in the results file: start all processes again in the same way."
 
     with hosts.lost_processes_told(kept):
-        bar = Progress(total=length, done=finished, label="evaluate", shown=show_progress and journal is not None)
+        passes = passes_of(job.plan.protocol, job.plan.groups, len(job.plan.requests))
+        label = f"evaluate ({passes:,} forward passes each)"
+        bar = Progress(total=length, done=finished, label=label, shown=show_progress and journal is not None)
         with bar:
             for records in steps(job, done):
                 if journal is not None:
@@ -325,6 +334,19 @@ def _checked_groups(metrics: Any) -> tuple[str, ...]:
         if name not in GROUPS:
             raise ValueError(f'metrics: {name!r} is not known: use "all", or some of {", ".join(map(repr, GROUPS))}')
     return tuple(group for group in GROUPS if group in listed or group == "confidence")
+
+
+def _of_grid(groups: tuple[str, ...], num_axes: int) -> tuple[str, ...]:
+    """Without those that are of pictures, where the inputs are none; named, they are refused."""
+    if num_axes == 2:
+        return groups
+    missing = [group for group in groups if group in OF_PICTURES]
+    if missing and groups != GROUPS:
+        raise ValueError(
+            f'metrics: "{missing[0]}" is of pictures, with two axes of positions, but these inputs have {num_axes}: '
+            "leave it out"
+        )
+    return tuple(group for group in groups if group not in missing)
 
 
 def _described(method: Bound, logits: jax.ShapeDtypeStruct) -> dict[str, Any]:

@@ -1,10 +1,11 @@
 """Insertion and deletion for a block: the curves of `jaxcam.metrics`, for all examples and methods at once.
 
 A call of the compiled step makes one point of the curves, the same program for all of them; a loop inside the program
-would be slower, since XLA for CPUs runs convolutions in loops on one thread.
+would be slower, since XLA for CPUs runs convolutions in loops on one thread. `removal` takes the same steps.
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -21,38 +22,49 @@ from jaxcam.metrics.curves import ranks
 from jaxcam.metrics.operands import is_explanation
 from jaxcam.programs.compiled import Programs
 
-_SPLIT = PartitionSpec(AXIS)
+SPLIT = PartitionSpec(AXIS)
 
 
 def curves_of(mesh: Mesh, plan: Plan, model: Adapted, data: Any, heatmaps: Array, class_idx: Array) -> dict[str, Array]:
     """The areas under both curves, `[n, m]`; NaN where the heatmap ranks nothing."""
-    order = _ranked(mesh, heatmaps)
-    arrays, static = model.tree_flatten()
+    order = ranked(mesh, heatmaps)
     num_pixels, num_steps = math.prod(heatmaps.shape[2:]), plan.protocol.num_steps
     counts = [np.int32(step * num_pixels // num_steps) for step in range(num_steps + 1)]
     areas: dict[str, Array] = {}
-    for name, appears in (("insertion", True), ("deletion", False)):
-        here = (mesh, plan, appears, static)
-        points = [_points(here, arrays, data, order, class_idx, count) for count in counts]
+    for name, change in (("insertion", _appearing), ("deletion", _disappearing)):
+        points = confidences(mesh, plan, change, model, data, class_idx, order, counts)
         areas[name] = _area(mesh, points, heatmaps)
     return areas
 
 
 @partial(jax.jit, static_argnums=0)
-def _ranked(mesh: Mesh, heatmaps: Array) -> Array:
+def ranked(mesh: Mesh, heatmaps: Array) -> Array:
+    """`metrics.curves.ranks` of every heatmap."""
     over_methods = jax.vmap(jax.vmap(ranks))
-    return jax.shard_map(over_methods, mesh=mesh, in_specs=_SPLIT, out_specs=_SPLIT, check_vma=False)(heatmaps)
+    return jax.shard_map(over_methods, mesh=mesh, in_specs=SPLIT, out_specs=SPLIT, check_vma=False)(heatmaps)
 
 
-def _point(static: tuple[Mesh, Plan, bool, Any], arrays: Any, *operands: Any) -> Array:
-    """The confidence when the first pixels have appeared on the background, or disappeared into it."""
-    mesh, plan, appears, model = static
+def confidences(
+    mesh: Mesh, plan: Plan, change: Callable[..., Array], model: Adapted, data: Any, class_idx: Array, of_each: Any,
+    steps: list[Any],
+) -> list[Array]:  # fmt: skip
+    """`[n, m]` for each step, of the pictures `[n, m, *grid, d]` that `change(plan, image, of_each, step)` makes.
+
+    A step is what all pictures share, arrays of the same shapes in each; `of_each` is of every picture, `[n, ...]`.
+    """
+    arrays, static = model.tree_flatten()
+    return [_points((mesh, plan, change, static), arrays, data, class_idx, of_each, step) for step in steps]
+
+
+def _point(static: tuple[Mesh, Plan, Callable[..., Array], Any], arrays: Any, *operands: Any) -> Array:
+    """The confidence in the changed pictures."""
+    mesh, plan, change, model = static
     whole = PartitionSpec()
     over_devices = jax.shard_map(
-        partial(_point_of_block, plan, appears),
+        partial(_point_of_block, plan, change),
         mesh=mesh,
-        in_specs=(whole, _SPLIT, _SPLIT, _SPLIT, whole),
-        out_specs=_SPLIT,
+        in_specs=(whole, SPLIT, SPLIT, SPLIT, whole),
+        out_specs=SPLIT,
         check_vma=False,
     )
     return over_devices(Adapted.tree_unflatten(model, arrays), *operands)
@@ -62,22 +74,23 @@ _points = Programs(_point)
 
 
 def _point_of_block(
-    plan: Plan,
-    appears: bool,
-    model: Adapted,
-    data: Any,
-    order: Array,
-    class_idx: Array,
-    count: Array,
+    plan: Plan, change: Callable[..., Array], model: Adapted, data: Any, class_idx: Array, of_each: Any, step: Any
 ) -> Array:
-    image = image_of(plan, data)
-    background = background_of(plan, image)
-    shown, hidden = (image, background) if appears else (background, image)
-    changed = jnp.where((order < count)[..., None], shown[:, None], hidden[:, None])  # [n, m, *grid, d]
+    changed = change(plan, image_of(plan, data), of_each, step)
     n, m = changed.shape[:2]
     data = jax.tree.map(lambda x: jnp.repeat(x, m, 0), data)  # the other inputs for all methods
     inputs = network_input(plan, data, normalised(plan, changed.reshape(n * m, *changed.shape[2:])))
     return confidence_of(plan, model, inputs, jnp.repeat(class_idx, m)).reshape(n, m)
+
+
+def _appearing(plan: Plan, image: Array, order: Array, count: Array) -> Array:
+    """The first pixels have appeared on the background."""
+    return jnp.where((order < count)[..., None], image[:, None], background_of(plan, image)[:, None])
+
+
+def _disappearing(plan: Plan, image: Array, order: Array, count: Array) -> Array:
+    """They have disappeared into it."""
+    return jnp.where((order < count)[..., None], background_of(plan, image)[:, None], image[:, None])
 
 
 @partial(jax.jit, static_argnums=0)
@@ -86,4 +99,4 @@ def _area(mesh: Mesh, points: list[Array], heatmaps: Array) -> Array:
         areas = jax.vmap(jax.vmap(metrics.area_under_curve))(jnp.stack(points, -1))
         return jnp.where(jax.vmap(jax.vmap(is_explanation))(heatmaps), areas, jnp.nan)
 
-    return jax.shard_map(of_block, mesh=mesh, in_specs=_SPLIT, out_specs=_SPLIT, check_vma=False)(points, heatmaps)
+    return jax.shard_map(of_block, mesh=mesh, in_specs=SPLIT, out_specs=SPLIT, check_vma=False)(points, heatmaps)

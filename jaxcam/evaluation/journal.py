@@ -20,9 +20,11 @@ import os
 import re
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from functools import partial
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -30,6 +32,7 @@ import numpy as np
 from jaxcam.checks import is_integer
 from jaxcam.evaluation.protocol import differences
 from jaxcam.evaluation.statistics import Rows
+from jaxcam.evaluation.tallies import TALLIES
 from jaxcam.explanation.explanation import Status
 from jaxcam.files import check_regular, lock, naming
 from jaxcam.tables import shown
@@ -58,6 +61,8 @@ class Record(NamedTuple):
     status: Sequence[int] = ()
     values: Sequence[Sequence[float]] = ()
     """For each method, for each metric."""
+    tallies: Mapping[str, Sequence[Sequence[int] | None]] = MappingProxyType({})
+    """By metric, for each method, of those that are no means: `evaluation.tallies`; None where it does not count."""
     error: str | None = None
     """Why there is nothing."""
 
@@ -141,7 +146,7 @@ class Journal:
 
     def rows(self) -> Iterator[tuple[Rows, list[Record]]]:
         """What was measured, some hundred pictures at a time, and those of which there is nothing."""
-        return rows_of(self.records(), len(self._header["methods"]), len(self._header["metrics"]))
+        return rows_of(self.records(), len(self._header["methods"]), self._header["metrics"])
 
     def _begin(self) -> None:
         """Reads what is there, cuts off half a line, and writes the header where there is nothing."""
@@ -208,17 +213,17 @@ class Journal:
 
     def _record(self, line: bytes, which: str) -> Record:
         try:
-            return _checked(_fields(line), self._number, len(self._header["methods"]), len(self._header["metrics"]))
+            return _checked(_fields(line), self._number, len(self._header["methods"]), self._header["metrics"])
         except (ValueError, RecursionError) as error:
             raise self._damaged(which, shown(str(error), 200)) from None
 
 
-def rows_of(records: Iterable[Record], num_methods: int, num_metrics: int) -> Iterator[tuple[Rows, list[Record]]]:
+def rows_of(records: Iterable[Record], num_methods: int, metrics: Sequence[str]) -> Iterator[tuple[Rows, list[Record]]]:
     """Records as arrays, some hundred at a time, and beside them those of which there is nothing."""
-    waiting = iter(records)
+    waiting, lengths = iter(records), _lengths(metrics)
     while chunk := list(islice(waiting, _CHUNK)):
         good = [record for record in chunk if record.error is None]
-        shape = len(good), num_methods, num_metrics
+        shape = len(good), num_methods, len(metrics)
 
         def floats(values: list[Any], *shape: int) -> np.ndarray:
             return np.asarray(values, np.float32).astype(np.float64).reshape(shape)
@@ -228,15 +233,29 @@ def rows_of(records: Iterable[Record], num_methods: int, num_metrics: int) -> It
             o=floats([record.o for record in good], *shape[:2]),
             values=floats([record.values for record in good], *shape),
             status=np.asarray([record.status for record in good], np.int32).reshape(shape[:2]),
+            tallies={
+                key: floats(
+                    [[[math.nan] * length if one is None else one for one in record.tallies[key]] for record in good],
+                    *shape[:2],
+                    length,
+                )
+                for key, length in lengths.items()
+            },
         )
         yield rows, [record for record in chunk if record.error is not None]
+
+
+def _lengths(metrics: Sequence[str]) -> dict[str, int]:
+    """How many numbers the tallies of those metrics have that are made from one."""
+    return {key: TALLIES[key].length for key in metrics if key in TALLIES}
 
 
 def _line(record: Record) -> bytes:
     if record.error is not None:
         fields: dict[str, Any] = {name: getattr(record, name) for name in _BAD}
     else:
-        fields = {name: _without_nan(value) for name, value in record._asdict().items() if name != "error"}
+        fields = {name: _without_nan(getattr(record, name)) for name in _GOOD}
+        fields |= {"tallies": dict(record.tallies)} if record.tallies else {}
     body = json.dumps(fields, allow_nan=False).encode()
     return body[:-1] + f', "crc32": "{zlib.crc32(body):08x}"}}\n'.encode()
 
@@ -253,11 +272,12 @@ def _fields(line: bytes) -> Any:
     return json.loads(line[: seal.start()] + b"}")
 
 
-def _checked(fields: Any, number: int | None, num_methods: int, num_metrics: int) -> Record:
+def _checked(fields: Any, number: int | None, num_methods: int, metrics: Sequence[str]) -> Record:
     """A line as a record, if it says what a line has to say."""
-    names = tuple(fields) if isinstance(fields, dict) else ()
-    if names not in (_BAD, _GOOD):
-        raise ValueError(f"it must have the fields {', '.join(_GOOD)}")
+    names, lengths = tuple(fields) if isinstance(fields, dict) else (), _lengths(metrics)
+    good = (*_GOOD, "tallies") if lengths else _GOOD
+    if names not in (_BAD, good):
+        raise ValueError(f"it must have the fields {', '.join(good)}")
     last = _LONGEST_RUN if number is None else number
     whole = {"index": (0, last), "label": (-1, _LARGEST), "class_idx": (-1, _LARGEST)}
     for name, (low, high) in whole.items():
@@ -268,13 +288,24 @@ def _checked(fields: Any, number: int | None, num_methods: int, num_metrics: int
             raise ValueError(f"{name} must be text")
     if names == _BAD:
         return Record(**fields)
-    shapes = {"y": (), "o": (num_methods,), "values": (num_methods, num_metrics)}
+    shapes = {"y": (), "o": (num_methods,), "values": (num_methods, len(metrics))}
     for name, shape in shapes.items():
         if not _is_array(fields[name], shape, _is_figure):
             raise ValueError(f"{name} must be figures of the shape {list(shape)}")
     if not _is_array(fields["status"], (num_methods,), lambda value: is_integer(value) and value in [*Status]):
         raise ValueError(f"status must be {num_methods} numbers of jaxcam.Status")
-    return Record(**{name: _with_nan(fields[name]) for name in _GOOD})
+    tallies = fields.get("tallies", {})
+    if not isinstance(tallies, dict) or list(tallies) != list(lengths):
+        raise ValueError(f"tallies must be of {', '.join(lengths)}")
+    for key, length in lengths.items():
+        is_tally = partial(_is_tally, length=length)
+        if not _is_array(tallies[key], (num_methods,), is_tally):
+            raise ValueError(f"the tally of {key} must be {length} whole numbers, or nothing, for each method")
+    return Record(**{name: _with_nan(fields[name]) for name in _GOOD}, tallies=tallies)
+
+
+def _is_tally(value: Any, *, length: int) -> bool:
+    return value is None or _is_array(value, (length,), lambda one: is_integer(one) and 0 <= one < _LARGEST)
 
 
 def _is_array(value: Any, shape: tuple[int, ...], is_right: Callable[[Any], bool]) -> bool:

@@ -1,13 +1,16 @@
 """The metrics: their names and units, which way is better, and when they are measured: one record for each.
 
-Contract: a column's `key` is that of its values in `block` and `insertion`, where they are worked out of what the
-metrics share: one forward pass, one heatmap, one masked picture for all of them.
+Contract: a column's `key` is that of its values in `block`, `insertion`, `removal`, `stability`, `truths` or
+`tallies`, where they are worked out of what the metrics share: one forward pass, one heatmap, one masked picture for
+all of them.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from jaxcam.evaluation.block import loc_key
 from jaxcam.evaluation.protocol import Protocol
+from jaxcam.evaluation.tallies import TALLIES
 
 _EACH = "each"
 
@@ -53,6 +56,9 @@ def measures_of(protocol: Protocol, *, inside: str = "in box") -> tuple[Measure,
         Measure(("deletion",), _percent("drop_in_deletion", "drop in deletion", better="higher")),
         Measure(("curves",), Column("insertion", "insertion AUC", better="higher")),
         Measure(("curves",), Column("deletion", "deletion AUC", better="lower")),
+        Measure(("road",), Column("road", "ROAD", better="higher")),
+        Measure(("infidelity",), _percent("infidelity", "infidelity", better="lower")),
+        Measure(("sensitivity",), Column("max_sensitivity", "max-sensitivity", better="lower")),
         *(
             Measure(localisation, Column(loc_key(delta), f"Loc({delta:g})", better="higher"), "places")
             for delta in protocol.deltas
@@ -62,6 +68,8 @@ def measures_of(protocol: Protocol, *, inside: str = "in box") -> tuple[Measure,
         Measure(localisation, Column("box_iou", "box IoU", better="higher"), "boxes"),
         Measure(localisation, _percent("localised", "box IoU at least 0.5", better="higher", is_share=True), "boxes"),
         Measure(localisation, Column("iou", "mask IoU", better="higher"), "masks"),
+        Measure(("thresholds",), _percent("max_box_acc", "MaxBoxAccV2", better="higher"), "boxes"),
+        Measure(("thresholds",), _percent("pxap", "PxAP", better="higher"), "masks"),
         Measure(instances, _percent("recall", f"instance recall at {level:g}", better="higher"), _EACH),
         Measure(instances, _percent("instance_heat", "heat of instances", better="higher"), _EACH),
         Measure(instances, Column("instances", "instances"), _EACH),
@@ -70,6 +78,8 @@ def measures_of(protocol: Protocol, *, inside: str = "in box") -> tuple[Measure,
         Measure(coherency, _percent("adcc", "ADCC", better="higher")),
         Measure(("shape",), Column("sparsity", "sparsity")),
         Measure(("sanity",), Column("sanity", "same when shuffled", better="lower")),
+        Measure(("randomised",), Column("bottom_up", "same when shuffled below", better="lower")),
+        Measure(("randomised",), Column("emprt", "eMPRT", better="higher")),
     )
 
 
@@ -82,6 +92,11 @@ def columns_of(groups: tuple[str, ...], protocol: Protocol, known: frozenset[str
         for measure in measures_of(protocol, inside="inside" if not known & {"boxes", "frames"} else "in box")
         if has[measure.truth] and set(measure.groups) & {"confidence", *groups}
     )
+
+
+def tallied(columns: Sequence[Column]) -> dict[str, int]:
+    """The places of those columns whose metrics are made from tallies, by their keys."""
+    return {column.key: place for place, column in enumerate(columns) if column.key in TALLIES}
 
 
 def _percent(key: str, title: str, *, better: str, is_share: bool = False) -> Column:

@@ -5,6 +5,7 @@ inputs that are prepared for the model, one array or a pytree. The `image` is wh
 `[n, *grid, d]` in floats; it alone is masked, and other inputs stay as they are.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,12 +20,18 @@ from jaxcam.cuts.model import Adapted, Probability
 from jaxcam.evaluation.protocol import Protocol
 from jaxcam.explanation.batch import Request
 from jaxcam.images.preprocessing import Preprocessing
+from jaxcam.metrics.imputation import PERCENTILES
 from jaxcam.programs.specs import without_batch
 
 AXIS = "images"
 """Of the mesh."""
-GROUPS = ("confidence", "localisation", "instances", "shape", "deletion", "coherency", "curves", "sanity")
+GROUPS = (
+    "confidence", "localisation", "thresholds", "instances", "shape", "deletion", "coherency", "curves", "road",
+    "infidelity", "sensitivity", "sanity", "randomised",
+)  # fmt: skip
 """Of metrics: what they cost and need differs."""
+OF_PICTURES = ("thresholds", "road")
+"""Those that are defined on a grid of two axes only."""
 _BLUR = 5 / 224
 
 
@@ -41,6 +48,19 @@ class Plan(NamedTuple):
     """Of one example as the model takes it: -1, or 0 for channels first."""
     main: int = 0
     """Which of the arrays of the data the heatmap lies on."""
+
+
+def passes_of(protocol: Protocol, groups: Sequence[str], num_methods: int) -> int:
+    """How many forward passes a picture takes, its own included; a map counts as one, though its gradient costs more.
+
+    What the groups ask of the network, as it is said before they are measured.
+    """
+    each = {
+        "confidence": 1, "deletion": 1, "coherency": 1, "curves": 2 * (protocol.num_steps + 1),
+        "road": 2 * len(PERCENTILES), "sensitivity": protocol.num_noises, "sanity": 1, "randomised": 2,
+    }  # fmt: skip
+    of_methods = sum(each.get(group, 0) for group in groups)
+    return 1 + num_methods * of_methods + (protocol.num_squares if "infidelity" in groups else 0)
 
 
 def image_of(plan: Plan, data: Any) -> Array:

@@ -4,6 +4,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from jaxcam.checks import check_integer
+
 _CHOICES = {
     "confidence": ("probability", "logit", "target"),
     "mask": ("pixels", "input"),
@@ -46,13 +48,16 @@ class Protocol:
         recall_threshold: an object is found where the heatmap reaches this share of its maximum, for instance recall.
         tolerance: of the pointing game, as a share of the shortest side (15 pixels of 224).
         num_steps: of the insertion and deletion curves.
+        num_squares: of the boxes that are removed for infidelity, `metrics.squares`; the baseline is seen there.
+        num_noises: how often noise is added for max-sensitivity.
+        noise: of max-sensitivity: uniform between this many standard deviations of the input and as many below zero.
 
     Raises:
         ValueError: a value is not one of those named, or a number is out of range.
         TypeError: a number is none.
 
     **Source**: the defaults are Chattopadhay et al. 2018; box_fraction Selvaraju et al. 2017, section 4.1; tolerance
-    Zhang et al. 2018.
+    Zhang et al. 2018; noise Yeh et al. 2019.
     """
 
     confidence: Literal["probability", "logit", "target"] = "probability"
@@ -68,6 +73,9 @@ class Protocol:
     recall_threshold: float = 0.5
     tolerance: float = 15 / 224
     num_steps: int = 32
+    num_squares: int = 32
+    num_noises: int = 8
+    noise: float = 0.2
 
     def __post_init__(self) -> None:
         for name, allowed in _CHOICES.items():
@@ -89,15 +97,15 @@ class Protocol:
         object.__setattr__(self, "deltas", tuple(_number(delta, "deltas") for delta in deltas))
         if len(set(self.deltas)) != len(self.deltas):
             raise ValueError(f"deltas must differ from each other, but are {self.deltas}")
-        for name in ("epsilon", "box_fraction", "mask_threshold", "recall_threshold", "tolerance"):
+        for name in ("epsilon", "box_fraction", "mask_threshold", "recall_threshold", "tolerance", "noise"):
             object.__setattr__(self, name, _number(getattr(self, name), name))
         for name in ("box_fraction", "recall_threshold"):
             if not getattr(self, name):
                 raise ValueError(f"{name} must be above 0: every pixel reaches 0")
-        if isinstance(self.num_steps, bool) or not isinstance(self.num_steps, int):
-            raise TypeError(f"num_steps must be an int, not {self.num_steps!r}")
-        if self.num_steps < 1:
-            raise ValueError(f"num_steps must be at least 1, but is {self.num_steps}")
+        if not self.noise:
+            raise ValueError("noise must be above 0: without any no map changes")
+        for name in ("num_steps", "num_squares", "num_noises"):
+            check_integer(name, getattr(self, name), low=1)
 
     @classmethod
     def paper(cls) -> "Protocol":

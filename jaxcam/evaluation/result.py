@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from jaxcam.evaluation.journal import Journal, Record, rows_of
-from jaxcam.evaluation.measures import Column
+from jaxcam.evaluation.measures import Column, tallied
 from jaxcam.evaluation.protocol import Protocol, differences
 from jaxcam.evaluation.statistics import Rows, Statistics, statistics
 from jaxcam.evaluation.table import Difference, McNemar, Table
@@ -92,15 +92,14 @@ class Evaluation:
             if len(groups) > _MOST_GROUPS:
                 raise ValueError(f"metric must have few values, but {metric!r} has more than {_MOST_GROUPS}")
         shares = [column.is_share for column in self.table.columns]
-        m, k, about = len(self.methods), len(self.metrics), self.table
+        m, about = len(self.methods), self.table
         options: dict[str, int] = {"num_resamples": about.statistics.num_resamples, "seed": self.header["seed"]}
 
         def table(value: float) -> Table:
-            parts = (rows for rows, _ in rows_of(self._rows_kept.records(groups[value]), m, k))
+            parts = (rows for rows, _ in rows_of(self._rows_kept.records(groups[value]), m, self.metrics))
             facts = {**about.facts, metric: f"{value:g}"}
-            return Table(
-                about.names, about.columns, statistics(parts, m, k, shares=shares, **options), facts, 0, about.noun
-            )
+            found = statistics(parts, m, len(shares), shares=shares, tallies=tallied(about.columns), **options)
+            return Table(about.names, about.columns, found, facts, 0, about.noun)
 
         return {value: table(value) for value in sorted(groups)}
 
@@ -143,7 +142,8 @@ class Evaluation:
         """A dictionary for every picture, as pandas.DataFrame takes them, in the order of their numbers.
 
         It has `index`, `name`, `class_idx` (explained; 0 with a target), `label`, `y`, `error`, and for every method
-        `method/o`, `method/status` and `method/metric`; NaN where a metric does not count.
+        `method/o`, `method/status` and `method/metric`; NaN where a metric does not count, and for MaxBoxAccV2 and
+        PxAP, which are of all pictures together.
 
         Raises:
             ValueError: in another process than the first of several, which alone keeps them.
@@ -211,7 +211,8 @@ def table_of(
             yield rows
 
     shares = [column.is_share for column in columns]
-    found = statistics(parts(), len(names), len(columns), shares=shares, num_resamples=num_resamples, seed=seed)
+    options: dict[str, Any] = {"shares": shares, "tallies": tallied(columns)}
+    found = statistics(parts(), len(names), len(columns), **options, num_resamples=num_resamples, seed=seed)
     return Table(names, columns, found, facts, len(bad), noun), bad
 
 
@@ -229,12 +230,16 @@ def _side_by_side(a: Evaluation, b: Evaluation, methods: list[str], columns: lis
                     o=[record.o[i] for record, (rows, _) in both for i in rows],
                     status=[record.status[i] for record, (rows, _) in both for i in rows],
                     values=[[record.values[i][j] for j in kept] for record, (rows, kept) in both for i in rows],
+                    tallies={
+                        key: [r.tallies[key][i] for r, (rows, _) in both for i in rows] for key in tallied(columns)
+                    },
                 )
 
-    parts = (rows for rows, _ in rows_of(joined(), 2 * len(methods), len(columns)))
+    parts = (rows for rows, _ in rows_of(joined(), 2 * len(methods), keys))
     options: dict[str, int] = {"num_resamples": a.table.statistics.num_resamples, "seed": a.header["seed"]}
     shares = [column.is_share for column in columns]
-    return statistics(parts, 2 * len(methods), len(columns), shares=shares, **options)
+    tallies = tallied(columns)
+    return statistics(parts, 2 * len(methods), len(columns), shares=shares, tallies=tallies, **options)
 
 
 def _position(names: tuple[str, ...], name: str, what: str) -> int:

@@ -24,12 +24,15 @@ from jaxcam.evaluation.insertion import curves_of
 from jaxcam.evaluation.journal import Record
 from jaxcam.evaluation.measures import Column
 from jaxcam.evaluation.plan import Plan
-from jaxcam.evaluation.truths import against_truth
+from jaxcam.evaluation.removal import infidelity_in, road_of
+from jaxcam.evaluation.stability import sensitivity_of
+from jaxcam.evaluation.truths import against_truth, tallies_of
 from jaxcam.explanation.feed import of_size, stacked
 from jaxcam.images.preprocessing import Preprocessing
 
 _NOTE_BYTES = 1024
 _ABSENT, _GOOD, _BAD = 0, 1, 2
+_IN_STEPS = {"road": road_of, "infidelity": infidelity_in, "sensitivity": sensitivity_of}
 
 
 class Job(NamedTuple):
@@ -129,10 +132,14 @@ def _begun(job: Job, blocks: list[int | None], views: list[View | None]) -> _Ste
     labels = np.asarray([-1 if view is None or view.image is None else view.label for view in checked], np.int32)
     data, own_labels = jax.tree.map(partial(hosts.sharded, job.mesh), (arrays, labels))
     block = explained_blocks(job.mesh, job.plan, job.model, data, own_labels, np.uint32(job.seed))
+    rest = (job.mesh, job.plan, job.model, data)
+    more = dict(block.values)
     if "curves" in job.plan.groups:
-        rest = (job.model, data, block.heatmaps, block.class_idx)
-        block = block._replace(values=block.values | curves_of(job.mesh, job.plan, *rest))
-    return _Step(blocks, checked, block)
+        more |= curves_of(*rest, block.heatmaps, block.class_idx)
+    for group, measured in _IN_STEPS.items():
+        if group in job.plan.groups:
+            more |= measured(*rest, block, np.uint32(job.seed))
+    return _Step(blocks, checked, block._replace(values=more))
 
 
 def _finished(job: Job, step: _Step) -> tuple[list[Record], bool]:
@@ -151,6 +158,11 @@ def _finished(job: Job, step: _Step) -> tuple[list[Record], bool]:
     keys = {column.key for column in job.columns}
     if keys & {"pointing", "iou", "recall"}:
         found["values"] |= against_truth(job.mesh, job.plan.protocol, step.views, block)
+    tallies = tallies_of(job.plan.protocol, step.views, block, keys)
+    found["tallies"] = {key: hosts.sharded(job.mesh, each) for key, each in tallies.items()}
+    found["values"] |= {
+        key: hosts.sharded(job.mesh, np.full_like(each[..., 0], np.nan)) for key, each in tallies.items()
+    }
     found["values"] = {key: value for key, value in found["values"].items() if key in keys}
     if jax.process_count() > 1:
         found["note"] = hosts.sharded(job.mesh, np.stack([_note(view) for view in views]))
@@ -175,9 +187,16 @@ def _finished(job: Job, step: _Step) -> tuple[list[Record], bool]:
                     whole["o"][i].tolist(),
                     whole["status"][i].tolist(),
                     np.where(has_map, values[i], np.nan).tolist(),
+                    {key: _tallied(each[i], has_map[:, 0]) for key, each in whole["tallies"].items()},
                 )
             )
     return records, job.source.length is None and bool((whole["state"] == _ABSENT).any())
+
+
+def _tallied(numbers: np.ndarray, has_map: np.ndarray) -> list[list[int] | None]:
+    """For each method whole numbers, or None where it does not count."""
+    counts = has_map & np.isfinite(numbers).all(-1)
+    return [each.astype(int).tolist() if is_counted else None for each, is_counted in zip(numbers, counts, strict=True)]
 
 
 def _indices(job: Job, step: _Step) -> np.ndarray:

@@ -11,13 +11,15 @@ left out; without resamples intervals are NaN. Shares, of what is yes or no for 
 `shares`, which need no resamples. Each interval stands alone: they are not widened for the number of comparisons.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, Shaped
 
 from jaxcam.evaluation.shares import paired, wilson
+from jaxcam.evaluation.tallies import TALLIES, Sums
 from jaxcam.explanation.explanation import Status
 
 LEVEL = 0.95
@@ -34,12 +36,15 @@ class Rows(NamedTuple):
         o: `[n, m]`, the confidence on each method's explanation map.
         values: `[n, m, k]`; NaN: this image does not count for this metric.
         status: `[n, m]`, of `jaxcam.Status`.
+        tallies: by metric `[n, m, c]`, of those that are no means (`tallies`), whose values are NaN; NaN where an image
+            does not count.
     """
 
     y: np.ndarray
     o: np.ndarray
     values: np.ndarray
     status: np.ndarray
+    tallies: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 class Interval(NamedTuple):
@@ -110,6 +115,7 @@ def statistics(
     num_metrics: int,
     *,
     shares: Sequence[bool] | None = None,
+    tallies: Mapping[str, int] = MappingProxyType({}),
     num_resamples: int = 0,
     seed: int = 0,
 ) -> Statistics:
@@ -120,6 +126,7 @@ def statistics(
         num_methods: m.
         num_metrics: k.
         shares: `[k]`, whether the metric is yes or no (1 or 0) for an image, and its mean a share; none by default.
+        tallies: which of the k metrics are made from tallies, and their places among them.
         num_resamples: B. A bootstrap sample of n of n images draws each image Binomial(n, 1/n) times; the weights here
             are independent Poisson numbers of mean 1, the limit of that, which need no n beforehand.
         seed: of the weights.
@@ -134,6 +141,7 @@ def statistics(
     above, below = np.zeros((2, p, k), np.int64)
     outcomes = np.zeros((3, p), np.int64)
     out_of_range, status = np.zeros((m, k), np.int64), np.zeros((m, len(Status)), np.int64)
+    pooled = {key: Sums(TALLIES[key], m) for key in tallies}
     images = y_not_positive = y_not_finite = 0
     for rows in parts:
         n = len(rows.y)
@@ -144,6 +152,8 @@ def statistics(
             is_counted = ~np.isnan(term)
             total += np.tensordot(weights, np.where(is_counted, term, 0.0), 1)
             count += np.tensordot(weights, is_counted.astype(np.float64), 1)
+        for key, total in pooled.items():
+            total.add(rows.tallies[key], weights)
         above += np.sum(terms[1] > 0, axis=0)
         below += np.sum(terms[1] < 0, axis=0)
         outcomes += _outcomes(rows)
@@ -152,8 +162,14 @@ def statistics(
         y_not_finite += int(np.sum(~np.isfinite(rows.y)))
         out_of_range += np.sum(np.abs(rows.values) >= LIMIT, axis=0)
         status += np.sum(rows.status[:, :, None] == np.asarray(list(Status)), axis=0)
-    means, pairs = (_interval(total, count) for total, count in zip(sums, counts, strict=True))
+    estimates = [_ratios(total, count) for total, count in zip(sums, counts, strict=True)]
     num_counted, num_paired = (count[0].astype(np.int64) for count in counts)
+    for key, j in tallies.items():
+        if images:
+            for estimate, figure in zip(estimates, pooled[key].figures, strict=True):
+                estimate[..., j] = figure
+            num_counted[:, j], num_paired[:, j] = pooled[key].counts
+    means, pairs = map(_interval, estimates)
     is_share = np.zeros(k, bool) if shares is None else np.asarray(shares, bool)
     means = _of_shares(means, is_share, wilson, sums[0][0], num_counted)
     pairs = _of_shares(pairs, is_share, paired, sums[1][0], above + below, num_paired)
@@ -216,9 +232,13 @@ def _of_shares(
     return Interval(rest.value, low, high)
 
 
-def _interval(sums: Float64[np.ndarray, "r *shape"], counts: Float64[np.ndarray, "r *shape"]) -> Interval:
-    """The mean of the data, entry 0, and the quantiles of the others'."""
-    estimates = np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
+def _ratios(sums: Float64[np.ndarray, "r *shape"], counts: Float64[np.ndarray, "r *shape"]) -> np.ndarray:
+    """The means of the data, entry 0, and of its resamples."""
+    return np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
+
+
+def _interval(estimates: Float64[np.ndarray, "r *shape"]) -> Interval:
+    """The figure of the data, entry 0, and the quantiles of the others'."""
     value, resamples = estimates[0], estimates[1:]
     low, high = np.full((2, *value.shape), np.nan)
     known = ~np.isnan(resamples).all(axis=0)

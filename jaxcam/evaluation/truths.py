@@ -4,7 +4,7 @@ Where only masks are known, what is compared with the boxes otherwise is compare
 and masks of an example count, whatever their class.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import jax
 import numpy as np
@@ -14,6 +14,7 @@ from jaxcam.datasets.examples import View
 from jaxcam.evaluation import hosts
 from jaxcam.evaluation.block import Block, Truth, compared_blocks
 from jaxcam.evaluation.protocol import Protocol
+from jaxcam.evaluation.tallies import TALLIES, pixels, reached
 from jaxcam.metrics.localisation import heatmap_boxes_numpy
 
 _HIT = 0.5  # Selvaraju et al. 2017, section 4.1, as in the ILSVRC localisation task
@@ -41,6 +42,25 @@ def against_truth(mesh: Mesh, protocol: Protocol, views: Sequence[View | None], 
     hit = np.where(np.isnan(overlap), np.nan, overlap >= _HIT).astype(np.float32)
     found = {"box_iou": overlap, "localised": hit, **_instances(protocol, views, chosen, block)}
     return values | {name: hosts.sharded(mesh, each) for name, each in found.items()}
+
+
+def tallies_of(protocol: Protocol, views: Sequence[View | None], block: Block, keys: Set[str]) -> dict[str, np.ndarray]:
+    """By metric `[n, m, c]` of `tallies`, on the host; NaN where no box or mask of the class is known."""
+    n, m = block.heatmaps.shape[:2]
+    found = {key: np.full((n, m, TALLIES[key].length), np.nan, np.float32) for key in TALLIES if key in keys}
+    if found:
+        any_class = protocol.confidence == "target"
+        heatmaps, classes = hosts.own(block.heatmaps), hosts.own(block.class_idx)
+        for i, (view, c) in enumerate(zip(views, classes, strict=True)):
+            own = _of_class(view, None if any_class else int(c))
+            if view is None or not own.size:
+                continue
+            if "max_box_acc" in found and _has_boxes(view):
+                found["max_box_acc"][i] = [reached(heatmap, view.boxes[own]) for heatmap in heatmaps[i]]
+            if "pxap" in found and view.masks is not None and view.masks[own].any():
+                mask = np.asarray(view.masks[own].any(0))
+                found["pxap"][i] = [pixels(heatmap, mask) for heatmap in heatmaps[i]]
+    return found
 
 
 def union(boxes: np.ndarray, size: tuple[int, ...]) -> np.ndarray:

@@ -43,7 +43,8 @@ def pairs():
 
 @pytest.fixture(scope="module")
 def found(model, pairs):
-    return evaluate(model, pairs, methods=METHODS, metrics="all", protocol=jaxcam.Protocol(num_steps=4), batch_size=3)
+    groups = ("localisation", "instances", "shape", "deletion", "coherency", "curves", "sanity")
+    return evaluate(model, pairs, methods=METHODS, metrics=groups, protocol=jaxcam.Protocol(num_steps=4), batch_size=3)
 
 
 def by_hand(model, example, method, protocol):
@@ -288,7 +289,7 @@ def test_any_model_is_evaluated_like_its_ports():
 
     pictures = [np.random.default_rng(i).random((24, 30, 3), np.float32) for i in range(3)]
     options = {"methods": ["grad_cam", "layer_cam"], "metrics": "all"}
-    options["protocol"] = jaxcam.Protocol(num_steps=3)
+    options["protocol"] = jaxcam.Protocol(num_steps=3, num_squares=3, num_noises=2)
     adapt = lambda apply: jaxcam.adapt((kernel, weights), apply=apply, preprocessing=preprocessing)
     net = adapt(network)
     last = evaluate(net, pictures, **options)

@@ -1,0 +1,73 @@
+"""ROAD and infidelity for a block: what the confidence says when a part of the picture is removed.
+
+As in `insertion` a call of the compiled step is one removal, for all examples and methods at once. Infidelity removes
+the same boxes whatever the heatmap, so that its forward passes serve all methods.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array
+
+from jaxcam import metrics
+from jaxcam.cuts.model import Adapted
+from jaxcam.evaluation.block import Block
+from jaxcam.evaluation.insertion import SPLIT, confidences, ranked
+from jaxcam.evaluation.plan import Plan, background_of
+from jaxcam.metrics.faithful import infidelity_of
+from jaxcam.metrics.imputation import num_removed, removed_of
+
+
+def road_of(mesh: Mesh, plan: Plan, model: Adapted, data: Any, block: Block, seed: np.uint32) -> dict[str, Array]:
+    """`metrics.road` of the confidence, `[n, m]`, with noise from the seed's key."""
+    order = ranked(mesh, block.heatmaps)
+    counts = [np.int32(count) for count in num_removed(order[0, 0].size)]
+    least, most = (
+        confidences(mesh, plan, _without, model, data, block.class_idx, order, [(c, is_most, seed) for c in counts])
+        for is_most in (np.bool_(False), np.bool_(True))
+    )
+    return {"road": (jnp.stack(least) - jnp.stack(most)).mean(0) / 2}
+
+
+def infidelity_in(mesh: Mesh, plan: Plan, model: Adapted, data: Any, block: Block, seed: np.uint32) -> dict[str, Array]:
+    """`metrics.infidelity` of the heatmap as attributions of a mask over the picture, relative, `[n, m]`.
+
+    The values of the mask m are attributed, with f(m) the confidence in m ∘ picture + (1 - m) ∘ background at m = 1,
+    and the changes are boxes of it: see `metrics.squares`.
+    """
+    boxes = metrics.squares(block.heatmaps.shape[2:], plan.protocol.num_squares, seed=int(seed))
+    o = confidences(mesh, plan, _without_box, model, data, block.class_idx, (), list(boxes))
+    return {"infidelity": _infidelity(mesh, block.heatmaps, boxes, block.y, [each[:, 0] for each in o])}
+
+
+def _without(plan: Plan, image: Array, order: Array, step: tuple[Array, Array, Array]) -> Array:
+    """The most relevant pixels, or the least, are filled in from their neighbours."""
+    del plan
+    count, most, seed = step
+    key = jax.random.key(seed, impl="threefry2x32")
+
+    def one(image: Array, order: Array) -> Array:
+        return metrics.imputed(image, removed_of(order, count, most), key=key)
+
+    return jax.vmap(jax.vmap(one, (None, 0)))(image, order)
+
+
+def _without_box(plan: Plan, image: Array, of_each: tuple[()], box: Array) -> Array:
+    """The background is seen in a box."""
+    del of_each
+    return jnp.where(box[..., None], background_of(plan, image), image)[:, None]
+
+
+@partial(jax.jit, static_argnums=0)
+def _infidelity(mesh: Mesh, heatmaps: Array, boxes: Array, y: Array, o: list[Array]) -> Array:
+    def of_block(heatmaps: Array, y: Array, o: list[Array]) -> Array:
+        happened = y[:, None] - jnp.stack(o, -1)
+        said = jnp.stack([jnp.where(box, heatmaps, 0).sum(tuple(range(2, heatmaps.ndim))) for box in boxes], -1)
+        relative = partial(infidelity_of, is_relative=True)
+        return jax.vmap(jax.vmap(relative, (0, None)))(said, happened)
+
+    return jax.shard_map(of_block, mesh=mesh, in_specs=SPLIT, out_specs=SPLIT, check_vma=False)(heatmaps, y, o)
