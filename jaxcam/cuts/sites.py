@@ -179,7 +179,8 @@ def place_of_result(model: Jaxpr, place: Place, opening: Opening) -> Place:
     """The place of the same value as the result of the outermost call with a rule that returns it, if there is one.
 
     Where equation 4 is remat[{ x -> a = conv x; b = relu a; return b }], the value b at (4, 1, 0) is also the call's
-    result (4, 0): cut there, the rematerialisation stays whole. The value a at (4, 0, 0) has no other place.
+    result (4, 0): cut there, the rematerialisation stays whole. The value a at (4, 0, 0) has no other place, nor has b
+    where the call also returns c = mean b, which would go past the cut.
     """
     here = model
     for depth in range(len(place) - 2):
@@ -192,12 +193,13 @@ def place_of_result(model: Jaxpr, place: Place, opening: Opening) -> Place:
 
 
 def _result(program: Jaxpr, place: Place, opening: Opening) -> int | None:
-    """Which of a program's results the value at this place inside of it is."""
+    """Which of a program's results the value at this place inside of it is, and of none of the others a part."""
     eqn = program.eqns[place[0]]
     number = place[1] if len(place) == 2 else _result(_inside(eqn, opening), place[1:], opening)
-    if number is None:
+    if number is None or any(atom is eqn.outvars[number] for after in program.eqns for atom in after.invars):
         return None
-    return next((i for i, out in enumerate(program.outvars) if out is eqn.outvars[number]), None)
+    results = [i for i, out in enumerate(program.outvars) if out is eqn.outvars[number]]
+    return results[0] if len(results) == 1 else None
 
 
 def _inside(eqn: JaxprEqn, opening: Opening) -> Jaxpr:

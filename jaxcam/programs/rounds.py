@@ -4,6 +4,9 @@
 
 What is in the round is then a value like any other, though blocks are stacked (`nnx.scan`, `linen.scan`, `fori_loop`
 with a known number of rounds). Nothing else changes: the same equations run on the same values in the same order.
+
+What counts the rounds, as `fori_loop` does to take the weights of round i, is the number that it is by then: it depends
+on nothing that the rounds before it made, so that everything can still flow through a value in them.
 """
 
 from __future__ import annotations
@@ -13,9 +16,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
-from jax.extend.core import ClosedJaxpr, JaxprEqn, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
 
+from jaxcam.programs.program import closed, holds, straight_line
 from jaxcam.programs.specs import spec_of
 
 __all__ = ["is_scan", "peeled", "round_to_peel"]
@@ -55,10 +60,18 @@ def peeled(eqn: JaxprEqn, index: int) -> ClosedJaxpr:
     place = length - 1 - index if p["reverse"] else index
     below, above = slice(0, place), slice(place + 1, length)
     first, last = (above, below) if p["reverse"] else (below, above)
+    steps = _steps(eqn)
 
     def run(*operands: Any) -> list[Any]:
         consts, carry = operands[:num_consts], operands[num_consts : num_consts + num_carry]
         each = operands[num_consts + num_carry :]
+
+        def counted(carry: Sequence[Any], rounds: int) -> list[Any]:
+            """What goes into the round after so many, with the numbers that count in their places."""
+            start = operands[num_consts:]
+            added = {i: np.asarray(rounds * step).astype(start[i].dtype) for i, step in steps.items() if step}
+            here = {i: lax.add(start[i], added[i]) if i in added else start[i] for i in steps}
+            return [here.get(i, value) for i, value in enumerate(carry)]
 
         def part(carry: Any, rounds: slice) -> tuple[Any, list[Any]]:
             count = rounds.stop - rounds.start
@@ -71,14 +84,33 @@ def peeled(eqn: JaxprEqn, index: int) -> ClosedJaxpr:
 
         with jax.named_scope(f"[:{index}]" if length <= _MOST else f"[0:{index}]"):
             carry, before = part(carry, first)
+            carry = counted(carry, index)
         with jax.named_scope(f"[{index}]"):
             now = [lax.index_in_dim(x, place, keepdims=False) for x in each]
             results = jaxpr_as_fun(p["jaxpr"])(*consts, *carry, *now)
-        carry, here = results[:num_carry], [y[None] for y in results[num_carry:]]
+        carry, here = counted(results[:num_carry], index + 1), [y[None] for y in results[num_carry:]]
         with jax.named_scope(f"[{index + 1}:]"):
             carry, after = part(carry, last)
         ordered = [after, here, before] if p["reverse"] else [before, here, after]
         stacked = [jnp.concatenate(parts) for parts in zip(*(part for part in ordered if part), strict=True)]
-        return [*carry, *stacked]
+        return [*counted(carry, length), *stacked]
 
     return jax.make_jaxpr(run)(*(spec_of(atom.aval) for atom in eqn.invars))
+
+
+def _steps(scan: JaxprEqn) -> dict[int, int]:
+    """Which of what goes round counts, i -> i + 1, or stays as it is (0), and how much is added to it in a round."""
+    body = straight_line(closed(scan.params["jaxpr"]))
+    made = {eqn.outvars[0]: eqn for eqn in body.equations if eqn.primitive in (lax.add_p, lax.sub_p)}
+    goes_in = body.arguments[scan.params["num_consts"] :][: scan.params["num_carry"]]
+    found: dict[int, int] = {}
+    for i, (before, after) in enumerate(zip(goes_in, body.outputs, strict=False)):
+        if after is before:
+            found[i] = 0
+        elif isinstance(after, Var) and after in made and holds(before, jnp.integer):
+            eqn = made[after]
+            sign, first = (1, 2) if eqn.primitive is lax.add_p else (-1, 1)
+            numbers = [int(atom.val) for atom in eqn.invars if isinstance(atom, Literal)]
+            if len(numbers) == 1 and any(atom is before for atom in eqn.invars[:first]):
+                found[i] = sign * numbers[0]
+    return found

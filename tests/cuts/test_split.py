@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name as tag
-from support import normal
+from support import drawn, normal
 
 import jaxcam
 from jaxcam.cuts.model import adapted
@@ -421,6 +421,19 @@ class TestNestedCalls:
             program = str(jax.make_jaxpr(lambda x, f=features: f(model, x))(self.x))
             assert len(re.findall(r"= (checkpoint|remat2)\[", program)) == count
 
+    def test_what_a_call_hands_out_beside_the_layer_may_follow_from_it(self):
+        """Of remat(x -> b, cos b) cut at b, the second result moves with the first."""
+
+        def model(x):
+            b, beside = jax.checkpoint(lambda v: (b := tag(jnp.sin(v @ W), "here"), jnp.cos(b)))(x)
+            return jnp.tanh(b).mean((1, 2)) + beside.sum((1, 2))
+
+        features, head = jaxcam.split(model, "here", self.x)
+        b = features(model, self.x)
+        rest = lambda b: jnp.tanh(b).mean((1, 2)) + jnp.cos(b).sum((1, 2))
+        close(head(model, b + 1, self.x), rest(b + 1))
+        close(jax.grad(lambda b: head(model, b, self.x)[0, 1])(b), jax.grad(lambda b: rest(b)[0, 1])(b))
+
     def test_one_of_several_results(self):
         def model(x):
             with jax.named_scope("loop"):
@@ -489,6 +502,37 @@ class TestNestedCalls:
                 gradient = jax.jit(jax.grad(lambda a, head=head: head(model, a, self.x).sum()))(a)
                 close(gradient, jax.jit(jax.grad(partial(rest, i)))(a), 1e-8)
         close(jaxcam.split(model, "here", self.x)[0](model, self.x), values[-1] - 0.1)  # the last round
+
+    @pytest.mark.parametrize("length", [3, 70])
+    @pytest.mark.parametrize("way", ["up", "down"])
+    @pytest.mark.sample(2, 1)
+    def test_rounds_that_are_counted(self, way, length):
+        """The weights of round i are taken by the loop's counter, which depends on nothing: all flows through x."""
+        weights = drawn(2, length, 4, 4) / 8  # more, and 70 rounds would amplify rounding
+        order = range(length) if way == "up" else range(length)[::-1]
+
+        def turn(x, weight):
+            return jnp.sin(x @ weight) + x.mean(1, keepdims=True)
+
+        def model(x):
+            x = jnp.concatenate([jnp.ones((len(x), 1, 4)), (x @ W).reshape(len(x), -1, 4)], 1)
+            with jax.named_scope("blocks"):
+                if way == "up":
+                    x = jax.lax.fori_loop(0, length, lambda i, x: turn(x, jnp.asarray(weights)[i]), x)
+                else:
+                    body = lambda state, _: ((turn(state[0], jnp.asarray(weights)[state[1]]), state[1] - 1), None)
+                    x = jax.lax.scan(body, (x, length - 1), length=length)[0][0]
+            return x[:, 0]
+
+        tokens = (np.asarray(self.x) @ W).reshape(2, -1, 4)
+        values = [np.concatenate([np.ones((2, 1, 4)), tokens], 1)]
+        for i in order:
+            values.append(np.asarray(np.sin(values[-1] @ weights[i]) + values[-1].mean(1, keepdims=True)))
+        features, head = jaxcam.split(model, None, self.x)  # of the last round one token alone is read
+        a = features(model, self.x)
+        close(a, values[-2])
+        close(head(model, a + 1, self.x), turn(values[-2] + 1, weights[order[-1]])[:, 0])
+        close(jaxcam.split(model, "blocks[1]", self.x)[0](model, self.x), values[2])
 
 
 class TestBadInput:
