@@ -24,6 +24,7 @@ from jaxcam.checks import check_integer
 from jaxcam.pictures.charts import series
 from jaxcam.pictures.colours import colour_map
 from jaxcam.pictures.overlays import overlay
+from jaxcam.pictures.page import redrawn
 from jaxcam.pictures.panels import Cell, Row, panel
 from jaxcam.pictures.slices import clip_cells, volume_cells
 from jaxcam.pictures.values import colours
@@ -37,7 +38,7 @@ _SIDE, _BAND = 96, 24
 """Pixels: the longer side of a small heatmap, and the height of a series'."""
 _NUM_COLOURS = 64
 """Of a small heatmap: half as many bytes in a notebook as 256."""
-_CELL = 160
+_CELL, _FRAME = 160, 100
 _AXES = {1: "t", 2: "H, W", 3: "D, H, W"}
 
 
@@ -94,7 +95,14 @@ def table(explanation: Any, status_of: Callable[[int], str]) -> str:
 
 
 def over(
-    explanation: Any, inputs: Any, status_of: Callable[[int], str], *, kind: str | None, num: int, colormap: str
+    explanation: Any,
+    inputs: Any,
+    status_of: Callable[[int], str],
+    *,
+    kind: str | None,
+    num: int,
+    style: str,
+    colormap: str,
 ) -> Image.Image:
     """The heatmaps over the inputs, one below the other; several inputs each in a panel of its own."""
     if kind is not None and kind not in KINDS:
@@ -118,7 +126,7 @@ def over(
             raise ValueError(f"inputs must be those that were explained, with {key!r}, but hold {[*given]}")
         values = _as_laid(given[key], heat, explanation.class_idx.shape)
         # Keys are written as for people: "series", not ["series"].
-        pages.append(_page(values, heat, facts, kind, colormap, key.strip("[]'.") + left_out))
+        pages.append(_page(values, heat, facts, kind, style, colormap, key.strip("[]'.") + left_out))
     if not pages:
         raise ValueError(f"inputs must be those that were explained, but none of {[*given]} has the heatmap's size")
     whole = Image.new("RGB", (max(page.width for page in pages), sum(page.height for page in pages)), "white")
@@ -130,21 +138,28 @@ def over(
 
 
 def _page(
-    inputs: np.ndarray, heat: np.ndarray, facts: list[list[_Fact]], kind: str | None, colormap: str, title: str
+    inputs: np.ndarray,
+    heat: np.ndarray,
+    facts: list[list[_Fact]],
+    kind: str | None,
+    style: str,
+    colormap: str,
+    title: str,
 ) -> Image.Image:
     """A panel of the examples: pictures with all their maps in a row, everything else a row for each map."""
     axes = heat.ndim - len(facts[0][0].place)
     kind = kind or {1: "series", 2: "picture"}.get(axes, "clip" if inputs.shape[axes + 1 :] == (3,) else "volume")
     if axes != {"series": 1, "picture": 2}.get(kind, 3):
         raise ValueError(f"kind must fit heatmaps with {axes} axes of positions ([n, {_AXES[axes]}]) but is {kind!r}")
+    drawing: dict[str, Any] = {"style": style, "colormap": colormap}
     rows: list[Row] = []
     for i, example in enumerate(facts):
         if not np.isfinite(inputs[i].astype(np.float64)).all():
             rows += [Row(f"{i}\n{fact.words}", [Cell(None, "the input is not finite")]) for fact in example[:1]]
             continue
         if kind == "picture":
-            view = colours(inputs[i], "H, W", name="inputs")
-            cells = [Cell(overlay(view, _clean(heat[f.place]), colormap=colormap), _caption(f)) for f in example]
+            view = redrawn(colours(inputs[i], "H, W", name="inputs"), 2 * _CELL)
+            cells = [Cell(overlay(view, _clean(heat[f.place]), **drawing), _caption(f)) for f in example]
             rows.append(Row(str(i), [Cell(view, "input"), *cells]))
             continue
         for fact in example:
@@ -152,15 +167,17 @@ def _page(
             if kind == "series":
                 cells = [Cell(series(inputs[i], drawn, colormap=colormap, width=3 * _CELL))]
             elif kind == "volume":
-                cells = volume_cells(inputs[i], drawn, longest=2 * _CELL, colormap=colormap)
+                cells = volume_cells(inputs[i], drawn, longest=2 * _CELL, **drawing)
             else:
-                cells = clip_cells(inputs[i], drawn, num=6, colormap=colormap)
+                cells = clip_cells(inputs[i], drawn, num=6, longest=2 * _FRAME, **drawing)
             rows.append(Row(f"{i}: {fact.name}".removesuffix(": ") + f"\n{fact.figure}\n{fact.status}".strip(), cells))
     columns = max(len(row.cells) for row in rows)
     blank = Cell(Image.new("RGB", (8, 8), "white"))
     rows = [Row(row.label, [*row.cells, *[blank] * (columns - len(row.cells))]) for row in rows]
-    size = {"series": 3 * _CELL, "clip": 100}.get(kind, _CELL)
-    return panel(rows, headings=[""] * columns, title=title, colormap=colormap, cell_size=size)
+    size = {"series": 3 * _CELL, "clip": _FRAME}.get(kind, _CELL)
+    # Behind the curve of a series the colours are pure.
+    bar = "plain" if kind == "series" else style
+    return panel(rows, headings=[""] * columns, title=title, style=bar, colormap=colormap, cell_size=size)
 
 
 def _as_laid(leaf: Any, heat: np.ndarray, maps: tuple[int, ...]) -> np.ndarray:

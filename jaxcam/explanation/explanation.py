@@ -125,7 +125,9 @@ class Explanation:
         object.__setattr__(named, "class_names", tuple(map(str, class_names)))
         return named
 
-    def over(self, inputs: Any, *, kind: str | None = None, num: int = 8, colormap: str = "inferno") -> Image.Image:
+    def over(
+        self, inputs: Any, *, kind: str | None = None, num: int = 8, style: str = "grey", colormap: str = "inferno"
+    ) -> Image.Image:
         """The heatmaps over the inputs, with class, confidence and status: one picture of the first examples.
 
         Series as `jaxcam.pictures.series` draws them, pictures as `overlay`, volumes as three slices through the
@@ -138,6 +140,7 @@ class Explanation:
             kind: "volume" or "clip" for inputs with three axes of positions, which do not say what they are; None: a
                 clip where they have three channels, the colours, and a volume otherwise.
             num: at most so many examples.
+            style: "grey", "colour" or "plain", as in `jaxcam.overlay`.
             colormap: a name that `jaxcam.colour_map` knows.
 
         Returns:
@@ -145,9 +148,10 @@ class Explanation:
 
         Raises:
             TypeError: the explanation or the inputs are traced, or the inputs are no arrays.
-            ValueError: the inputs are not those that were explained; kind does not fit them; no such colour map.
+            ValueError: the inputs are not those that were explained; kind does not fit them; no such style or colour
+                map.
         """
-        return display.over(self, inputs, _status, kind=kind, num=num, colormap=colormap)
+        return display.over(self, inputs, _status, kind=kind, num=num, style=style, colormap=colormap)
 
     def __repr__(self) -> str:
         return display.plain(self, _status)

@@ -33,6 +33,7 @@ from jaxcam.files import replace_file
 from jaxcam.learning.losses import inside
 from jaxcam.pictures.charts import series
 from jaxcam.pictures.overlays import overlay
+from jaxcam.pictures.page import redrawn
 from jaxcam.pictures.panels import Cell, Row, panel
 from jaxcam.pictures.values import colours
 from jaxcam.programs.hashes import code_hash
@@ -193,10 +194,11 @@ class Observer:
         places = np.rint(np.linspace(0, len(found) - 1, min(num_steps, len(found)))).astype(int)
         chosen = [found[i] for i in (places if num_steps > 1 else [len(found) - 1])]
         rows = [
-            Row(str(i), [self._cell(i, record, found[-1][1]) for _, record in chosen])
+            Row(str(i), [self._cell(i, record, found[-1][1], cell_size) for _, record in chosen])
             for i in range(min(check_integer("num", num, low=1), len(found[0][1]["heatmap"])))
         ]
-        return panel(rows, headings=[f"step {step}" for step, _ in chosen], cell_size=cell_size)
+        style = _style(found[0][1])
+        return panel(rows, headings=[f"step {step}" for step, _ in chosen], style=style, cell_size=cell_size)
 
     def frames(self, *, num: int = 6, cell_size: int | float = 120) -> list[Image.Image]:
         """A picture for each observed step, of one size: `jaxcam.save(observer.frames(), "maps.webp")` moves.
@@ -214,8 +216,9 @@ class Observer:
         for step, record in found:
             metrics = [f"{k.removeprefix(_METRIC)} {float(v):.4g}" for k, v in record.items() if k.startswith(_METRIC)]
             title = f"step {step}" + ("\n" + ", ".join(metrics) if metrics else "")
-            cells = [self._cell(i, record, found[-1][1]) for i in range(num)]
-            pages.append(panel([Row("", cells)], headings=[""] * num, title=title, cell_size=cell_size))
+            cells = [self._cell(i, record, found[-1][1], cell_size) for i in range(num)]
+            style = _style(record)
+            pages.append(panel([Row("", cells)], headings=[""] * num, title=title, style=style, cell_size=cell_size))
         # Captions take one line or two: the largest frame's size for all.
         size = max(page.width for page in pages), max(page.height for page in pages)
         whole = [Image.new("RGB", size, "white") for _ in pages]
@@ -223,7 +226,7 @@ class Observer:
             frame.paste(page, (0, 0))
         return whole
 
-    def _cell(self, i: int, record: dict[str, np.ndarray], last: dict[str, np.ndarray]) -> Cell:
+    def _cell(self, i: int, record: dict[str, np.ndarray], last: dict[str, np.ndarray], cell_size: int | float) -> Cell:
         """The heatmap of an example over it; of a volume or clip the slice that is the hottest at the last step."""
         heat, drawn = record["heatmap"][i], self._pictures
         if drawn is None:
@@ -242,7 +245,7 @@ class Observer:
         if heat.ndim == 3:
             at = int(np.unravel_index(last["heatmap"][i].argmax(), heat.shape)[0])
             view, heat = view[at], heat[at]
-        return Cell(overlay(view, heat), caption)
+        return Cell(overlay(redrawn(view, round(2 * cell_size)), heat), caption)
 
     def _energy(self, heatmap: np.ndarray) -> np.ndarray:
         assert self._masks is not None
@@ -285,3 +288,8 @@ class Observer:
                 f"folder must be empty or hold observations of the same examples in the same way, but "
                 f"{shown(os.fspath(self.folder), 200)} holds others ({', '.join(unlike)}): choose another one"
             )
+
+
+def _style(record: dict[str, np.ndarray]) -> str:
+    """How the colour bar is drawn: behind the curve of a series the colours are pure."""
+    return "plain" if record["heatmap"].ndim == 2 else "grey"

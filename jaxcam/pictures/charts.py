@@ -19,10 +19,9 @@ from jaxcam.checks import check_integer, check_number
 from jaxcam.images.picture import to_pillow
 from jaxcam.pictures.colours import colour_map
 from jaxcam.pictures.lettering import Lettering, Type
-from jaxcam.pictures.page import GREY
 from jaxcam.pictures.values import heat_of, numbers
 
-_FIGURE: Type = (10, GREY)
+_FIGURE: Type = (10, "quiet")
 _ONE_LANE, _LANE, _LANE_GAP, _GAP, _TICK, _AIR = 110, 52, 6, 5, 3, 0.1
 _LABELS, _LEAST_LABELS = 76, 32  # at least so much: charts below each other begin at the same place
 _SMALLEST = 160
@@ -161,7 +160,7 @@ def _time_axis(count: int, room: int, left: int, letters: Lettering) -> Image.Im
     tick = letters.pixels(_TICK)
     axis = Image.new("RGB", (left + room, tick + texts[0][1].height), "white")
     for x, text in texts:
-        axis.paste(GREY, (x, 0, x + max(1, round(letters.scale / 2)), tick))
+        axis.paste(letters.paper.quiet, (x, 0, x + max(1, round(letters.scale / 2)), tick))
         axis.paste(text, (max(0, min(x - text.width // 2, axis.width - text.width)), tick))
     return axis
 

@@ -11,13 +11,13 @@ import functools
 import math
 import unicodedata
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from PIL import Image
 
 Align = Literal["left", "centre", "right"]
-Type = tuple[int | float, str]
-"""A size in points and a colour."""
+Type = tuple[int | float, Literal["text", "quiet"]]
+"""A size in points, and which of the paper's colours."""
 Face = Any
 """A PIL.ImageFont.FreeTypeFont; its module is imported when the first text is set."""
 
@@ -27,19 +27,34 @@ _SUBSTITUTES = str.maketrans(
 )
 
 
+class Paper(NamedTuple):
+    """The colours of a page."""
+
+    ground: str
+    text: str
+    quiet: str
+    field: str
+    """Where a picture is missing."""
+
+
+LIGHT = Paper("white", "#1a1a1a", "#666666", "#f1f1f1")
+DARK = Paper("#161616", "#ededed", "#a8a8a8", "#262626")
+
+
 @dataclass(frozen=True)
 class Lettering:
     """Points -> pixels: lengths, and text whose size is in points."""
 
     scale: float
     font: str | None
+    paper: Paper = LIGHT
 
     def pixels(self, points: int | float) -> int:
         """The length in whole pixels, at least one."""
         return max(1, round(points * self.scale))
 
     def block(
-        self, text: str, width: int, *types: Type, lines: int = 2, align: Align = "left", ground: str = "white"
+        self, text: str, width: int, *types: Type, lines: int = 2, align: Align = "left", ground: str | None = None
     ) -> Image.Image:
         """A text as wide as its widest line; 0 by 0 pixels if there is none.
 
@@ -49,19 +64,20 @@ class Lettering:
             types: of the first paragraph, the second, ..; the last one holds for all that follow.
             lines: at most so many for each paragraph.
             align: of lines without a tab; those with one begin at the left.
-            ground: the colour behind the text.
+            ground: the colour behind the text, if it is not the paper's.
         """
         from PIL import ImageDraw
 
         rows: list[tuple[str, str | None, Face, str]] = []
+        inks = {"text": self.paper.text, "quiet": self.paper.quiet}
         for index, paragraph in enumerate(text.split("\n") if text.strip() else ()):
-            points, colour = types[min(index, len(types) - 1)]
+            points, ink = types[min(index, len(types) - 1)]
             face = load_face(points * self.scale, self.font)
-            rows += [(left, right, face, colour) for left, right in set_lines(paragraph, face, width, lines=lines)]
+            rows += [(left, right, face, inks[ink]) for left, right in set_lines(paragraph, face, width, lines=lines)]
         widest = max((reach(left, face) if right is None else width for left, right, face, _ in rows), default=0)
         # The height of a line: ascent, descent and a little air.
         heights = [sum(face.getmetrics()) + round(0.08 * face.size) for _, _, face, _ in rows]
-        block = Image.new("RGB", (widest, sum(heights)), ground)
+        block = Image.new("RGB", (widest, sum(heights)), ground or self.paper.ground)
         canvas, top = ImageDraw.Draw(block), 0
         for (left, right, face, colour), height in zip(rows, heights, strict=True):
             share = {"left": 0, "centre": 0.5, "right": 1}[align] if right is None else 0

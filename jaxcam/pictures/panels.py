@@ -25,10 +25,13 @@ from PIL import Image
 from jaxcam.checks import check_number
 from jaxcam.images.picture import checked_picture, over_white, to_pillow
 from jaxcam.pictures.colours import anchor_colours
-from jaxcam.pictures.lettering import Lettering
-from jaxcam.pictures.page import DARK, GREY, colour_bar, common_size, figure, scaled
+from jaxcam.pictures.lettering import DARK, LIGHT, Lettering, Type
+from jaxcam.pictures.overlays import check_style
+from jaxcam.pictures.page import colour_bar, common_size, figure, scaled
 
-_TITLE, _HEADING, _LABEL = ((17, DARK), (12, GREY)), ((13, DARK),), ((13, DARK), (12, GREY))
+_TITLE: tuple[Type, ...] = (17, "text"), (12, "quiet")
+_HEADING: Type = (13, "text")
+_LABEL: tuple[Type, ...] = (13, "text"), (12, "quiet")
 _MARGIN, _COLUMN_GAP, _ROW_GAP, _LEAD_GAP, _LABEL_GAP, _BAR_GAP = 20, 8, 12, 22, 10, 14
 _HEADING_GAP, _TITLE_GAP = 6, 14
 _LABEL_WIDTH = 100
@@ -69,13 +72,15 @@ def panel(
     title: str = "",
     lead: Cell | None = None,
     lead_heading: str = "Input",
+    style: str = "grey",
     colormap: str | None = "inferno",
     bar_label: str = "relative heat",
     cell_size: int | float = 160,
     scale: int | float = 2,
     font: str | os.PathLike[str] | None = None,
+    dark: bool = False,
 ) -> Image.Image:
-    """Pictures in rows and columns, on white.
+    """Pictures in rows and columns, on white or on black.
 
     Args:
         rows: one or more.
@@ -83,11 +88,14 @@ def panel(
         title: the first line is large, those after it are small and grey.
         lead: a cell in a column of its own at the left, level with the first row: what all rows are about.
         lead_heading: above the lead.
+        style: how the overlays in it were drawn, as in `overlay`: the colour bar is drawn the same way, with ticks
+            where they have contours; "plain": its pure colours.
         colormap: of the colour bar at the right, which goes from 0 to 1; None: no bar.
         bar_label: along the colour bar.
         cell_size: the longer side of every picture, in points, at least 48.
         scale: pixels per point; 2 is crisp on dense screens and in print.
         font: a TrueType or OpenType file, for text with other letters than those of English.
+        dark: whether the page is dark and its letters light.
 
     Returns:
         A Pillow image, RGB.
@@ -95,12 +103,14 @@ def panel(
     Raises:
         TypeError: rows, cells or texts are of another kind.
         ValueError: no rows; a row with more or fewer cells than headings; an array that is no picture; a
-            cell_size below 48 or a scale not above 0; no such colour map; a font that cannot be read.
+            cell_size below 48 or a scale not above 0; no such style or colour map; a font that cannot be read.
     """
     _check_rows(rows, headings)
     _check_texts(title, lead_heading, bar_label, *headings)
     check_number("cell_size", cell_size, low=_SMALLEST_CELL, hint=": in points, to hold text")
-    letters = Lettering(check_number("scale", scale, above=0), None if font is None else os.fspath(font))
+    check_style(style)
+    paper = DARK if dark else LIGHT
+    letters = Lettering(check_number("scale", scale, above=0), None if font is None else os.fspath(font), paper)
     if colormap is not None:
         anchor_colours(colormap)
     pixels = letters.pixels
@@ -124,12 +134,13 @@ def panel(
     offsets = list(itertools.accumulate((each + pixels(_ROW_GAP) for each in row_heights[:-1]), initial=0))
     bars, overhang = [], 0
     if colormap is not None:
-        bar, overhang = colour_bar(colormap, bar_label, min(offsets[-1] + height, 7 * height // 2), letters)
+        length = min(offsets[-1] + height, 7 * height // 2)
+        bar, overhang = colour_bar(colormap, style, bar_label, length, longest, letters)
         bars = [(bar, right + pixels(_BAR_GAP))]
         right += pixels(_BAR_GAP) + bar.width
     titles = letters.block(title, right - margin, *_TITLE)
     heads = [
-        (letters.block(text, width, *_HEADING, align="centre"), left)
+        (letters.block(text, width, _HEADING, align="centre"), left)
         for text, left in [*([(lead_heading, margin)] if leads else []), *zip(headings, lefts, strict=True)]
     ]
     heads_top = margin + (titles.height + pixels(_TITLE_GAP) if titles.height else 0)
@@ -147,7 +158,7 @@ def panel(
         placed += [(label, labels_right - label.width, label_top)]
         placed += [(each, left, top + offset) for each, left in zip(row, lefts, strict=True)]
     bottom = max(upper + part.height for part, _, upper in placed)
-    page = Image.new("RGB", (right + margin, bottom + margin), "white")
+    page = Image.new("RGB", (right + margin, bottom + margin), paper.ground)
     for part, left, upper in placed:
         page.paste(part, (left, upper))
     return page

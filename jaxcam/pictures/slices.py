@@ -7,6 +7,7 @@ even distances, and the hottest of all takes the place of its neighbour.
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,8 +17,8 @@ from PIL import Image
 
 from jaxcam.checks import check_integer, check_number
 from jaxcam.pictures.lettering import Lettering
-from jaxcam.pictures.overlays import overlay
-from jaxcam.pictures.page import scaled
+from jaxcam.pictures.overlays import ALPHA, overlay
+from jaxcam.pictures.page import redrawn
 from jaxcam.pictures.panels import Cell, Row, panel
 from jaxcam.pictures.values import colours, heat_of
 
@@ -34,7 +35,8 @@ def volume(
     *,
     at: Sequence[int] | None = None,
     limits: Sequence[int | float] | None = None,
-    alpha: int | float = 0.5,
+    style: str = "grey",
+    alpha: int | float = ALPHA,
     colormap: str = "inferno",
     cell_size: int | float = 160,
     scale: int | float = 2,
@@ -47,7 +49,8 @@ def volume(
         heatmap: `[D, H, W]`, in [0, 1]: `found.heatmap[i]`.
         at: another place, three indices; None: the first voxel with the highest heat.
         limits: the values that are black and white, as the window of a scan; None: see `jaxcam.pictures.values`.
-        alpha: the heatmap's opacity, as in `overlay`.
+        style: how the heat is drawn, as in `overlay`.
+        alpha: the opacity of what is hot, as in `overlay`.
         colormap: a name that `colour_map` knows.
         cell_size: the longer side of every slice, in points, at least 48.
         scale: pixels per point.
@@ -61,9 +64,16 @@ def volume(
         ValueError: other shapes or sizes, a heatmap outside [0, 1], values that are not finite, a place outside.
     """
     cells = volume_cells(
-        values, heatmap, at=at, limits=limits, alpha=alpha, colormap=colormap, longest=_pixels(cell_size, scale)
+        values,
+        heatmap,
+        at=at,
+        limits=limits,
+        style=style,
+        alpha=alpha,
+        colormap=colormap,
+        longest=_pixels(cell_size, scale),
     )
-    return _page([cells], colormap, cell_size, scale, font)
+    return _page([cells], style, colormap, cell_size, scale, font)
 
 
 def montage(
@@ -74,7 +84,8 @@ def montage(
     num: int = 12,
     columns: int = 6,
     limits: Sequence[int | float] | None = None,
-    alpha: int | float = 0.5,
+    style: str = "grey",
+    alpha: int | float = ALPHA,
     colormap: str = "inferno",
     cell_size: int | float = 100,
     scale: int | float = 2,
@@ -89,7 +100,8 @@ def montage(
         num: at most so many slices.
         columns: at most so many in a row.
         limits: the values that are black and white, as the window of a scan; None: see `jaxcam.pictures.values`.
-        alpha: the heatmap's opacity, as in `overlay`.
+        style: how the heat is drawn, as in `overlay`.
+        alpha: the opacity of what is hot, as in `overlay`.
         colormap: a name that `colour_map` knows.
         cell_size: the longer side of every slice, in points, at least 48.
         scale: pixels per point.
@@ -102,15 +114,14 @@ def montage(
     check_integer("columns", columns, low=1)
     picture, heat = _checked(values, heatmap, _VOLUME, limits)
     picture, heat = np.moveaxis(picture, axis, 0), np.moveaxis(heat, axis, 0)
-    cells = [
-        Cell(overlay(picture[i], heat[i], alpha=alpha, colormap=colormap), f"{'DHW'[axis]} = {i}")
-        for i in evenly(heat, num)
-    ]
+    longest = _pixels(cell_size, scale)
+    draw = partial(overlay, style=style, alpha=alpha, colormap=colormap)
+    cells = [Cell(draw(redrawn(picture[i], longest), heat[i]), f"{'DHW'[axis]} = {i}") for i in evenly(heat, num)]
     columns = min(columns, len(cells))
     rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
     blank = Cell(Image.new("RGB", (8, 8), "white"))
     rows[-1] += [blank] * (columns - len(rows[-1]))
-    return _page(rows, colormap, cell_size, scale, font)
+    return _page(rows, style, colormap, cell_size, scale, font)
 
 
 def clip(
@@ -119,7 +130,8 @@ def clip(
     *,
     num: int = 8,
     limits: Sequence[int | float] | None = None,
-    alpha: int | float = 0.5,
+    style: str = "grey",
+    alpha: int | float = ALPHA,
     colormap: str = "inferno",
     cell_size: int | float = 100,
     scale: int | float = 2,
@@ -132,7 +144,8 @@ def clip(
         heatmap: `[t, H, W]`, in [0, 1].
         num: at most so many frames.
         limits: the values that are black and white, as the window of a scan; None: see `jaxcam.pictures.values`.
-        alpha: the heatmap's opacity, as in `overlay`.
+        style: how the heat is drawn, as in `overlay`.
+        alpha: the opacity of what is hot, as in `overlay`.
         colormap: a name that `colour_map` knows.
         cell_size: the longer side of every frame, in points, at least 48.
         scale: pixels per point.
@@ -141,8 +154,17 @@ def clip(
     Raises:
         TypeError, ValueError: as `volume`; num is below 1.
     """
-    cells = clip_cells(values, heatmap, num=num, limits=limits, alpha=alpha, colormap=colormap)
-    return _page([cells], colormap, cell_size, scale, font)
+    cells = clip_cells(
+        values,
+        heatmap,
+        num=num,
+        limits=limits,
+        style=style,
+        alpha=alpha,
+        colormap=colormap,
+        longest=_pixels(cell_size, scale),
+    )
+    return _page([cells], style, colormap, cell_size, scale, font)
 
 
 def frames(
@@ -151,7 +173,8 @@ def frames(
     *,
     size: int | None = None,
     limits: Sequence[int | float] | None = None,
-    alpha: int | float = 0.5,
+    style: str = "grey",
+    alpha: int | float = ALPHA,
     colormap: str = "inferno",
 ) -> list[Image.Image]:
     """The overlay of every frame of a clip; `jaxcam.save(frames, "clip.webp", fps=8)` makes them move.
@@ -161,7 +184,8 @@ def frames(
         heatmap: `[t, H, W]`, in [0, 1].
         size: the longer side in pixels; None: that of the clip.
         limits: the values that are black and white, as the window of a scan; None: see `jaxcam.pictures.values`.
-        alpha: the heatmap's opacity, as in `overlay`.
+        style: how the heat is drawn, as in `overlay`.
+        alpha: the opacity of what is hot, as in `overlay`.
         colormap: a name that `colour_map` knows.
 
     Raises:
@@ -170,8 +194,9 @@ def frames(
     if size is not None:
         check_integer("size", size, low=1)
     picture, heat = _checked(values, heatmap, _CLIP, limits)
-    found = [overlay(one, h, alpha=alpha, colormap=colormap) for one, h in zip(picture, heat, strict=True)]
-    return found if size is None else [scaled(one, size) for one in found]
+    larger = picture if size is None else [redrawn(one, size) for one in picture]
+    draw = partial(overlay, style=style, alpha=alpha, colormap=colormap)
+    return [draw(one, h) for one, h in zip(larger, heat, strict=True)]
 
 
 def volume_cells(
@@ -181,7 +206,8 @@ def volume_cells(
     longest: int,
     at: Sequence[int] | None = None,
     limits: Sequence[int | float] | None = None,
-    alpha: int | float = 0.5,
+    style: str = "grey",
+    alpha: int | float = ALPHA,
     colormap: str = "inferno",
 ) -> list[Cell]:
     """The three slices of `volume`, `longest` pixels on their longer sides."""
@@ -193,10 +219,11 @@ def volume_cells(
         place = [check_integer("at", i, low=0, high=size - 1) for i, size in zip(at, heat.shape, strict=True)]
     cells = []
     for axis, index in enumerate(place):
-        over = overlay(picture.take(index, axis), heat.take(index, axis), alpha=alpha, colormap=colormap)
+        view = redrawn(picture.take(index, axis), longest)
+        over = overlay(view, heat.take(index, axis), style=style, alpha=alpha, colormap=colormap)
         rows, columns = [i for i in range(3) if i != axis]
         down, across = ((place[i] + 0.5) / heat.shape[i] for i in (rows, columns))
-        cells.append(Cell(_marked(scaled(over, longest), across, down), f"{'DHW'[axis]} = {index}"))
+        cells.append(Cell(_marked(over, across, down), f"{'DHW'[axis]} = {index}"))
     return cells
 
 
@@ -204,14 +231,17 @@ def clip_cells(
     values: Any,
     heatmap: Any,
     *,
+    longest: int,
     num: int,
     limits: Sequence[int | float] | None = None,
-    alpha: int | float = 0.5,
+    style: str = "grey",
+    alpha: int | float = ALPHA,
     colormap: str = "inferno",
 ) -> list[Cell]:
-    """The frames of `clip`."""
+    """The frames of `clip`, `longest` pixels on their longer sides."""
     picture, heat = _checked(values, heatmap, _CLIP, limits)
-    return [Cell(overlay(picture[i], heat[i], alpha=alpha, colormap=colormap), f"frame {i}") for i in evenly(heat, num)]
+    draw = partial(overlay, style=style, alpha=alpha, colormap=colormap)
+    return [Cell(draw(redrawn(picture[i], longest), heat[i]), f"frame {i}") for i in evenly(heat, num)]
 
 
 def evenly(heat: Float[np.ndarray, "..."], num: int) -> list[int]:
@@ -246,7 +276,9 @@ def _pixels(cell_size: int | float, scale: int | float) -> int:
     return Lettering(check_number("scale", scale, above=0), None).pixels(check_number("cell_size", cell_size, low=1))
 
 
-def _page(rows: Sequence[Sequence[Cell]], colormap: str, cell_size: int | float, scale: int | float, font: Any) -> Any:
+def _page(
+    rows: Sequence[Sequence[Cell]], style: str, colormap: str, cell_size: int | float, scale: int | float, font: Any
+) -> Image.Image:
     headings = [""] * len(rows[0])
     made = [Row("", cells) for cells in rows]
-    return panel(made, headings=headings, colormap=colormap, cell_size=cell_size, scale=scale, font=font)
+    return panel(made, headings=headings, style=style, colormap=colormap, cell_size=cell_size, scale=scale, font=font)

@@ -12,7 +12,7 @@ from PIL import Image
 
 import jaxcam
 from jaxcam.pictures import colour_map, overlay, series
-from jaxcam.pictures.slices import clip_cells, volume_cells
+from jaxcam.pictures.slices import volume_cells
 
 RNG = np.random.default_rng(0)
 
@@ -192,13 +192,22 @@ def test_it_shows_something_inside_transformations():
 # --- over the inputs ---
 
 
+def enlarged(picture, width, height, heat=None, style="grey"):
+    """The picture in the size of the page, and the heat over that: small pictures have fine contours too."""
+    larger = Image.fromarray(np.uint8(np.rint(255 * np.float32(picture)))).resize(
+        (width, height), Image.Resampling.BICUBIC
+    )
+    return larger if heat is None else overlay(np.asarray(larger) / 255, heat, style=style)
+
+
 def test_pictures_are_overlaid_in_the_order_of_their_maps():
     found, inputs = made(40, 60, m=(2,)), RNG.random((2, 40, 60, 3))
     page = found.over(inputs)
     for i in range(2):
-        own = [overlay(inputs[i], found.heatmap[i, j], alpha=a) for j, a in ((0, 0), (0, 0.5), (1, 0.5))]
-        for drawn in own:
-            assert within(page, drawn.resize((320, 213), Image.Resampling.BICUBIC)) == 1
+        assert within(page, enlarged(inputs[i], 320, 213)) == 1
+        for j in range(2):
+            assert within(page, enlarged(inputs[i], 320, 213, found.heatmap[i, j])) == 1
+    assert within(found.over(inputs, style="plain"), enlarged(inputs[1], 320, 213, found.heatmap[1, 0], "plain")) == 1
 
 
 def test_series_volumes_and_clips_are_drawn_by_their_own_functions():
@@ -208,7 +217,8 @@ def test_series_volumes_and_clips_are_drawn_by_their_own_functions():
     found, inputs = made(7, 8, 9, n=1), RNG.random((1, 7, 8, 9, 1))
     cells = volume_cells(inputs[0], found.heatmap[0], longest=320)
     assert [within(found.over(inputs), cell.image) for cell in cells] == [1, 1, 1]
-    strip = clip_cells(inputs[0], found.heatmap[0], num=6)[2].image.resize((200, 178), Image.Resampling.BICUBIC)
+    hottest = int(found.heatmap[0].max((1, 2)).argmax())
+    strip = enlarged(np.repeat(inputs[0, hottest], 3, axis=-1), 200, 178, found.heatmap[0, hottest])
     assert within(found.over(inputs, kind="clip"), strip) == 1
     colour = np.repeat(inputs, 3, axis=-1)
     assert found.over(colour).size == found.over(inputs, kind="clip").size
@@ -225,7 +235,7 @@ def test_several_inputs_each_have_a_panel():
     inputs = {"ecg": RNG.normal(size=(2, 30)), "scan": RNG.random((2, 12, 16, 1)), "age": np.ones((2, 1))}
     page = found.over(inputs)
     assert within(page, series(inputs["ecg"][1], heat["ecg"][1])) == 1
-    own = overlay(np.repeat(inputs["scan"][0], 3, -1), heat["scan"][0]).resize((320, 240), Image.Resampling.BICUBIC)
+    own = enlarged(np.repeat(inputs["scan"][0], 3, -1), 320, 240, heat["scan"][0])
     assert within(page, own) == 1
     # Only one has a grid: its heatmap stands alone.
     alone = made(30, heatmap=heat["ecg"])
@@ -235,14 +245,14 @@ def test_several_inputs_each_have_a_panel():
 
 def test_larger_pictures_of_the_same_proportions_are_welcome():
     found, inputs = made(16, 16), RNG.random((2, 64, 64, 3))
-    own = overlay(inputs[1], found.heatmap[1]).resize((320, 320), Image.Resampling.BICUBIC)
+    own = enlarged(inputs[1], 320, 320, found.heatmap[1])
     assert within(found.over(inputs), own) == 1
 
 
 def test_an_input_that_is_not_finite_is_told():
     found, inputs = made(40, 60), RNG.random((2, 40, 60, 3))
     inputs[0, 0, 0, 0] = np.nan
-    own = overlay(inputs[1], found.heatmap[1]).resize((320, 213), Image.Resampling.BICUBIC)
+    own = enlarged(inputs[1], 320, 213, found.heatmap[1])
     assert within(found.over(inputs), own) == 1
 
 

@@ -130,7 +130,8 @@ def test_contact_sheet_and_film(run, tmp_path):
             for status in observer.history("status")[:, i]
         ]
         captions = [f"class {i}\n{share:.1f} %{word}" for share, word in zip(shares, words, strict=True)]
-        overlays = [jaxcam.overlay(seen, heat) for heat in heats]
+        large = Image.fromarray(np.uint8(np.rint(255 * seen))).resize((160, 192), Image.Resampling.BICUBIC)
+        overlays = [jaxcam.overlay(np.asarray(large) / 255, heat) for heat in heats]
         cells = [jaxcam.pictures.Cell(*each) for each in zip(overlays, captions, strict=True)]
         rows.append(jaxcam.pictures.Row(str(i), cells))
     expected = jaxcam.panel(rows, headings=["step 0", "step 2", "step 4"], cell_size=96)

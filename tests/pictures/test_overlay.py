@@ -106,27 +106,74 @@ HEAT = np.array([[0.0, 1.0, 0.5]])  # gray: the colours are (0, 0, 0), (1, 1, 1)
     [
         ({"alpha": 0.5}, [[0.1, 0.2, 0.3], [0.6, 0.7, 0.8], [0.75, 0.25, 0.45]]),
         ({"alpha": 0.2}, [[0.16, 0.32, 0.48], [0.36, 0.52, 0.68], [0.9, 0.1, 0.42]]),
-        ({"alpha": 0.5, "weighted": True}, [[0.2, 0.4, 0.6], [0.6, 0.7, 0.8], [0.875, 0.125, 0.425]]),
         ({"alpha": 0}, PIXELS[0]),
         ({"alpha": 1}, [[0, 0, 0], [1, 1, 1], [0.5, 0.5, 0.5]]),
     ],
 )
 def test_blending_by_hand(options, expected):
-    picture = overlay(PIXELS, HEAT, colormap="gray", **options)
+    picture = overlay(PIXELS, HEAT, style="plain", colormap="gray", **options)
     assert (picture.mode, picture.size) == ("RGB", (3, 1))
     np.testing.assert_allclose(np.asarray(picture)[0], 255 * np.asarray(expected), atol=0.501)
+
+
+@pytest.mark.parametrize(
+    ("heat", "grey", "colour"),
+    [  # Y = 0.299 · 0.2 + 0.587 · 0.4 + 0.114 · 0.6 = 0.363, and 0.08 + 0.92 Y = 0.41396
+        (0.0, 0.41396, [0.2, 0.4, 0.6]),
+        (0.1, 0.33547, [0.175, 0.325, 0.475]),  # a = 1/4
+        (0.2, 0.30698, [0.2, 0.3, 0.4]),  # a = 1/2, and no more
+        (0.9, 0.65698, [0.55, 0.65, 0.75]),
+    ],
+)
+def test_what_is_cold_stays_as_it_is(heat, grey, colour):
+    for style, expected in (("grey", [grey] * 3), ("colour", colour)):
+        picture = overlay(PIXELS[:, :2], np.full((1, 2), heat), style=style, colormap="gray")
+        np.testing.assert_allclose(np.asarray(picture)[0, 0], 255 * np.asarray(expected), atol=0.501)
+
+
+@pytest.mark.parametrize("angle", [0, 30, 90])
+@pytest.mark.parametrize("size", [448, 896, 100])
+def test_contours_have_their_places_and_widths(angle, size):
+    """On an even slope the lines are straight: ink = width · length."""
+    y, x = np.mgrid[:size, :size] - (size - 1) / 2
+    across = x * np.cos(np.radians(angle)) + y * np.sin(np.radians(angle))
+    length = 0.8 * size
+    heat = np.clip(0.5 + across / length, 0, 1)
+    drawn = np.asarray(overlay(np.zeros((size, size, 3)), heat, style="colour", alpha=0))[..., 0] / 255
+    rim, unit = 22 / 255, max(size / 448, 0.5)
+    for level, width in ((0.25, 1.0), (0.5, 1.8), (0.75, 1.0)):
+        place = (level - 0.5) * length
+        near = (abs(across - place) < 0.1 * length) & (x**2 + y**2 < (0.45 * size) ** 2)
+        chord = 2 * np.sqrt((0.45 * size) ** 2 - place**2)
+        ink = (width + rim * 1.2) * unit * chord
+        assert drawn[near].sum() == pytest.approx(ink, rel=0.05)
+        assert np.average(across[near], weights=drawn[near]) == pytest.approx(place, abs=0.1)
+
+
+def test_no_contour_where_the_heat_is_flat():
+    for level in (0.25, 0.5, 0.75):
+        flat = overlay(np.full((60, 60, 3), 0.3), np.full((60, 60), level), style="colour", alpha=0)
+        assert np.asarray(flat).min() == np.asarray(flat).max() == 76
+
+
+def test_plain_has_no_contours_and_one_opacity():
+    heat = np.tile(np.linspace(0, 1, 200), (200, 1))
+    drawn = np.asarray(overlay(np.ones((200, 200, 3)), heat, style="plain", colormap="gray"))
+    np.testing.assert_allclose(drawn[..., 0], 255 * (0.5 + 0.5 * heat), atol=0.51)
 
 
 def test_blending_uses_the_colour_map():
     heat, image = RNG.random((6, 5)), RNG.random((6, 5, 3))
     for options, name in (({}, "inferno"), ({"colormap": "turbo"}, "turbo")):
         expected = 0.5 * image + 0.5 * colour_map(heat, name=name)
-        np.testing.assert_allclose(np.asarray(overlay(image, heat, **options)), 255 * expected, atol=0.501)
+        np.testing.assert_allclose(
+            np.asarray(overlay(image, heat, style="plain", **options)), 255 * expected, atol=0.501
+        )
 
 
 def test_a_small_heatmap_is_resized_by_hand():
     # Centres at half-integers: the four new pixels lie at 0, 1/4, 3/4 and 1 between the two old ones.
-    picture = overlay(np.zeros((2, 4, 3)), np.array([[0.0, 1.0]]), alpha=1, colormap="gray")
+    picture = overlay(np.zeros((2, 4, 3)), np.array([[0.0, 1.0]]), style="plain", alpha=1, colormap="gray")
     np.testing.assert_array_equal(np.asarray(picture)[:, :, 0], [[0, 64, 191, 255]] * 2)
 
 
@@ -134,7 +181,7 @@ def test_a_small_heatmap_is_resized_by_hand():
 def test_resizing_agrees_with_jax(small, large):
     heat = RNG.random(small).astype(np.float32)
     expected = np.asarray(jax.image.resize(jnp.asarray(heat), large, "bilinear"))
-    picture = overlay(np.zeros((*large, 3)), heat, alpha=1, colormap="gray")
+    picture = overlay(np.zeros((*large, 3)), heat, style="plain", alpha=1, colormap="gray")
     np.testing.assert_allclose(np.asarray(picture)[:, :, 0], 255 * expected, atol=0.51)
 
 
@@ -159,6 +206,7 @@ def test_jax_arrays_of_any_precision_are_drawn():
         ({"alpha": 1.5}, ValueError, "alpha .* 1 .* 1.5"),
         ({"alpha": np.nan}, ValueError, "alpha .* nan"),
         ({"alpha": "half"}, TypeError, "alpha .* 'half'"),
+        ({"style": "gray"}, ValueError, "style must be one of grey, colour, plain but is 'gray'"),
         ({"colormap": "jet"}, ValueError, "must be one of viridis, inferno, magma, turbo, gray, got 'jet'"),
     ],
 )
@@ -181,5 +229,5 @@ def test_heatmap_of_other_proportions_is_refused():
     with pytest.raises(ValueError, match=r"of the image \[280, 425\], but came as \[224, 224\]: lay it over"):
         overlay(picture, np.zeros((224, 224), np.float32))
     for size in ((280, 425), (9, 14), (9, 13), (1, 1)):  # rounded to whole positions
-        over = overlay(picture, np.ones(size, np.float32), alpha=1, colormap="gray")
+        over = overlay(picture, np.ones(size, np.float32), style="plain", alpha=1, colormap="gray")
         assert over.getpixel((3, 3)) == (255, 255, 255)

@@ -233,13 +233,46 @@ def test_the_colour_bar_shows_the_map_from_1_down_to_0():
     for name in ("inferno", "viridis"):
         image = picture()
         rows = [Row("", [Cell(image)]), Row("", [Cell(picture())])]
-        page = panel(rows, headings=["h"], cell_size=SIDE, colormap=name)
+        page = panel(rows, headings=["h"], cell_size=SIDE, colormap=name, style="plain")
         top, left = place(page, image)
         length = 2 * (2 * SIDE) + 24
         bar = np.asarray(page)[top : top + length, left + 2 * SIDE + 28 :][:, :20]  # 14 points apart, 10 wide
         expected = 255 * colour_map(np.linspace(1, 0, length)[:, np.newaxis], name=name)
         np.testing.assert_allclose(bar, np.broadcast_to(expected, bar.shape), atol=0.51)
         assert blank(page, slice(top + length, top + length + 2), slice(left + 2 * SIDE + 28, left + 2 * SIDE + 48))
+
+
+def test_the_colour_bar_is_drawn_as_the_overlays_are():
+    image = picture()
+    pages = {
+        style: panel([Row("", [Cell(image)]), Row("", [Cell(image)])], headings=["h"], cell_size=SIDE, style=style)
+        for style in ("grey", "colour")
+    }
+    for style, page in pages.items():
+        top, left = places(page, image)[0]
+        length = 2 * (2 * SIDE) + 24
+        bar = np.asarray(page)[top : top + length, left + 2 * SIDE + 28 :][:, 10]
+        heat = np.linspace(1, 0, length)
+        # Over a middle grey, away from the contours: those of pictures of 120 pixels are 0.9 pixels wide at most.
+        away = np.min([abs(heat - level) for level in (0.25, 0.5, 0.75)], axis=0) > 3 / length
+        ground = 0.08 + 0.92 * 0.5 if style == "grey" else 0.5
+        share = 0.5 * np.minimum(1, heat / 0.2)[:, np.newaxis]
+        expected = 255 * ((1 - share) * ground + share * colour_map(heat[:, np.newaxis])[:, 0])
+        np.testing.assert_allclose(bar[away], expected[away], atol=0.51)
+        lines = [int(row) for row in np.flatnonzero(~away) if bar[row].min() > expected[row].min() + 15]
+        assert {round(4 * heat[row]) for row in lines} == {1, 2, 3}
+
+
+def test_a_dark_page_has_light_letters_and_the_same_pictures():
+    image = picture()
+    rows = [Row("label\n1 %", [Cell(image, "caption"), Cell(None, "none")])]
+    light, dark = (panel(rows, headings=["a", "b"], title="title", cell_size=SIDE, dark=d) for d in (False, True))
+    assert dark.size == light.size
+    assert place(dark, image) == place(light, image)
+    assert dark.getpixel((0, 0)) == (0x16, 0x16, 0x16)
+    ink = [np.asarray(page.convert("L")).astype(int)[:60, :200] for page in (light, dark)]
+    assert (ink[0] < 128).sum() > 100  # the title
+    assert ((ink[0] < 128) != (ink[1] > 128)).mean() < 1e-3  # inverted
 
 
 def test_without_a_colour_bar_the_page_ends_after_the_pictures():
@@ -270,6 +303,7 @@ ROW = Row("label", [Cell(None)])
         ([ROW], {"headings": "a"}, TypeError, "headings .* 'a'"),
         ([ROW], {"headings": [1]}, TypeError, "strings .* 1"),
         ([ROW, "row"], {}, TypeError, r"rows\[1\] .* 'row'"),
+        ([ROW], {"style": "gray"}, ValueError, "style .* 'gray'"),
         ([ROW], {"colormap": "jet"}, ValueError, "colour map .* 'jet'"),
         ([ROW], {"cell_size": 20}, ValueError, "cell_size .* 48 .* 20"),
         ([ROW], {"cell_size": float("nan")}, ValueError, "cell_size .* 48 .* nan"),
