@@ -25,8 +25,8 @@ _METHODS = "comma-separated: grad_cam, grad_cam_pp, cam, guided_grad_cam (these)
 _EPILOG = """\
 Without IMAGE a bundled picture is explained. The mini networks know ten drawn
 figures; photographs need a network with weights. Of several pictures each is
-written to OUT with its name added. Exit codes: 0; 1 if a picture could not be
-read; 2 for a wrong option or weights file.
+written to OUT with its name added. Exit codes: 0; 1 if some pictures could not
+be read; 2 if none could, or for a wrong option or weights file.
 
   python -m jaxcam cat.jpg dog.png --model resnet50 --weights imagenet
   python -m jaxcam both.png --class "tiger cat" --model resnet18 --weights FILE
@@ -44,11 +44,6 @@ def run(arguments: list[str]) -> int:
         is_page = Path(options.out).suffix.lower() == _PAGE
         methods = _methods(options.method, model, _PAGE_METHODS if is_page else _DEFAULT_METHODS)
         places = _places(options.images, Path(options.out))
-        if options.images and options.model is None:
-            report(
-                f"{name} knows {', '.join(model.class_names)}; for photographs: --model resnet50 --weights FROM "
-                "(a file, a Hugging Face repo, or imagenet)"
-            )
     except UsageError as error:
         report(one_line(error))
         return 2
@@ -70,6 +65,13 @@ def run(arguments: list[str]) -> int:
             report(f"--out: {one_line(error)}")
             return 2
         print(table)
+    if failed == len(places):
+        return 2
+    if options.images and options.model is None:
+        report(
+            f"{name} knows {', '.join(model.class_names)}; for photographs: --model resnet50 --weights FROM "
+            "(a file, a Hugging Face repo, or imagenet)"
+        )
     return 1 if failed else 0
 
 

@@ -93,9 +93,7 @@ def gradient_of_score(
     name = scores.name_of(scores.unsigned(score))
     if name in ("softmax", "log_softmax"):
         by_logits, log_slope = scores.without_slope(score), _log_slope(head(activations), class_idx, name=name)
-
-        def function(a: Array) -> Array:
-            return by_logits(_wide_logits(head, a), class_idx)
+        function: Callable[[Array], Array] = lambda a: by_logits(_wide_logits(head, a), class_idx)  # noqa: E731
     else:
         function, log_slope = scaled_score(head, activations, class_idx, score=score), None
     (gradient,) = widened(jax.grad(function)(activations))

@@ -168,6 +168,15 @@ def test_weights_that_do_not_fit_are_listed(tmp_path):
     assert err.count("\n") == 1
 
 
+def test_no_picture_that_can_be_read_is_one_line_and_exit_code_2(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for source in ("no.png", "x" * 300 + ".png", ""):
+        code, out, err = run(source, "--out", "o.png")
+        assert (code, out) == (2, "")
+        assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_default_network_says_what_it_knows(picture, tmp_path):
     code, _, err = run(picture, "--out", tmp_path / "o.png", *ONE_METHOD)
     assert code == 0
