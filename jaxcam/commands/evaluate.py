@@ -35,9 +35,9 @@ _EPILOG = """\
 With --results a run that was ended goes on where it stopped when the same
 command is given again. Several processes share one run: give the same command
 to each with --coordinator HOST:PORT --num-processes N --process-id 0 to N-1.
-Forward passes a picture, for each method, by --metrics: confidence, deletion,
-coherency and sanity 1, randomised 2, sensitivity 8, road 18, curves 66; infidelity
-32 for all methods together; localisation, thresholds, instances and shape none.
+Forward passes a picture by --metrics, for each method: confidence, deletion,
+coherency and sanity 1, randomised 2, sensitivity 8, road 18, curves 66; for all
+methods together infidelity 32; for the others none.
 Exit codes: 0; 1 if a picture could not be read or a process was lost; 2 for a
 wrong option, file or annotation.
 
