@@ -126,19 +126,49 @@ def test_grad_cam_is_the_packages_for_more_networks(name, package):
     check(package, name, *LONG[name])
 
 
-HEADS = {"resnet18": ({}, lambda m, a: m.fc(m.avgpool(a).flatten(1)))}
+# Where each is cut, and what follows in torch; small, for the elements of A move one by one.
+HEADS = {
+    "resnet18": ({}, 64, "layer4", lambda m, a: m.fc(m.avgpool(a).flatten(1))),
+    "vit_tiny_patch16_224": (
+        {"img_size": 32, "depth": 2, "embed_dim": 48},
+        32,
+        "blocks.0",
+        lambda m, a: m.forward_head(m.norm(m.blocks[1](a))),
+    ),
+    "deit_tiny_distilled_patch16_224": (
+        {"img_size": 32, "depth": 3, "embed_dim": 48},
+        32,
+        "blocks.0",
+        lambda m, a: m.forward_head(m.norm(m.blocks[2](m.blocks[1](a)))),
+    ),
+    "vit_base_patch16_siglip_224": (
+        {"img_size": 32, "depth": 2, "embed_dim": 48, "num_heads": 3},
+        32,
+        "norm",
+        lambda m, a: m.forward_head(a),
+    ),
+    "swin_tiny_patch4_window7_224": (
+        {"img_size": 64, "window_size": 4, "depths": (1, 1, 1, 1), "embed_dim": 12, "num_heads": (1, 1, 2, 2)},
+        64,
+        "layers.2",
+        lambda m, a: m.forward_head(m.norm(m.layers[3](a))),
+    ),
+}
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_exact_derivatives_are_torchs(name, package):
-    """One element moves at a time: three derivatives of exp(S) by nested reverse passes of torch, which know no JAX."""
+def test_exact_derivatives_are_those_of_torchs_values(name, package):
+    """Three derivatives of exp(S) as one element moves, by the polynomial through torch's values at 28 places.
+
+    Not by derivatives of torch: its attention on CPUs has no second one, and the third of its `layer_norm` is wrong
+    (that of `group_norm` is right, and so are softmax, GELU and sigmoid).
+    """
     import torch
 
-    options, head_in_torch = HEADS[name]
+    options, size, layer, head_in_torch = HEADS[name]
     network = created(name, options)
-    x = np.random.default_rng(0).normal(size=(1, 3, 64, 64))
+    x = np.random.default_rng(0).normal(size=(1, 3, size, size))
     net = jaxcam.adapt(network)
-    layer = (QUICK | LONG)[name][2]
     features, head = jaxcam.split(net, layer, x)
     a = np.asarray(features(net, x))
     logits = np.asarray(head(net, jnp.asarray(a), x))[0]
@@ -148,13 +178,15 @@ def test_exact_derivatives_are_torchs(name, package):
     derivatives = jax.jit(functools.partial(jaxcam.elementwise_derivatives, score))(jnp.asarray(a))
     derivatives = [np.asarray(d).reshape(-1) for d in derivatives]
     largest = [np.abs(d).max() for d in derivatives]
-    base, steps = torch.from_numpy(a.copy()), np.random.default_rng(1).choice(a.size, 6, replace=False)
-    for element in [*steps, int(np.abs(derivatives[2]).argmax())]:
-        moved = torch.zeros((), dtype=torch.float64, requires_grad=True)
-        direction = torch.zeros_like(base).reshape(-1)
-        direction[element] = 1
-        value = torch.exp(head_in_torch(network, base + moved * direction.reshape(base.shape))[0, best] - top)
+    elements = [*np.random.default_rng(1).choice(a.size, 6, replace=False), *(np.abs(d).argmax() for d in derivatives)]
+    # Nearer together, and the third derivative drowns in rounding.
+    places = 1.5 * np.polynomial.chebyshev.chebpts1(28)
+    for element in elements:
+        moved = np.repeat(a.reshape(1, -1), len(places), 0)
+        moved[:, element] += places
+        with torch.no_grad():
+            found = head_in_torch(network, torch.from_numpy(moved.reshape(-1, *a.shape[1:])))[:, best].numpy()
+        line = np.polynomial.Chebyshev.fit(places, np.exp(found - top), len(places) - 1)
         for order in range(3):
-            (value,) = torch.autograd.grad(value, moved, create_graph=True)
-            found = derivatives[order][element]
-            np.testing.assert_allclose(found, value.item(), rtol=1e-7, atol=1e-9 * largest[order])
+            expected, atol = line.deriv(order + 1)(0.0), 1e-8 * largest[order] + 2e-11
+            np.testing.assert_allclose(derivatives[order][element], expected, rtol=1e-7, atol=atol)
