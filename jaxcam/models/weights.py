@@ -99,7 +99,8 @@ def loaded(
 
     Raises:
         ValueError: keys are missing, unexpected or of another shape (the first few of each, and how many); or a tensor
-            holds NaN, infinity or what is beyond the dtype, or other numbers than floating-point ones.
+            holds NaN, infinity or what is beyond the dtype, variances below 0, or other numbers than floating-point
+            ones.
     """
     abstract = nnx.eval_shape(create)
     structure, state = nnx.split(abstract)
@@ -118,6 +119,7 @@ def loaded(
     target = np.dtype(np.float32 if dtype is None else dtype)
     broken: list[str] = []
     beyond: list[str] = []
+    negative: list[str] = []
     for key in sorted(wanted, key=lambda key: -wanted[key].size):
         tensor = checkpoint.tensor(stored[key])
         if not jnp.issubdtype(tensor.dtype, jnp.floating):
@@ -127,6 +129,8 @@ def loaded(
             )
         if not _is_finite(tensor, target):
             (beyond if _is_finite(tensor, tensor.dtype) else broken).append(stored[key])
+        if key.endswith("running_var") and (tensor < 0).any():
+            negative.append(stored[key])
         leaf = wanted[key]
         # A fully connected layer may be stored as the convolution that it is on a grid of one position.
         array = _aligned(leaf.shape, target)
@@ -140,6 +144,10 @@ def loaded(
         raise ValueError(
             f"weights: {checkpoint.name} holds numbers beyond {target} in {_some(beyond)}: give a wider dtype=, or get "
             "a whole copy of it"
+        )
+    if negative:
+        raise ValueError(
+            f"weights: {checkpoint.name} holds variances below 0 in {_some(negative)}: get a whole copy of it"
         )
     return nnx.merge(structure, state)
 

@@ -177,7 +177,7 @@ def test_old_files_may_say_that_a_storage_is_a_part_of_another(tmp_path):
 
 
 @FORMATS
-@pytest.mark.parametrize("around", ["state_dict", "model", "module.", ""])
+@pytest.mark.parametrize("around", ["state_dict", "model", "net", "module.", ""])
 def test_where_training_scripts_put_the_state_dict(tmp_path, form, around):
     if around == "module.":
         value = dictionary(**{"module.a": ONE})

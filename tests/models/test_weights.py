@@ -133,6 +133,17 @@ def test_parameters_that_are_not_finite_are_refused(tmp_path):
         models.mini_resnet(tmp_path / "w.safetensors")
 
 
+def test_variances_below_zero_are_refused(tmp_path):
+    weights.save(models.mini_resnet(), tmp_path / "w.safetensors")
+    tensors = safetensors.numpy.load_file(tmp_path / "w.safetensors")
+    tensors["bn1.running_var"] = tensors["bn1.running_var"] * np.where(
+        np.arange(tensors["bn1.running_var"].size), 1, -1
+    )
+    safetensors.numpy.save_file(tensors, tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match=r"holds variances below 0 in bn1.running_var: get a whole copy"):
+        models.mini_resnet(tmp_path / "w.safetensors")
+
+
 def test_nothing_is_left_behind_when_saving_fails(tmp_path, monkeypatch):
     def broken(*_args, **_kwargs):
         raise OSError("disk full")

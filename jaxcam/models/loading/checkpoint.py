@@ -24,7 +24,7 @@ CONFIG = "jaxcam"
 """The key of a .safetensors file's metadata under which jaxcam keeps what a repo has in its config.json."""
 _TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".th")
 _MOST_BYTES = 2**24  # of a config.json
-_NESTED = ("state_dict", "model", "model_state_dict")  # where training scripts put the state dict
+_NESTED = ("state_dict", "model", "model_state_dict", "net")  # where training scripts put the state dict
 
 
 @dataclass(frozen=True)
