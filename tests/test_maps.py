@@ -39,11 +39,11 @@ def test_a_map_gets_the_mean_of_another_by_a_power():
 
 def test_a_mean_that_no_power_reaches_gives_the_nearest_map():
     """Positive on 3/4 of the positions, the maximum on 1/4 of them: no mean is outside of these."""
-    raw = np.array([[8.0, 2.0], [2.0, 0.0]])
-    found = jax.jit(jax.vmap(maps.with_mean, (None, 0)))(raw, np.array([0.75, 0.9, 0.25, 0.0]))
-    np.testing.assert_allclose(found, [*2 * [[[1, 1], [1, 0]]], *2 * [[[1, 0], [0, 0]]]], atol=1e-5)
-    np.testing.assert_array_equal(maps.with_mean(np.ones((2, 2)), 0.5), 1)
-    np.testing.assert_array_equal(maps.with_mean(np.array([0.0, -1.0]), 0.5), 0)
+    raw, all_alike, empty = np.array([[8.0, 2.0], [2.0, 0.0]]), np.ones((2, 2)), np.array([[0.0, -1.0], [0.0, 0.0]])
+    means = np.array([0.75, 0.9, 0.25, 0.0, 0.5, 0.5])
+    found = jax.jit(jax.vmap(maps.with_mean))(np.stack([*4 * [raw], all_alike, empty]), means)
+    np.testing.assert_allclose(found[:4], [*2 * [[[1, 1], [1, 0]]], *2 * [[[1, 0], [0, 0]]]], atol=1e-5)
+    np.testing.assert_array_equal(found[4:], [all_alike, 0 * empty])
 
 
 def test_a_mean_is_kept_by_stretching_to_a_multiple_and_differentiated_through():
