@@ -27,21 +27,29 @@ SPLIT = PartitionSpec(AXIS)
 
 def curves_of(mesh: Mesh, plan: Plan, model: Adapted, data: Any, heatmaps: Array, class_idx: Array) -> dict[str, Array]:
     """The areas under both curves, `[n, m]`; NaN where the heatmap ranks nothing."""
-    order = ranked(mesh, heatmaps)
+    order = in_place(mesh, ranked, heatmaps)
     num_pixels, num_steps = math.prod(heatmaps.shape[2:]), plan.protocol.num_steps
     counts = [np.int32(step * num_pixels // num_steps) for step in range(num_steps + 1)]
     areas: dict[str, Array] = {}
     for name, change in (("insertion", _appearing), ("deletion", _disappearing)):
         points = confidences(mesh, plan, change, model, data, class_idx, order, counts)
-        areas[name] = _area(mesh, points, heatmaps)
+        areas[name] = in_place(mesh, _area, points, heatmaps)
     return areas
 
 
-@partial(jax.jit, static_argnums=0)
-def ranked(mesh: Mesh, heatmaps: Array) -> Array:
+@partial(jax.jit, static_argnums=(0, 1))
+def in_place(mesh: Mesh, function: Callable[..., Array], *operands: Any, shared: tuple[Any, ...] = ()) -> Array:
+    """The function of what each device has of the operands, `[n, ...]`, and of what all share, `[n, ...]` again.
+
+    Operations on arrays of several devices, one by one, might leave the results elsewhere.
+    """
+    specs = (SPLIT,) * len(operands) + (PartitionSpec(),) * len(shared)
+    return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=SPLIT, check_vma=False)(*operands, *shared)
+
+
+def ranked(heatmaps: Array) -> Array:
     """`metrics.curves.ranks` of every heatmap."""
-    over_methods = jax.vmap(jax.vmap(ranks))
-    return jax.shard_map(over_methods, mesh=mesh, in_specs=SPLIT, out_specs=SPLIT, check_vma=False)(heatmaps)
+    return jax.vmap(jax.vmap(ranks))(heatmaps)
 
 
 def confidences(
@@ -93,10 +101,6 @@ def _disappearing(plan: Plan, image: Array, order: Array, count: Array) -> Array
     return jnp.where((order < count)[..., None], background_of(plan, image)[:, None], image[:, None])
 
 
-@partial(jax.jit, static_argnums=0)
-def _area(mesh: Mesh, points: list[Array], heatmaps: Array) -> Array:
-    def of_block(points: list[Array], heatmaps: Array) -> Array:
-        areas = jax.vmap(jax.vmap(metrics.area_under_curve))(jnp.stack(points, -1))
-        return jnp.where(jax.vmap(jax.vmap(is_explanation))(heatmaps), areas, jnp.nan)
-
-    return jax.shard_map(of_block, mesh=mesh, in_specs=SPLIT, out_specs=SPLIT, check_vma=False)(points, heatmaps)
+def _area(points: list[Array], heatmaps: Array) -> Array:
+    areas = jax.vmap(jax.vmap(metrics.area_under_curve))(jnp.stack(points, -1))
+    return jnp.where(jax.vmap(jax.vmap(is_explanation))(heatmaps), areas, jnp.nan)

@@ -4,6 +4,7 @@ As in `insertion` a call of the compiled step is one removal, for all examples a
 the same boxes whatever the heatmap, so that its forward passes serve all methods.
 """
 
+import math
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,7 @@ from jaxtyping import Array
 from jaxcam import metrics
 from jaxcam.cuts.model import Adapted
 from jaxcam.evaluation.block import Block
-from jaxcam.evaluation.insertion import SPLIT, confidences, ranked
+from jaxcam.evaluation.insertion import confidences, in_place, ranked
 from jaxcam.evaluation.plan import Plan, background_of
 from jaxcam.metrics.faithful import infidelity_of
 from jaxcam.metrics.imputation import num_removed, removed_of
@@ -24,13 +25,13 @@ from jaxcam.metrics.imputation import num_removed, removed_of
 
 def road_of(mesh: Mesh, plan: Plan, model: Adapted, data: Any, block: Block, seed: np.uint32) -> dict[str, Array]:
     """`metrics.road` of the confidence, `[n, m]`, with noise from the seed's key."""
-    order = ranked(mesh, block.heatmaps)
-    counts = [np.int32(count) for count in num_removed(order[0, 0].size)]
+    order = in_place(mesh, ranked, block.heatmaps)
+    counts = [np.int32(count) for count in num_removed(math.prod(order.shape[2:]))]
     least, most = (
         confidences(mesh, plan, _without, model, data, block.class_idx, order, [(c, is_most, seed) for c in counts])
         for is_most in (np.bool_(False), np.bool_(True))
     )
-    return {"road": (jnp.stack(least) - jnp.stack(most)).mean(0) / 2}
+    return {"road": in_place(mesh, _gained, least, most)}
 
 
 def infidelity_in(mesh: Mesh, plan: Plan, model: Adapted, data: Any, block: Block, seed: np.uint32) -> dict[str, Array]:
@@ -41,7 +42,7 @@ def infidelity_in(mesh: Mesh, plan: Plan, model: Adapted, data: Any, block: Bloc
     """
     boxes = metrics.squares(block.heatmaps.shape[2:], plan.protocol.num_squares, seed=int(seed))
     o = confidences(mesh, plan, _without_box, model, data, block.class_idx, (), list(boxes))
-    return {"infidelity": _infidelity(mesh, block.heatmaps, boxes, block.y, [each[:, 0] for each in o])}
+    return {"infidelity": in_place(mesh, _infidelity, block.heatmaps, block.y, o, shared=(list(boxes),))}
 
 
 def _without(plan: Plan, image: Array, order: Array, step: tuple[Array, Array, Array]) -> Array:
@@ -62,12 +63,11 @@ def _without_box(plan: Plan, image: Array, of_each: tuple[()], box: Array) -> Ar
     return jnp.where(box[..., None], background_of(plan, image), image)[:, None]
 
 
-@partial(jax.jit, static_argnums=0)
-def _infidelity(mesh: Mesh, heatmaps: Array, boxes: Array, y: Array, o: list[Array]) -> Array:
-    def of_block(heatmaps: Array, y: Array, o: list[Array]) -> Array:
-        happened = y[:, None] - jnp.stack(o, -1)
-        said = jnp.stack([jnp.where(box, heatmaps, 0).sum(tuple(range(2, heatmaps.ndim))) for box in boxes], -1)
-        relative = partial(infidelity_of, is_relative=True)
-        return jax.vmap(jax.vmap(relative, (0, None)))(said, happened)
+def _gained(least: list[Array], most: list[Array]) -> Array:
+    return (jnp.stack(least) - jnp.stack(most)).mean(0) / 2
 
-    return jax.shard_map(of_block, mesh=mesh, in_specs=SPLIT, out_specs=SPLIT, check_vma=False)(heatmaps, y, o)
+
+def _infidelity(heatmaps: Array, y: Array, o: list[Array], boxes: list[Array]) -> Array:
+    happened = y[:, None] - jnp.concatenate(o, 1)
+    said = jnp.stack([jnp.where(box, heatmaps, 0).sum(tuple(range(2, heatmaps.ndim))) for box in boxes], -1)
+    return jax.vmap(jax.vmap(partial(infidelity_of, is_relative=True), (0, None)))(said, happened)

@@ -15,7 +15,7 @@ from jaxtyping import Array
 
 from jaxcam.cuts.model import Adapted
 from jaxcam.evaluation.block import Block, heatmap_of, own_key
-from jaxcam.evaluation.insertion import SPLIT
+from jaxcam.evaluation.insertion import SPLIT, in_place
 from jaxcam.evaluation.plan import Plan, image_of, network_input, normalised
 from jaxcam.explanation.batch import explained
 from jaxcam.programs.compiled import Programs
@@ -32,7 +32,11 @@ def sensitivity_of(
     here, steps = (mesh, plan, static), range(plan.protocol.num_noises)
     operands = (data, block.class_idx, block.heatmaps)
     apart = [_distances(here, arrays, *operands, (seed, np.uint32(step))) for step in steps]
-    return {"max_sensitivity": jnp.stack(apart).max(0)}
+    return {"max_sensitivity": in_place(mesh, _largest, apart)}
+
+
+def _largest(apart: list[Array]) -> Array:
+    return jnp.stack(apart).max(0)
 
 
 def _distance(static: tuple[Mesh, Plan, Any], arrays: Any, *operands: Any) -> Array:

@@ -46,7 +46,7 @@ def against_truth(mesh: Mesh, protocol: Protocol, views: Sequence[View | None], 
 
 def tallies_of(protocol: Protocol, views: Sequence[View | None], block: Block, keys: Set[str]) -> dict[str, np.ndarray]:
     """By metric `[n, m, c]` of `tallies`, on the host; NaN where no box or mask of the class is known."""
-    n, m = block.heatmaps.shape[:2]
+    n, m = len(views), block.heatmaps.shape[1]  # of this process
     found = {key: np.full((n, m, TALLIES[key].length), np.nan, np.float32) for key in TALLIES if key in keys}
     if found:
         any_class = protocol.confidence == "target"
@@ -118,7 +118,7 @@ def _instances(
 
     Here and not on the devices, since no two pictures need have the same number, and each would be compiled.
     """
-    n, m, *size = block.heatmaps.shape
+    n, (m, *size) = len(views), block.heatmaps.shape[1:]  # of this process
     recall, heat, number = np.full((3, n, m), np.nan, np.float32)
     each = [_each_of(view, own, tuple(size)) for view, own in zip(views, chosen, strict=True)]
     if any(each):

@@ -178,18 +178,19 @@ def share(yes: Any) -> str:
 
 def table(name: str, values: dict[str, np.ndarray]) -> str:
     """`values` by metric `[n, maps]`, with the sign that makes higher better."""
-    pairs = (("truth", "shifted"), ("truth", "shuffled"), ("truth", "blurred"), ("Grad-CAM", "shuffled"),
-             ("Grad-CAM++", "shuffled"), ("Grad-CAM++", "Grad-CAM"))  # fmt: skip
-    heads = ["truth first %", "shuffled last %", *(f"{a} above {b} %" for a, b in pairs)]
+    pairs = (("truth", "shifted"), ("truth", "shuffled"), ("Grad-CAM++", "shuffled"), ("Grad-CAM++", "Grad-CAM"))
+    heads = ["truth first %", "it or its blur first %", "shuffled last %", *(f"{a} above {b} %" for a, b in pairs)]
     lines = [f"| {name} | {' | '.join(heads)} |", f"|---|{'---:|' * len(heads)}"]
     for metric, figures in values.items():
         at = {m: figures[:, MAPS.index(m)] for m in MAPS}
-        first = np.all([at["truth"] > at[m] for m in GIVEN if m != "truth"], 0)
+        known = np.isfinite(np.stack([at[m] for m in GIVEN])).all(0)
+        ahead = [np.all([each > at[m] for m in GIVEN[2:]], 0) for each in (at["truth"], at["blurred"])]
+        first = ahead[0] & (at["truth"] > at["blurred"])
         last = np.all([at["shuffled"] < at[m] for m in GIVEN if m != "shuffled"], 0)
-        cells = [share(first), share(last)]
+        cells = [share(each[known]) for each in (first, ahead[0] | ahead[1], last)]
         for a, b in pairs:
-            known = np.isfinite(at[a]) & np.isfinite(at[b])
-            cells.append(share((at[a] > at[b])[known]))
+            both = np.isfinite(at[a]) & np.isfinite(at[b])
+            cells.append(share((at[a] > at[b])[both]))
         lines.append(f"| {metric} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -33,6 +33,21 @@ if options.get("kind") == "inputs":  # two inputs, of which the series is masked
     data = [jaxcam.Example({"series": x, "facts": f}, masks=masks) for x, f, masks in parts]
     asked = {"methods": ["grad_cam", "layer_cam"], "target": lambda outputs, inputs: outputs[2] - inputs["facts"][1]}
     asked["metrics"] = ("localisation", "deletion", "curves")
+elif options.get("kind") == "pictures":  # a small network, and the metrics that take steps of their own or tallies
+    kernels = [jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate([(3, 3, 2, 6), (6, 4)])]
+
+    def model(x):
+        x = jax.lax.conv_general_dilated(x, kernels[0], (1, 1), "SAME", None, None, ("NHWC", "HWIO", "NHWC"))
+        return jax.nn.relu(x).mean((1, 2)) @ kernels[1]
+
+    draws, masks = np.random.default_rng(0), np.zeros((1, 12, 10), bool)
+    masks[0, 3:9, 2:7] = True
+    pictures = draws.normal(size=(options["num"], 12, 10, 2)).astype(np.float32)
+    known = {"boxes": np.array([[2.0, 3, 7, 9]]), "masks": masks}
+    data = [jaxcam.Example(x, label=i % 4, box_classes=[i % 4], **known) for i, x in enumerate(pictures)]
+    protocol = jaxcam.Protocol(mask="input", baseline="zero", class_idx="true", num_squares=3, num_noises=2)
+    asked = {"methods": ["grad_cam", "layer_cam"], "protocol": protocol}
+    asked["metrics"] = ("instances", "thresholds", "road", "infidelity", "sensitivity", "randomised")
 else:
     model, data = jaxcam.models.mini_resnet(), jaxcam.scenes.Dataset(options["num"])
     asked = {"methods": ["cam", "grad_cam", "grad_cam_pp"]}

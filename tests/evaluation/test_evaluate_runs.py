@@ -419,10 +419,11 @@ def test_two_processes_give_the_same_table_to_the_last_digit(alone, devices, tmp
 
 
 @pytest.mark.thorough
-def test_inputs_and_targets_give_the_same_table_on_many_devices_and_in_two_processes():
-    one = told(started(num=37, kind="inputs", batch_size=4))
-    assert told(started(3, num=37, kind="inputs", batch_size=4)) == {**one, "devices": 3}
-    shared = {"num": 37, "kind": "inputs", "batch_size": 4, "num_processes": 2}
+@pytest.mark.parametrize("kind", ["inputs", "pictures"])
+def test_other_inputs_and_metrics_give_the_same_table_on_many_devices_and_in_two_processes(kind):
+    one = told(started(num=37, kind=kind, batch_size=4))
+    assert told(started(3, num=37, kind=kind, batch_size=4)) == {**one, "devices": 3}
+    shared = {"num": 37, "kind": kind, "batch_size": 4, "num_processes": 2}
     shared["coordinator"] = f"127.0.0.1:{free_port()}"
     found = [told(process) for process in [started(**shared, process_id=i) for i in range(2)]]
     assert found[0] == {**one, "devices": 2}
