@@ -681,9 +681,9 @@ values = {metric: np.stack(each) for metric, each in values.items()}
 
 # %%
 SHARES = {
-    "above shuffled": lambda v: v[:, 0] > v[:, 3],
-    "it or its blur above all that is wrong": lambda v: v[:, :2].max(1) > v[:, 2:].max(1),
-    "above ones everywhere": lambda v: v[:, 0] > v[:, 4],
+    "truth above shuffled": lambda v: v[:, 0] > v[:, 3],
+    "truth or its blur above the rest": lambda v: v[:, :2].max(1) > v[:, 2:].max(1),
+    "truth above ones everywhere": lambda v: v[:, 0] > v[:, 4],
 }
 fig, axes = plt.subplots(1, 3, figsize=(10, 2.6), sharey=True)
 for ax, (title, test) in zip(axes, SHARES.items(), strict=True):
@@ -694,19 +694,19 @@ for ax, (title, test) in zip(axes, SHARES.items(), strict=True):
         ax.plot(100 * yes.mean(), place, "o", color=BLUE if low > 0.5 else ORANGE)
     ax.axvline(50, color=DARK, lw=0.6, ls=":")
     ax.set(xlim=(-3, 103), xlabel="% of pictures", yticks=range(len(values)), yticklabels=list(values)[::-1])
-    ax.set_title(f"truth {title}" if title.startswith("above") else f"truth: {title}", fontsize=10)
+    ax.set_title(title, fontsize=10)
 plt.tight_layout()
 plt.show()
 
 # %% [markdown]
 # What 500 scenes say (mini_resnet; in tests/benchmarks/README.md with intervals, and for mini_vgg):
 #
-# - **Average drop** puts ones everywhere first on every picture, for hiding nothing costs nothing: of two maps it
+# - **Average drop** has nothing above ones everywhere on any picture, for hiding nothing costs nothing: of two maps it
 #   says something only where they have the same area.
 # - **Deletion** and the drop in deletion hardly tell the truth from its shuffled pixels (65 and 53 %): a network that is
 #   shown a picture full of holes fails as it does without the object.
 # - **ROAD**, which fills the holes in, does (99.6 %), and has the truth or its blur in front on 99.6 %. Of the two it
-#   prefers the blur, which ranks the pixels inside of the object as well. Insertion has the truth first on 81 %.
+#   prefers the blur, for the mask's pixels are equal and go in reading order. Insertion has the truth first on 81 %.
 # - **Complexity** knows nothing of the truth, and neither would max-sensitivity: a map that is the same for every picture
 #   has the best one there is. These describe maps, and do not judge them.
 # - What is compared with the truth puts it first by definition, but for the pointing game, where the truth ties with
