@@ -29,6 +29,7 @@ AGAINST = (
     ("Grad-CAM++, closed form", "grad_cam_positive"),
     ("Grad-CAM++, exact", "Grad-CAM++, closed form"),
 )
+GROUPS = ("localisation", "instances", "shape", "deletion", "coherency", "curves", "sanity")
 PHOTOGRAPHS = {
     "squeezenet1_0": "squeezenet1_0.safetensors",
     "resnet18": "resnet18_pqf_bnstats.fp16.safetensors",
@@ -102,7 +103,7 @@ def scenes(options: argparse.Namespace, rows: Path) -> list[tuple[str, Evaluatio
                 model,
                 jaxcam.scenes.Dataset(options.num, seed=instances, num_instances=instances),
                 methods=methods_of(model),
-                metrics="all",
+                metrics=GROUPS,
                 protocol=Protocol(num_steps=8),
                 results=rows / f"{name}-{instances}.jsonl",
             )
