@@ -313,7 +313,7 @@ class _Search:
     def grid(self, weights: Weights) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The sizes of the grid that the tokens make, and their places in its order."""
         length = weights.lengths[2]
-        positions = renumbered(Positions(weights.sizes, weights.tokens))
+        positions = renumbered(Positions(weights.sizes, weights.tokens, (None,) * len(weights.sizes)))
         cells = None if positions is None else cells_of(positions, (length,))
         if (
             positions is None

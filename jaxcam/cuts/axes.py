@@ -19,12 +19,14 @@ guess.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
 from jax import lax
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal, Var
 
+from jaxcam.cuts.fields import Field
 from jaxcam.cuts.positions import Positions, Where, repeated
 from jaxcam.cuts.products import convolved, multiplied, reduced, windowed
 from jaxcam.programs.moves import Constants, moved
@@ -43,7 +45,8 @@ def axes_of(program: Program, image: Var, channel_axis: int) -> Axes:
     spatial = [axis for axis in range(1, rank) if axis != channel_axis]
     lengths = [[shape(image)[axis] if i == axis else 1 for i in range(rank)] for axis in spatial]
     sizes = tuple(shape(image)[axis] for axis in spatial)
-    start = Positions(sizes, tuple(np.arange(n).reshape(to) for n, to in zip(sizes, lengths, strict=True)))
+    places = tuple(np.arange(n).reshape(to) for n, to in zip(sizes, lengths, strict=True))
+    start = Positions(sizes, places, (Field(1, 0, 0),) * len(sizes))
     return _followed(program, {image: (start,)}, {*program.arguments} - {image})
 
 
@@ -77,6 +80,7 @@ def _tidy(where: Where) -> Where:
         for old in [old for old in kept if _one_place_apart(old, new)]:
             kept.remove(old)
             new = max(old, new, key=lambda one: sum(int(c.max()) for c in one.coordinates if c.size == 1))
+        kept = [old.beside(new) if old == new else old for old in kept]
         if any(old.refines(new) for old in kept):
             continue
         kept = [old for old in kept if not new.refines(old)] + [new]
@@ -117,7 +121,7 @@ def _results(eqn: JaxprEqn, wheres: Sequence[_Operand], learned: set[Var], const
         return [multiplied(eqn, wheres, learned, constants)]
     first = wheres[0]
     if eqn.primitive.name == "stack" and isinstance(first, tuple) and all(_agree(first, where) for where in wheres):
-        return [tuple(Positions(p.sizes, _expanded(p.coordinates, eqn.params["axis"])) for p in first)]
+        return [tuple(replace(p, coordinates=_expanded(p.coordinates, eqn.params["axis"])) for p in first)]
     if moving != [0]:
         return [None] * count
     (where,) = [w for w in wheres[:1] if isinstance(w, tuple)]
@@ -139,7 +143,7 @@ def _results(eqn: JaxprEqn, wheres: Sequence[_Operand], learned: set[Var], const
         if len(known) < len(arrays):
             return [None] * count
         for result, coordinates in zip(results, zip(*known, strict=True), strict=True):
-            result.append(repeated(Positions(positions.sizes, coordinates)))
+            result.append(repeated(replace(positions, coordinates=coordinates)))
     return [tuple(result) for result in results]
 
 
@@ -185,7 +189,8 @@ def _concatenated(eqn: JaxprEqn, wheres: Sequence[_Operand], constants: Constant
             joined = moved(eqn, arrays, constants, fill=-1)
             assert joined is not None
             coordinates += joined
-        found.append(Positions(sizes, tuple(coordinates)))
+        joined = [replace(part, sizes=sizes, coordinates=tuple(coordinates)) for part in ours if part is not None]
+        found.append(reduce(Positions.beside, joined))
     return tuple(found)
 
 
@@ -202,7 +207,10 @@ def _run(eqn: JaxprEqn, wheres: Sequence[_Operand]) -> Sequence[_Operand]:
             known = (way for way in ways if all(isinstance(w, str) or (w is not None and len(w) < 2) for w in way))
             return next(known, [None] * len(eqn.outvars))
         found = [_inside(branch, wheres[1:]) for branch in p["branches"]]
-        return [one[0] if all(_agree(one[0], other) for other in one) else None for one in zip(*found, strict=True)]
+        return [
+            reduce(_both, one) if all(_agree(one[0], other) for other in one) else None
+            for one in zip(*found, strict=True)
+        ]
     if name is lax.while_p:
         consts, state = (
             wheres[p["cond_nconsts"] :][: p["body_nconsts"]],
@@ -234,9 +242,10 @@ class _Time:
         if not isinstance(where, tuple):
             return where
         return tuple(
-            Positions(
-                tuple(1 if i == self.axis and 0 in p.axes else n for i, n in enumerate(p.sizes)),
-                tuple(
+            replace(
+                p,
+                sizes=tuple(1 if i == self.axis and 0 in p.axes else n for i, n in enumerate(p.sizes)),
+                coordinates=tuple(
                     np.zeros_like(c[0]) if i == self.axis and 0 in p.axes else c[0] for i, c in enumerate(p.coordinates)
                 ),
             )
@@ -248,7 +257,9 @@ class _Time:
         if not isinstance(where, tuple):
             return where
         rank = where[0].coordinates[0].ndim if where else len(shape(var)) - 1
-        nowhere = Positions((1,) * len(self.sizes), (np.zeros((1,) * rank, int),) * len(self.sizes))
+        nowhere = Positions(
+            (1,) * len(self.sizes), (np.zeros((1,) * rank, int),) * len(self.sizes), (None,) * len(self.sizes)
+        )
         found: list[Positions] = []
         for p in where or (nowhere,):
             if p.sizes[self.axis] != 1:
@@ -256,7 +267,7 @@ class _Time:
             coordinates = [np.expand_dims(c, axis) for c in p.coordinates]
             coordinates[self.axis] = self.line.reshape([-1 if i == axis else 1 for i in range(rank + 1)])
             sizes = [n if i == self.axis else m for i, (n, m) in enumerate(zip(self.sizes, p.sizes, strict=True))]
-            found.append(Positions(tuple(sizes), tuple(coordinates)))
+            found.append(replace(p, sizes=tuple(sizes), coordinates=tuple(coordinates)))
         return tuple(found)
 
 
@@ -303,7 +314,7 @@ def _settled(
         after = _inside(body, [*consts, *state, *each])
         new = [_both(before, later) for before, later in zip(state, after[:num], strict=True)]
         if all(map(_agree, new, state)):
-            return state, after[num:]
+            return new, after[num:]
         state = new
     return [None] * num, [None] * (len(body.out_avals) - num)
 
@@ -314,9 +325,13 @@ _MOST_ROUNDS = 4
 def _both(before: _Operand, after: _Operand) -> _Operand:
     if before is _STILL:
         return after
-    if after is _STILL or _agree(before, after):
+    if after is _STILL:
         return before
-    return None
+    if not _agree(before, after):
+        return None
+    if not (isinstance(before, tuple) and isinstance(after, tuple)):
+        return before
+    return tuple(one.again(other) for one, other in zip(before, after, strict=True))
 
 
 def _agree(a: _Operand, b: _Operand) -> bool:
@@ -338,10 +353,10 @@ def _one_of(where: tuple[Positions, ...]) -> Where:
     """Of what a scan runs over, in one round: not known where each round has other positions."""
     if any(0 in positions.axes for positions in where):
         return None
-    return tuple(Positions(p.sizes, tuple(c[0] for c in p.coordinates)) for p in where)
+    return tuple(replace(p, coordinates=tuple(c[0] for c in p.coordinates)) for p in where)
 
 
 def _stacked(where: _Operand) -> _Operand:
     if not isinstance(where, tuple):
         return where
-    return tuple(Positions(p.sizes, tuple(c[None] for c in p.coordinates)) for p in where)
+    return tuple(replace(p, coordinates=tuple(c[None] for c in p.coordinates)) for p in where)

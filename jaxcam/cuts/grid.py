@@ -19,7 +19,7 @@ from jaxcam.cuts.sites import Analysis, Site
 from jaxcam.programs.program import shape
 from jaxcam.programs.specs import spec_of
 
-__all__ = ["Grid", "cells_of", "grid_at", "grid_of", "is_grid", "renumbered", "told", "whole"]
+__all__ = ["Grid", "cells_of", "centres", "grid_at", "grid_of", "is_grid", "renumbered", "told", "whole"]
 
 
 @dataclass(frozen=True)
@@ -182,9 +182,21 @@ def told(analysis: Analysis, site: Site) -> str:
     return ("channels within " if is_all else "a part of ") + "x".join(map(str, first.sizes))
 
 
+def centres(analysis: Analysis, site: Site) -> str:
+    """The pixels that a layer's positions look at, for people: "every 16 from 7.5", along each axis if they differ."""
+    positions = whole(analysis, site)
+    if positions is None or None in (
+        known := [f for f, n in zip(positions.fields, positions.sizes, strict=True) if n > 1]
+    ):
+        return ""
+    steps, starts = zip(*((f"{field.step:g}", f"{field.centre:g}") for field in known if field), strict=True)
+    step, start = ("x".join(each if len({*each}) > 1 else each[:1]) for each in (steps, starts))
+    return f"every {step} from {start}"
+
+
 def renumbered(positions: Positions) -> Positions | None:
     """Every second row (`x[:, ::2]`) is the row of a coarser grid; rows 3 to 8 of 20 are a part of one, and None."""
-    sizes, coordinates = list(positions.sizes), list(positions.coordinates)
+    sizes, coordinates, fields = list(positions.sizes), list(positions.coordinates), list(positions.fields)
     for i, (size, array) in enumerate(zip(positions.sizes, positions.coordinates, strict=True)):
         there = np.unique(array[array >= 0])
         if there.size == size or not there.size:
@@ -193,7 +205,9 @@ def renumbered(positions: Positions) -> Positions | None:
         if first >= step or not np.array_equal(there, np.arange(first, size, step)):
             return None
         sizes[i], coordinates[i] = there.size, np.where(array < 0, -1, (array - first) // step)
-    return Positions(tuple(sizes), tuple(coordinates))
+        field = fields[i]
+        fields[i] = field and field.within(first, first, step)
+    return Positions(tuple(sizes), tuple(coordinates), tuple(fields))
 
 
 def cells_of(positions: Positions, lengths: tuple[int, ...]) -> np.ndarray:

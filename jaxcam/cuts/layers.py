@@ -14,7 +14,7 @@ from jax.typing import DTypeLike
 
 from jaxcam import tables
 from jaxcam.cuts.default import default_site
-from jaxcam.cuts.grid import told
+from jaxcam.cuts.grid import centres, told
 from jaxcam.cuts.inputs import grids_of
 from jaxcam.cuts.logits import logits_of
 from jaxcam.cuts.model import Adapted, adapted, outputs_of, program_of
@@ -45,6 +45,9 @@ class Layer(NamedTuple):
     dtype: DTypeLike
     grid: str
     """The grid that the program shows in it, such as "14x14 (1 before)"; else what is known of its axes."""
+    centres: str
+    """The pixels in the middle of what the grid's positions look at, "every 16 from 7.5", see `jaxcam.cuts.fields`; ""
+    where that is not known."""
     complete: bool
     """Whether all information from the images to the logits flows through it."""
     default: bool
@@ -59,7 +62,7 @@ class Layers(tuple[Layer, ...]):
 
     def __str__(self) -> str:
         """The table."""
-        header = ("layer", "kind", "shape", "dtype", "grid", "everything flows through")
+        header = ("layer", "kind", "shape", "dtype", "grid", "centres", "everything flows through")
         rows = [
             (
                 repr(row.layer) + ("  (default)" if row.default else ""),
@@ -67,6 +70,7 @@ class Layers(tuple[Layer, ...]):
                 "x".join(map(str, row.shape)),
                 str(row.dtype),
                 row.grid,
+                row.centres,
                 "yes" if row.complete else "no",
             )
             for row in self
@@ -78,7 +82,7 @@ class Layers(tuple[Layer, ...]):
 
 
 def layers(model: Any, inputs: Any, *, target: Target | None = None) -> Layers:
-    """The layers at which a model can be cut: name, kind, shape, dtype, and whether everything flows through.
+    """The layers at which a model can be cut: name, kind, shape, dtype, grid, and whether everything flows through.
 
     Names are those that JAX recorded: `checkpoint_name` tags and `named_scope` paths; the convolutions have positions.
     Where a name occurs several times, `:0`, `:1` ... tell the occurrences apart, and the name alone means the last.
@@ -265,4 +269,13 @@ def _is_off_the_way(analysis: Analysis, layer: str) -> bool:
 def _row(analysis: Analysis, site: Site, *, default: bool) -> Layer:
     aval: Any = site.var.aval
     layer = site.name if site.position is None else site.position
-    return Layer(layer, site.kind, tuple(aval.shape), aval.dtype, told(analysis, site), site.complete, default)
+    return Layer(
+        layer,
+        site.kind,
+        tuple(aval.shape),
+        aval.dtype,
+        told(analysis, site),
+        centres(analysis, site),
+        site.complete,
+        default,
+    )

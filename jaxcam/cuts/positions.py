@@ -6,11 +6,12 @@ What a sum over axes, a moved window and a repetition make of them; which primit
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 
+from jaxcam.cuts.fields import Field, around
 from jaxcam.programs.moves import compressed
 
 __all__ = ["Positions", "Where", "line", "repeated", "stepped", "without"]
@@ -24,6 +25,9 @@ class Positions:
     """Of the grid, along each spatial axis of the input."""
     coordinates: tuple[np.ndarray, ...]
     """The position along each of these; with the value's axes, of length 1 where nothing changes. -1: none."""
+    fields: tuple[Field | None, ...]
+    """The pixels that positions look at along each of these, as far as they are known; the same positions may differ in
+    it, as x and f(x)."""
 
     def __eq__(self, other: object) -> bool:
         """Whether they are the same positions."""
@@ -47,6 +51,19 @@ class Positions:
                 return False
         return True
 
+    def beside(self, other: Positions) -> Positions:
+        """The same positions, of a value that is made of two that have them."""
+        fields = (around(mine, theirs) for mine, theirs in zip(self.fields, other.fields, strict=True))
+        return replace(self, fields=tuple(fields))
+
+    def again(self, later: Positions) -> Positions:
+        """The same positions, of a value that is the one or the other: what they look at where both have one centre."""
+        centred = (
+            f and g and f.step == g.step and f.centre == g.centre
+            for f, g in zip(self.fields, later.fields, strict=True)
+        )
+        return replace(self, fields=tuple(f if keeps else None for f, keeps in zip(self.fields, centred, strict=True)))
+
     @property
     def axes(self) -> tuple[int, ...]:
         """The value's axes along which the position changes."""
@@ -64,8 +81,8 @@ def without(positions: Positions, axes: Sequence[int]) -> tuple[Positions | None
     A sum over blocks of 2 x 2 has positions of a coarser grid; a sum over all rows has no rows; a sum over rows 0, 1
     and 5 of 8 has positions of no kind, and the second result is True.
     """
-    sizes, coordinates = [*positions.sizes], [*positions.coordinates]
-    for i, array in enumerate(positions.coordinates):
+    sizes, coordinates, fields = [*positions.sizes], [*positions.coordinates], [*positions.fields]
+    for i, (array, field) in enumerate(zip(positions.coordinates, positions.fields, strict=True)):
         if all(array.shape[axis] == 1 for axis in axes):
             continue
         found = _blocks(np.moveaxis(array, axes, range(array.ndim - len(axes), array.ndim)), len(axes), sizes[i])
@@ -73,11 +90,12 @@ def without(positions: Positions, axes: Sequence[int]) -> tuple[Positions | None
             return None, True
         step, blocks = found
         sizes[i] = sizes[i] // step
+        fields[i] = field and field.within(0, step - 1, step)
         lengths = [1 if axis in axes else n for axis, n in enumerate(array.shape)]
         coordinates[i] = compressed(blocks.reshape(lengths))
     if max(sizes) == 1:
         return None, False
-    return Positions(tuple(sizes), tuple(coordinates)), False
+    return Positions(tuple(sizes), tuple(coordinates), tuple(fields)), False
 
 
 def _blocks(array: np.ndarray, num_axes: int, size: int) -> tuple[int, np.ndarray] | None:
@@ -102,17 +120,34 @@ def _blocks(array: np.ndarray, num_axes: int, size: int) -> tuple[int, np.ndarra
     return int(steps[0]), np.where(some, low // steps[0], -1)
 
 
-def stepped(positions: Positions, axis: int, length: int, out: int, *, same: bool) -> Positions | None:
-    """A window moved along an axis of this length to so many places: a new grid there, unless it is the `same`."""
-    if axis not in positions.axes or (same and length == out):
+def stepped(positions: Positions, axis: int, length: int, out: int, window: Field, *, same: bool) -> Positions | None:
+    """A window moved along an axis of this length to so many places: a new grid there, unless it is the `same`.
+
+    `window` is what its places look at along the axis.
+    """
+    stays = same and length == out
+    if axis not in positions.axes or (stays and window == Field(1, 0, 0)):
         return positions
-    i = line(positions, axis, length)
-    if i is None:
-        return None
+    if (i := line(positions, axis, length)) is None:
+        along = (c.shape[axis] > 1 for c in positions.coordinates)
+        unknown = (None if changes else field for changes, field in zip(along, positions.fields, strict=True))
+        return replace(positions, fields=tuple(unknown)) if stays else None
+    # Element e of the line is position `start` + `apart` e.
+    values = positions.coordinates[i].reshape(-1)
+    there = np.flatnonzero(values >= 0)
+    apart = int(values[there[1]] - values[there[0]]) if there.size > 1 else 1
+    start = 0 if stays else int(values[there[0]]) - apart * int(there[0])
+    first, last = start + apart * window.first, start + apart * window.last
+    fields = [*positions.fields]
+    field = fields[i]
+    fields[i] = field and field.within(first, last, 1 if stays else apart * window.step)
+    if stays:
+        return replace(positions, fields=tuple(fields))
     lengths = [out if a == axis else 1 for a in range(positions.coordinates[0].ndim)]
     coordinates = [*positions.coordinates]
     coordinates[i] = compressed(np.arange(out).reshape(lengths))
-    return Positions(tuple(out if j == i else n for j, n in enumerate(positions.sizes)), tuple(coordinates))
+    sizes = tuple(out if j == i else n for j, n in enumerate(positions.sizes))
+    return Positions(sizes, tuple(coordinates), tuple(fields))
 
 
 def line(positions: Positions, axis: int, length: int) -> int | None:
@@ -135,7 +170,7 @@ def repeated(positions: Positions) -> Positions:
     """
     if positions.coordinates[0].ndim < len(positions.axes) + 2:
         return positions
-    sizes, coordinates = [*positions.sizes], [*positions.coordinates]
+    sizes, coordinates, fields = [*positions.sizes], [*positions.coordinates], [*positions.fields]
     for i, array in enumerate(positions.coordinates):
         axes = [axis for axis, n in enumerate(array.shape) if n > 1]
         if len(axes) != 1 or any(c.shape[axes[0]] > 1 for c in positions.coordinates if c is not array):
@@ -144,7 +179,9 @@ def repeated(positions: Positions) -> Positions:
         times, rest = divmod(line.size, sizes[i])
         if times > 1 and not rest and (line == np.repeat(np.arange(sizes[i]), times)).all():
             sizes[i], coordinates[i] = line.size, np.arange(line.size).reshape(array.shape)
-    return Positions(tuple(sizes), tuple(coordinates))
+            field = fields[i]
+            fields[i] = field and field.parted(times)
+    return Positions(tuple(sizes), tuple(coordinates), tuple(fields))
 
 
 def _same(a: np.ndarray, b: np.ndarray) -> bool:

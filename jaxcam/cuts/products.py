@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from jax.extend.core import JaxprEqn, Var
 
+from jaxcam.cuts.fields import Field
 from jaxcam.cuts.positions import Positions, Where, line, stepped, without
 from jaxcam.programs.moves import Constants
 from jaxcam.programs.program import shape
@@ -31,7 +33,7 @@ def multiplied(eqn: JaxprEqn, wheres: Sequence[Where | str], learned: set[Var], 
             is_unknown |= irregular
             if left is None:
                 continue
-            found.append(Positions(left.sizes, tuple(placed(eqn, side, c) for c in left.coordinates)))
+            found.append(replace(left, coordinates=tuple(placed(eqn, side, c) for c in left.coordinates)))
     return tuple(found) if found or not is_unknown else None
 
 
@@ -68,7 +70,9 @@ def _resized(
     coordinates = [np.expand_dims(c.transpose([*kept, axis])[..., 0], new) for c in positions.coordinates]
     coordinates[i] = np.arange(length).reshape(lengths)
     sizes = [length if j == i else size for j, size in enumerate(positions.sizes)]
-    return Positions(tuple(sizes), tuple(coordinates))
+    # Which pixels they are of is for the numbers in the matrix to say.
+    fields = [None if j == i else field for j, field in enumerate(positions.fields)]
+    return Positions(tuple(sizes), tuple(coordinates), tuple(fields))
 
 
 def reduced(where: Iterable[Positions], axes: Sequence[int], *, keep: bool) -> Where:
@@ -80,7 +84,7 @@ def reduced(where: Iterable[Positions], axes: Sequence[int], *, keep: bool) -> W
         is_unknown |= irregular
         if left is not None:
             gone = () if keep else tuple(axes)
-            found.append(Positions(left.sizes, tuple(c.squeeze(gone) if gone else c for c in left.coordinates)))
+            found.append(replace(left, coordinates=tuple(c.squeeze(gone) if gone else c for c in left.coordinates)))
     return tuple(found) if found or not is_unknown else None
 
 
@@ -97,14 +101,17 @@ def convolved(eqn: JaxprEqn, where: Iterable[Positions]) -> Where:
         here: Positions | None = positions
         for i, (axis, to) in enumerate(zip(numbers.lhs_spec[2:], numbers.out_spec[2:], strict=True)):
             length, out = shape(eqn.invars[0])[axis], shape(eqn.outvars[0])[to]
-            is_dense = p["window_strides"][i] == 1 and p["lhs_dilation"][i] == 1
-            here = here and stepped(here, axis, length, out, same=is_dense)
+            step, apart = p["window_strides"][i], p["lhs_dilation"][i]
+            wide = p["rhs_dilation"][i] * (shape(eqn.invars[1])[numbers.rhs_spec[2 + i]] - 1)
+            before_it = -p["padding"][i][0]
+            window = Field(step / apart, before_it / apart, (before_it + wide) / apart)
+            here = here and stepped(here, axis, length, out, window, same=step == apart == 1)
         if here is None:
             return None
         order = [0] * len(numbers.out_spec)
         for from_, to in zip(numbers.lhs_spec, numbers.out_spec, strict=True):
             order[to] = from_
-        found.append(Positions(here.sizes, tuple(c.transpose(order) for c in here.coordinates)))
+        found.append(replace(here, coordinates=tuple(c.transpose(order) for c in here.coordinates)))
     return tuple(found)
 
 
@@ -114,10 +121,13 @@ def windowed(eqn: JaxprEqn, where: Iterable[Positions]) -> Where:
     found: list[Positions] = []
     for positions in where:
         here: Positions | None = positions
-        for axis, window in enumerate(p["window_dimensions"]):
+        for axis, size in enumerate(p["window_dimensions"]):
             step, length, out = p["window_strides"][axis], shape(eqn.invars[0])[axis], shape(eqn.outvars[0])[axis]
-            if window > 1 or step > 1 or length != out:
-                here = here and stepped(here, axis, length, out, same=step == 1)
+            if size > 1 or step > 1 or length != out:
+                apart, start = p["base_dilation"][axis], -p["padding"][axis][0]
+                wide = p["window_dilation"][axis] * (size - 1)
+                window = Field(step / apart, start / apart, (start + wide) / apart)
+                here = here and stepped(here, axis, length, out, window, same=step == 1)
         if here is None:
             return None
         found.append(here)

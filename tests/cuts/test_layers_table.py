@@ -121,9 +121,9 @@ def test_the_table_as_printed():
     network = lambda x: jnp.tanh(conv(tag(x @ W, "first"))).mean((1, 2))
     assert str(jaxcam.layers(network, X)) == "\n".join(
         [
-            "layer         kind         shape    dtype    grid  everything flows through",
-            "'first'       tag          2x6x5x4  float64  6x5   yes",
-            "0  (default)  convolution  2x6x5x4  float64  6x5   yes",
+            "layer         kind         shape    dtype    grid  centres         everything flows through",
+            "'first'       tag          2x6x5x4  float64  6x5   every 1 from 0  yes",
+            "0  (default)  convolution  2x6x5x4  float64  6x5   every 1 from 0  yes",
         ]
     )
 
