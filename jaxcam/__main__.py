@@ -6,10 +6,11 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from pathlib import Path
 
-from jaxcam.commands.parser import one_line, report
+from jaxcam.commands.parser import hint, one_line, printable, report
 
-_COMMANDS = {name: f"jaxcam.commands.{name}" for name in ("evaluate", "train", "verify")}
+_COMMANDS = {name: f"jaxcam.commands.{name}" for name in ("evaluate", "layers", "train", "verify")}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,6 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     module = "jaxcam.commands.explain"
     if arguments and arguments[0] in _COMMANDS:
         module = _COMMANDS[arguments.pop(0)]
+    elif arguments and (meant := _meant(arguments[0])):
+        report(f"there is no file or command {printable(arguments[0])!r}{meant}: see --help")
+        return 2
     try:
         run: Callable[[list[str]], int] = import_module(module).run
         try:
@@ -39,6 +43,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         report(one_line(error) if error.filename is not None else f"standard output: {error.strerror or error}")
         _leave_output()
         return 2
+
+
+def _meant(word: str) -> str:
+    """Which command a word is nearly, if it is no option and no file."""
+    is_one = word[:1] != "-" and not Path(word).suffix and not os.path.lexists(word)
+    return hint(word, [*_COMMANDS, "explain"]) if is_one else ""
 
 
 def _leave_output() -> None:

@@ -7,7 +7,8 @@ takes. The line is rich's, which is imported when the first one is drawn.
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -18,6 +19,21 @@ QUIET = 2.0
 SILENCE = 30.0
 """At most so many seconds pass between two lines of a log; every tenth that is done is told as well."""
 _TICK = 0.2
+
+
+_ONE = threading.Lock()
+"""Held by whoever tells: of steps within steps the outermost, in one line."""
+
+
+@contextmanager
+def silent() -> Generator[None]:
+    """No progress is told meanwhile."""
+    is_mine = _ONE.acquire(blocking=False)
+    try:
+        yield
+    finally:
+        if is_mine:
+            _ONE.release()
 
 
 class Progress:
@@ -40,6 +56,7 @@ class Progress:
         self._done = done
 
     def __enter__(self) -> "Progress":
+        self._shown = self._shown and _ONE.acquire(blocking=False)
         if self._shown:
             self._teller.start()
         return self
@@ -48,6 +65,7 @@ class Progress:
         self._ended.set()
         if self._shown:
             self._teller.join()
+            _ONE.release()
 
     def _tell(self) -> None:
         if self._ended.wait(QUIET):

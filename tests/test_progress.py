@@ -8,7 +8,7 @@ import types
 import pytest
 
 from jaxcam import progress as module
-from jaxcam.progress import Progress, progress
+from jaxcam.progress import Progress, progress, silent
 
 
 class Terminal(io.StringIO):
@@ -110,3 +110,28 @@ def test_errors_pass(monkeypatch):
 
     with pytest.raises(KeyError):
         fail()
+
+
+def test_of_steps_within_steps_the_outermost_tells(monkeypatch):
+    monkeypatch.setattr(module, "QUIET", 0.01)
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with Progress(total=2, label="outer") as outer:
+        with Progress(total=9, label="inner"):
+            time.sleep(0.1)
+        outer.update(2)
+        time.sleep(0.3)
+    assert "outer 2/2" in stream.getvalue()
+    assert "inner" not in stream.getvalue()
+    with Progress(total=1, label="after"):
+        time.sleep(0.1)
+    assert "after" in stream.getvalue()
+
+
+def test_silence(monkeypatch):
+    monkeypatch.setattr(module, "QUIET", 0.01)
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with silent(), Progress(total=2, label="count"):
+        time.sleep(0.1)
+    assert stream.getvalue() == ""

@@ -12,15 +12,15 @@ from typing import Any
 import jax
 
 from jaxcam import scenes
-from jaxcam.commands.networks import MODELS_HELP, WEIGHTS_HELP, network
-from jaxcam.commands.parser import Parser, UsageError, one_line, printable, report
+from jaxcam.commands.networks import add_maps, add_network, add_quiet, default_name, network, tell_what_it_knows
+from jaxcam.commands.parser import Parser, UsageError, checked_place, one_line, printable, report
+from jaxcam.datasets.image_files import is_image_name
 from jaxcam.evaluation.evaluate import DEFAULT_METRICS, evaluate
 from jaxcam.evaluation.ledger import PUBLISHED
 from jaxcam.evaluation.plan import GROUPS
 from jaxcam.evaluation.protocol import Protocol
 from jaxcam.evaluation.result import Evaluation
 from jaxcam.files import read_regular, replace_file
-from jaxcam.models import EMBEDDED_MODELS, MODELS
 
 _FORMATS: Mapping[str, Callable[[Evaluation], str]] = {
     ".txt": str,
@@ -54,22 +54,28 @@ def run(arguments: list[str]) -> int:
     try:
         out = _out(options.out, options.results)
         _start_processes(options)
-        name = options.model or EMBEDDED_MODELS[0]
-        model = network(name, options.weights)
+        is_drawn = options.dataset == "scenes"
+        name = options.model or default_name(for_photographs=not is_drawn)
+        model, dataset, classes = network(name, options.weights), _dataset(options), _classes(options.classes)
+        # Where there are annotations their classes are compared with those of the network.
+        has_truth = options.annotations is not None or classes is not None
+        if not options.quiet and (is_drawn or not has_truth) and _is_there(dataset):
+            tell_what_it_knows(name, model, drawn=is_drawn)
         found = evaluate(
             model,
-            _dataset(options),
+            dataset,
             methods=None if options.methods is None else [method.strip() for method in options.methods.split(",")],
             metrics="all" if options.metrics == "all" else [group.strip() for group in options.metrics.split(",")],
             protocol=_protocol(options),
             annotations=options.annotations,
-            classes=_classes(options.classes),
+            classes=classes,
             layer=options.layer,
             results=options.results,
             batch_size=options.batch_size,
             num_workers=options.workers,
             num_resamples=options.resamples,
             seed=options.seed,
+            show_progress=not options.quiet,
         )
     except (UsageError, ValueError, TypeError, OSError) as error:
         # `evaluate` names its arguments, which are the options without dashes.
@@ -84,7 +90,8 @@ def run(arguments: list[str]) -> int:
         return 1
     if jax.process_index():
         return 0
-    print(found.table)
+    if out is None or not options.quiet:
+        print(found.table)
     if out is not None:
         try:
             replace_file(out, _FORMATS[out.suffix.lower()](found).encode())
@@ -107,11 +114,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("dataset", metavar="FOLDER|scenes", help='a folder of pictures, or "scenes" for generated ones')
-    add("--model", choices=MODELS, metavar="NAME", help=MODELS_HELP)
-    add("--weights", metavar="FROM", help=WEIGHTS_HELP)
-    add("--methods", metavar="LIST", help="as cam,grad_cam,grad_cam_pp:alphas=exact (Grad-CAM and Grad-CAM++)")
+    add_network(parser)
+    add_maps(parser, "Grad-CAM and Grad-CAM++")
     add("--metrics", default=",".join(DEFAULT_METRICS), metavar="LIST", help=f"all, or some of {', '.join(GROUPS)}")
-    add("--layer", type=_layer, metavar="NAME", help="where the network is cut, or the number of a convolution")
     add("--annotations", metavar="FILE", help="classes and boxes: JSON, COCO JSON, or a folder of PASCAL VOC XML")
     add(
         "--classes",
@@ -149,11 +154,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--coordinator", metavar="HOST:PORT", help="of process 0, for runs of several processes")
     add("--num-processes", type=_whole(1), metavar="N")
     add("--process-id", type=_whole(0), metavar="N")
+    add_quiet(parser)
     return parser
-
-
-def _layer(text: str) -> str | int:
-    return int(text) if text.removeprefix("-").isdecimal() else text
 
 
 def _whole(low: int, high: int | None = None) -> Callable[[str], int]:
@@ -169,14 +171,15 @@ def _whole(low: int, high: int | None = None) -> Callable[[str], int]:
 def _out(file: str | None, results: str | None) -> Path | None:
     if file is None:
         return None
-    path = Path(file)
-    if path.suffix.lower() not in _FORMATS:
-        raise UsageError(f"--out must end in one of {', '.join(_FORMATS)}, not {file!r}")
-    if not path.parent.is_dir() or path.is_dir():
-        raise UsageError(f"--out must be a file in an existing folder, not {file!r}")
+    path = checked_place("--out", file, _FORMATS)
     if results is not None and path.resolve() == Path(results).resolve():
         raise UsageError(f"--out and --results are the same file, {file!r}: choose another name for one of them")
     return path
+
+
+def _is_there(dataset: Any) -> bool:
+    """Whether there are pictures: what is wrong with a data set is said alone."""
+    return not isinstance(dataset, str) or any(is_image_name(path.name) for path in Path(dataset).rglob("*"))
 
 
 def _start_processes(options: argparse.Namespace) -> None:

@@ -1,148 +1,185 @@
 """`python -m jaxcam [IMAGE ...]`: pictures in, panels and a table out."""
 
 import argparse
-from collections.abc import Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
 from PIL import Image
 
-from jaxcam.commands.networks import MODELS_HELP, WEIGHTS_HELP, network
-from jaxcam.commands.parser import Parser, UsageError, one_line, printable, report
-from jaxcam.commands.report import explained, panel_of, table_of, table_of_page
-from jaxcam.images.reading import read_picture
-from jaxcam.methods.method import METHODS
-from jaxcam.models import EMBEDDED_MODELS, MODELS, Network
+from jaxcam.commands.networks import (
+    add_maps,
+    add_network,
+    add_quiet,
+    default_name,
+    network,
+    photograph,
+    tell_what_it_knows,
+)  # fmt: skip
+from jaxcam.commands.parser import Parser, UsageError, checked_place, hint, one_line, printable, report
+from jaxcam.commands.report import Choice, explained, panel_of, table_of, table_of_page
+from jaxcam.datasets.image_files import files_in
+from jaxcam.evaluation.requests import parsed
+from jaxcam.images.preprocessing import read_for_views
+from jaxcam.methods.method import METHODS, bind
+from jaxcam.models import Network
 from jaxcam.pages import Page, page
 from jaxcam.pictures import save
-from jaxcam.progress import progress
+from jaxcam.pictures.overlays import STYLES
+from jaxcam.progress import Progress, silent
 
 _DEFAULT_METHODS = ("grad_cam", "grad_cam_pp", "cam", "guided_grad_cam")
 _PAGE_METHODS = ("grad_cam", "grad_cam_pp")
 _PAGE = ".html"
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", _PAGE)
-_METHODS = "comma-separated: grad_cam, grad_cam_pp, cam, guided_grad_cam (these), layer_cam, score_cam ..."
+_OUT = "jaxcam.png"
 _EPILOG = """\
-Without IMAGE a bundled picture is explained. The mini networks know ten drawn
-figures; photographs need a network with weights. Of several pictures each is
-written to OUT with its name added. Exit codes: 0; 1 if some pictures could not
-be read; 2 if none could, or for a wrong option or weights file.
+Without IMAGE a photograph is explained with the extra `photographs`, else a
+drawing. Of several pictures each goes to OUT with its name added. Exit codes: 0;
+1 if some could not be read; 2 if none could, or for a wrong option or file.
 
   python -m jaxcam cat.jpg dog.png --model resnet50 --weights imagenet
-  python -m jaxcam both.png --class "tiger cat" --model resnet18 --weights FILE
+  python -m jaxcam both.png --class "tiger cat" --methods grad_cam,score_cam
 
-Other commands: python -m jaxcam evaluate --help, train --help, verify --help"""
+Others: python -m jaxcam evaluate|layers|train|verify --help"""
 
 
 def run(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
     options = _parser().parse_args(arguments)
     try:
-        name = _name(options)
+        images = list(_images(options.images))
+        name = options.model or default_name(for_photographs=bool(options.images) or photograph() is not None)
+        places = _places(images, Path(options.out))
         model = network(name, options.weights)
         class_idx = None if options.class_name is None else _class_idx(options.class_name, model.class_names)
-        is_page = Path(options.out).suffix.lower() == _PAGE
-        methods = _methods(options.method, model, _PAGE_METHODS if is_page else _DEFAULT_METHODS)
-        places = _places(options.images, Path(options.out))
+        is_page = places[0][1].suffix.lower() == _PAGE
+        _check_style(options, is_page=is_page)
+        choices = _choices(options.methods, model, _PAGE_METHODS if is_page else _DEFAULT_METHODS)
+        if options.images and options.model is None and not options.quiet:
+            tell_what_it_knows(name, model, drawn=False)
     except UsageError as error:
         report(one_line(error))
         return 2
-    failed = 0
-    told = progress(places, total=len(places), label="explain") if len(places) > 1 else places
-    for source, place in told:
-        heading = printable(f"{source}, by {name} -> {place}")
-        try:
-            picture = read_picture(source)
+    failed, done = 0, 0
+    steps = 1 if is_page else len(choices)
+    bar = Progress(total=len(places) * steps, label="explain")
+    with silent() if options.quiet else contextlib.nullcontext(), bar:
+        for number, (source, place) in enumerate(places):
+            heading = printable(f"{source}, by {name} -> {place}")
+            done = number * steps
+
+            def told() -> None:
+                nonlocal done
+                done += 1
+                bar.update(done)
+
             kind = _page if is_page else _panel
-            made, table = kind(model, picture, options, methods, class_idx, title=source.name, heading=heading)
-        except (ValueError, OSError) as error:
-            report(one_line(error))
-            failed += 1
-            continue
-        try:
-            made.save(place) if isinstance(made, Page) else save(made, place)
-        except (ValueError, OSError) as error:
-            report(f"--out: {one_line(error)}")
-            return 2
-        print(table)
+            draw = partial(kind, model, options=options, choices=choices, class_idx=class_idx, name=name)
+            try:
+                made, table = draw(source, title=source.name, heading=heading, told=told)
+            except (ValueError, TypeError, OSError) as error:
+                report(_by_options(error) if source.exists() else one_line(error))
+                failed += 1
+                continue
+            try:
+                made.save(place) if isinstance(made, Page) else save(made, place)
+            except (ValueError, OSError) as error:
+                report(f"--out: {one_line(error)}")
+                return 2
+            if not options.quiet:
+                print(table)
     if failed == len(places):
         return 2
-    if options.images and options.model is None:
-        report(
-            f"{name} knows {', '.join(model.class_names)}; for photographs: --model resnet50 --weights FROM "
-            "(a file, a Hugging Face repo, or imagenet)"
-        )
     return 1 if failed else 0
 
 
 def _panel(
     model: Network,
-    picture: Image.Image,
-    options: argparse.Namespace,
-    methods: tuple[str, ...],
-    class_idx: int | None,
+    source: Path,
     *,
+    options: argparse.Namespace,
+    choices: Sequence[Choice],
+    class_idx: int | None,
+    name: str,
     title: str,
     heading: str,
+    told: Callable[[], None],
 ) -> tuple[Image.Image, str]:
     """A picture of the likeliest classes, and its figures."""
-    top, size = options.top or 3, options.size or 224
-    found = explained(model, picture, class_idx=class_idx, methods=methods, top=top, size=size)
-    return panel_of(found, title=f"{printable(title)}\n{_name(options)}"), table_of(found, title=heading)
+    size = options.size or 224
+    found = explained(
+        model,
+        read_for_views(source, model.preprocessing, size),
+        class_idx=class_idx,
+        choices=choices,
+        layer=options.layer,
+        top=options.top,
+        size=size,
+        told=told,
+    )
+    title = f"{printable(title)}\n{name}"
+    drawn = panel_of(found, title=title, style=options.style or STYLES[0], dark=options.dark)
+    return drawn, table_of(found, title=heading)
 
 
 def _page(
     model: Network,
-    picture: Image.Image,
-    options: argparse.Namespace,
-    methods: tuple[str, ...],
-    class_idx: int | None,
+    source: Path,
     *,
+    options: argparse.Namespace,
+    choices: Sequence[Choice],
+    class_idx: int | None,
+    name: str,
     title: str,
     heading: str,
+    told: Callable[[], None],
 ) -> tuple[Page, str]:
     """A page of all classes, and the figures of the likeliest."""
     made = page(
         model,
-        picture,
-        methods=methods,
+        source,
+        methods=[
+            partial(METHODS[each.method].function, **each.options) if each.options else each.method for each in choices
+        ],
+        layer=options.layer,
         class_idx=class_idx,
         top=options.top,
         title=title,
-        network=_name(options),
+        network=name,
         size=options.size or 448,
     )
-    return made, table_of_page(made, title=heading)
-
-
-def _name(options: argparse.Namespace) -> str:
-    return options.model or EMBEDDED_MODELS[0]
+    told()
+    return made, table_of_page(made, title=heading, top=options.top or 3)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m jaxcam",
+        usage="python -m jaxcam [IMAGE ...] [OPTION ...]",
         description="Shows what an image network looked at: class activation maps and a table.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("images", nargs="*", metavar="IMAGE", help="JPEG, PNG, WebP, BMP or GIF files")
-    parser.add_argument("--model", choices=MODELS, metavar="NAME", help=MODELS_HELP)
-    parser.add_argument("--weights", metavar="FROM", help=WEIGHTS_HELP)
-    parser.add_argument("--method", metavar="LIST", help=_METHODS)
-    parser.add_argument(
-        "--top", type=_top, metavar="K", help="explain the K likeliest classes, up to 20 (3; on a page all)"
-    )
-    parser.add_argument(
-        "--class", dest="class_name", metavar="CLASS", help="explain this class: an index, a name, or part of one"
-    )
-    parser.add_argument(
-        "--out", default="jaxcam.png", metavar="FILE", help="the picture to write (jaxcam.png), or a page (.html)"
-    )
-    parser.add_argument(
-        "--size", type=_size, metavar="PIXELS", help="side of each small picture, 96 to 2048 (224; on a page 448)"
-    )
+    add = parser.add_argument
+    add("images", nargs="*", metavar="IMAGE", help="JPEG, PNG, WebP, BMP or GIF files, or folders")
+    add_network(parser)
+    add_maps(parser, "four")
+    add("--top", type=_top, metavar="K", help="the K likeliest classes (3 that look at different things)")
+    add("--class", dest="class_name", metavar="CLASS", help="this class: an index, a name, or part of one")
+    add("--out", default=_OUT, metavar="FILE", help=f"the picture ({_OUT}), a page (.html), or a folder")
+    add("--size", type=_size, metavar="PIXELS", help="of the small pictures, 96 to 2048 (224; on a page 448)")
+    add("--style", choices=STYLES, metavar="NAME", help="grey (this), colour or plain")
+    add("--dark", action="store_true", help="on a dark ground")
+    add_quiet(parser)
     return parser
+
+
+def _check_style(options: argparse.Namespace, *, is_page: bool) -> None:
+    if is_page and (options.style or options.dark):
+        raise UsageError("--style and --dark are for pictures: a page has switches of its own")
 
 
 def _positive(text: str) -> int:
@@ -165,20 +202,25 @@ def _size(text: str) -> int:
     return value
 
 
-def _methods(listed: str | None, model: Network, default: tuple[str, ...]) -> tuple[str, ...]:
-    """The methods of --method; by default those of the panel that apply to the model, an empty field for the others."""
+def _choices(listed: str | None, model: Network, default: tuple[str, ...]) -> tuple[Choice, ...]:
+    """The methods of --methods; by default those of the panel that apply to the model."""
     if listed is None:
-        return default
-    methods = tuple(dict.fromkeys(name.strip() for name in listed.split(",")))
-    for name in methods:
-        if name not in METHODS:
-            raise UsageError(f"--method: {name!r} is not known: use one or more of {', '.join(METHODS)}")
-    if methods == ("cam",) and model.cam_layer is None:
+        return tuple(Choice(name, name, {}) for name in default if name != "cam" or model.cam_layer is not None)
+    found: list[Choice] = []
+    for text in dict.fromkeys(name.strip() for name in listed.split(",")):
+        try:
+            asked = parsed(text)
+            bind(asked["method"], {key: value for key, value in asked.items() if key != "method"}, draws=True)
+        except (ValueError, TypeError) as error:
+            message = one_line(error).removeprefix("methods: ").removeprefix("method=")
+            raise UsageError(f"--methods: {message}") from None
+        found.append(Choice(text, asked.pop("method"), asked))
+    if [each.method for each in found] == ["cam"] and model.cam_layer is None:
         raise UsageError(
-            f"--method cam needs a network that ends in global average pooling, which {type(model).__name__} does not: "
-            "use --method grad_cam"
+            f"--methods cam needs a network that ends in global average pooling, which {type(model).__name__} does "
+            "not: use --methods grad_cam"
         )
-    return methods
+    return tuple(found)
 
 
 def _class_idx(wanted: str, names: Sequence[str]) -> int:
@@ -197,22 +239,39 @@ def _class_idx(wanted: str, names: Sequence[str]) -> int:
         if matches:
             shown = ", ".join(f"{names[i]} ({i})" for i in matches[:6])
             raise UsageError(f"--class {wanted!r} may be any of: {shown}{', …' if len(matches) > 6 else ''}")
-    raise UsageError(f"--class {wanted!r} is no class of this network: names look like {', '.join(names[:5])} …")
+    raise UsageError(
+        f"--class {wanted!r} is no class of this network{hint(text, names) or f': names look like {names[0]}, …'}"
+    )
 
 
-def _places(images: Sequence[str], out: Path) -> list[tuple[Path, Path]]:
+def _by_options(error: BaseException) -> str:
+    """`explain` names its arguments, which are the options without dashes."""
+    message = one_line(error)
+    return f"--{message}" if message.startswith("layer=") else message
+
+
+def _images(given: Sequence[str]) -> Iterator[Path]:
+    """The files that are named, and those in folders that are."""
+    for image in given:
+        if not image.strip():
+            raise UsageError("IMAGE is empty: give the path of a picture, or of a folder of them")
+        try:
+            if Path(image).is_dir():
+                yield from (file.path for file in files_in(Path(image)))
+                continue
+        except (ValueError, OSError) as error:
+            raise UsageError(one_line(error)) from None
+        yield Path(image)
+
+
+def _places(images: Sequence[Path], out: Path) -> list[tuple[Path, Path]]:
     """Each picture and where its panel goes."""
-    if out.suffix.lower() not in _SUFFIXES:
-        raise UsageError(f"--out must end in one of {', '.join(_SUFFIXES)}, not {str(out)!r}")
-    if not out.parent.is_dir():
-        raise UsageError(f"--out: there is no folder {str(out.parent)!r}")
+    out = checked_place("--out", out / _OUT if out.is_dir() else out, _SUFFIXES)
     if not images:
-        return [(Path(str(files("jaxcam") / "data" / "scene.png")), out)]
-    if not all(image.strip() for image in images):
-        raise UsageError("IMAGE is empty: give the path of a picture")
-    places = [(Path(image), out.with_name(f"{out.stem}-{name}{out.suffix}")) for image, name in _named(images)]
+        return [(photograph() or Path(str(files("jaxcam") / "data" / "scene.png")), out)]
+    places = [(image, out.with_name(f"{out.stem}-{name}{out.suffix}")) for image, name in _named(images)]
     if len(images) == 1:
-        places = [(Path(images[0]), out)]
+        places = [(images[0], out)]
     sources = {source.resolve() for source, _ in places}
     for _, place in places:
         if place.resolve() in sources:
@@ -220,11 +279,11 @@ def _places(images: Sequence[str], out: Path) -> list[tuple[Path, Path]]:
     return places
 
 
-def _named(images: Sequence[str]) -> Iterator[tuple[str, str]]:
+def _named(images: Sequence[Path]) -> Iterator[tuple[Path, str]]:
     """Each image with its stem, numbered where it occurs again."""
     seen: dict[str, int] = {}
     for image in images:
         # The name of a file has 255 bytes at most, and this one stands behind that of --out.
-        stem = printable(Path(image).stem).encode()[:150].decode(errors="ignore")
+        stem = printable(image.stem).encode()[:150].decode(errors="ignore")
         seen[stem] = seen.get(stem, 0) + 1
         yield image, stem if seen[stem] == 1 else f"{stem}-{seen[stem]}"

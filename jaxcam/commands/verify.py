@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcam import scenes, scores
-from jaxcam.commands.parser import Parser, UsageError, one_line, report
+from jaxcam.commands.parser import Parser, UsageError, checked_place, one_line, report
 from jaxcam.files import replace_file
 from jaxcam.models import EMBEDDED_MODELS, MODELS
 from jaxcam.verification.report import Verification
@@ -116,12 +116,7 @@ def _score(name: str) -> str:
 def _target(file: str | None) -> Path | None:
     if file is None:
         return None
-    target = Path(file)
-    if target.is_dir():
-        raise UsageError(f"--json: {file!r} is a folder")
-    if not target.parent.is_dir():
-        raise UsageError(f"--json: there is no folder {str(target.parent)!r}")
-    return target
+    return checked_place("--json", file, ())
 
 
 def _networks(names: tuple[str, ...], seed: int) -> Iterator[_Case]:

@@ -97,7 +97,7 @@ def floats(picture: Image.Image) -> Float[np.ndarray, "H W 3"]:
 def opaque(picture: Image.Image) -> Image.Image:
     """The same in 8 bits, mode RGB: `to_pillow(floats(picture))`, in the memory of 8 bits."""
     if not picture.mode.startswith("I") and not picture.has_transparency_data:
-        return picture.convert("RGB")
+        return picture if picture.mode == "RGB" else picture.convert("RGB")
     found = Image.new("RGB", picture.size)
     top = 0
     for strip in strips(picture):

@@ -18,7 +18,7 @@ from PIL import Image
 
 from jaxcam.checks import check_integer
 from jaxcam.images.picture import checked_picture, floats_of, from_pillow, interpolation_filter, opaque, to_pillow
-from jaxcam.images.reading import read_picture
+from jaxcam.images.reading import Reduced, read_reduced
 
 AnyArray = TypeVar("AnyArray", np.ndarray, Array)
 Channels = tuple[int | float, ...]
@@ -63,33 +63,46 @@ def read_view(path: str | os.PathLike[str], preprocessing: "Preprocessing") -> t
 
     For a network of grey pictures a coloured one becomes grey as Pillow does it (ITU-R 601-2).
 
-    It stays in 8 bits until it has its size, which takes less than half the time.
+    It stays in 8 bits until it has its size, which takes less than half the time. A JPEG file of more than 6 times the
+    network's size is not decoded whole (`reading.read_reduced`): there the view may differ by 1 of 255.
 
     Raises:
         Exception: what `read_image` and `resize_and_crop` raise.
     """
-    picture = read_picture(path)
-    if preprocessing.is_grey and picture.mode not in ("L", "I;16", "I"):
-        picture = opaque(picture).convert("L")
-    return view_of_picture(picture, preprocessing), (picture.height, picture.width)
+    found = read_reduced(path, preprocessing.resize)
+    if preprocessing.is_grey and found.picture.mode not in ("L", "I;16", "I"):
+        found = found._replace(picture=opaque(found.picture).convert("L"))
+    return view_of_picture(found, preprocessing), (found.height, found.width)
 
 
-def view_of_picture(picture: Image.Image, preprocessing: "Preprocessing") -> Float[np.ndarray, "h w d"]:
-    """The view of a picture that `read_picture` has read."""
+def view_of_picture(picture: Image.Image | Reduced, preprocessing: "Preprocessing") -> Float[np.ndarray, "h w d"]:
+    """The view of a picture that `read_picture` or `read_reduced` has read."""
     method = interpolation_filter(preprocessing.interpolation)
     seen = _seen_part(picture, preprocessing.resize, preprocessing.crop, method)
     return seen[..., :1] if preprocessing.is_grey else seen
 
 
-def larger_view(picture: Image.Image, preprocessing: "Preprocessing", size: int) -> Float[np.ndarray, "h w d"]:
+def larger_view(
+    picture: Image.Image | Reduced, preprocessing: "Preprocessing", size: int
+) -> Float[np.ndarray, "h w d"]:
     """The same part of the picture with `size` pixels a side, where the network sees it in one size, else as it is.
 
     A network may see 64 pixels; a person would rather see the picture.
     """
+    return view_of_picture(picture, _enlarged(preprocessing, size))
+
+
+def read_for_views(path: str | os.PathLike[str], preprocessing: "Preprocessing", size: int) -> Reduced:
+    """A picture read for its view and its larger view: no more of it than the larger one of the two needs."""
+    wanted = (preprocessing.resize, _enlarged(preprocessing, size).resize)
+    return read_reduced(path, None if preprocessing.resize is None else max(side for side in wanted if side))
+
+
+def _enlarged(preprocessing: "Preprocessing", size: int) -> "Preprocessing":
     resize, crop = preprocessing.resize, preprocessing.crop
     if resize is None or crop is None:
-        return view_of_picture(picture, preprocessing)
-    return view_of_picture(picture, replace(preprocessing, resize=max(size, round(resize * size / crop)), crop=size))
+        return preprocessing
+    return replace(preprocessing, resize=max(size, round(resize * size / crop)), crop=size)
 
 
 class Frame(NamedTuple):
@@ -224,20 +237,21 @@ class Preprocessing:
 
 
 def _seen_part(
-    picture: np.ndarray | Image.Image, resize: int | None, crop: int | None, method: Image.Resampling
+    picture: np.ndarray | Image.Image | Reduced, resize: int | None, crop: int | None, method: Image.Resampling
 ) -> Float[np.ndarray, "h w 3"]:
-    frame = frame_of(*_height_and_width(picture), resize, crop)
+    found = Reduced.whole(picture) if isinstance(picture, Image.Image) else picture
+    frame = frame_of(*_height_and_width(found), resize, crop)
     corners = (frame.left, frame.top, frame.right, frame.bottom)
     if resize is not None:
-        whole = opaque(picture) if isinstance(picture, Image.Image) else to_pillow(picture)
-        return from_pillow(whole.resize((frame.new_width, frame.new_height), method).crop(corners))
-    if isinstance(picture, Image.Image):
-        return floats_of(picture.crop(corners))
-    return picture if crop is None else picture[frame.top : frame.bottom, frame.left : frame.right].copy()
+        whole, box = (opaque(found.picture), found.box) if isinstance(found, Reduced) else (to_pillow(found), None)
+        return from_pillow(whole.resize((frame.new_width, frame.new_height), method, box=box).crop(corners))
+    if isinstance(found, Reduced):
+        return floats_of(found.picture.crop(corners))
+    return found if crop is None else found[frame.top : frame.bottom, frame.left : frame.right].copy()
 
 
-def _height_and_width(picture: np.ndarray | Image.Image) -> tuple[int, int]:
-    return (picture.height, picture.width) if isinstance(picture, Image.Image) else picture.shape[:2]
+def _height_and_width(picture: np.ndarray | Reduced) -> tuple[int, int]:
+    return (picture.height, picture.width) if isinstance(picture, Reduced) else picture.shape[:2]
 
 
 def _resized_shape(height: int, width: int, resize: int) -> tuple[int, int]:

@@ -16,8 +16,8 @@ from jaxcam.cuts.cut import network as network_of
 from jaxcam.cuts.model import Adapted, adapted
 from jaxcam.cuts.refusals import check_evaluates
 from jaxcam.images.picture import SLACK, checked_picture, floats, opaque, to_pillow
-from jaxcam.images.preprocessing import larger_view, view_of_picture
-from jaxcam.images.reading import read_picture
+from jaxcam.images.preprocessing import larger_view, read_for_views, view_of_picture
+from jaxcam.images.reading import Reduced, read_reduced
 from jaxcam.methods.method import Method
 from jaxcam.pages.document import Page, document
 from jaxcam.pages.evidence import Request, Seen, exhibit_of
@@ -132,25 +132,25 @@ def _examples(known: Adapted, inputs: Any, size: int, target: Target | None) -> 
 
 def _pictured(known: Adapted, given: Any, label: str, size: int) -> Seen:
     """A picture as people have it, which the model's preprocessing makes its input of."""
+    own = known.preprocessing
     if isinstance(given, str | os.PathLike):
-        picture = read_picture(given)
+        picture = read_reduced(given, None) if own is None else read_for_views(given, own, size)
     elif isinstance(given, Image.Image):
-        picture = given
+        picture = Reduced.whole(given)
     elif isinstance(given, np.ndarray | jnp.ndarray):
-        picture = to_pillow(checked_picture(given, name="inputs"))
+        picture = Reduced.whole(to_pillow(checked_picture(given, name="inputs")))
     else:
         raise TypeError(
             f"inputs must be pictures (paths, Pillow images, arrays) or an array [n, *spatial, d] but hold "
             f"{type(given).__name__}: of several inputs make a jaxcam.pages.Exhibit"
         )
-    own = known.preprocessing
     if own is None:
         raise ValueError(
             "inputs must be what the model takes, [n, H, W, d], as it has no preprocessing for pictures: give it one, "
             "jaxcam.adapt(model, preprocessing=...)"
         )
-    if own.is_grey and picture.mode not in ("L", "I;16", "I"):
-        picture = opaque(picture).convert("L")
+    if own.is_grey and picture.picture.mode not in ("L", "I;16", "I"):
+        picture = picture._replace(picture=opaque(picture.picture).convert("L"))
     pixels, larger = view_of_picture(picture, own), larger_view(picture, own, size)
     return Seen(jnp.asarray(own.normalise(pixels[np.newaxis])), _sized(larger, size), pixels, label)
 

