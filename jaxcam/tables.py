@@ -7,9 +7,10 @@ would break a line, or what a terminal would obey instead of show, is replaced. 
 import io
 from collections.abc import Collection, Sequence
 from csv import writer
+from html import escape
 from typing import Any
 
-__all__ = ["csv", "escaped", "markdown", "printable", "shown", "text"]
+__all__ = ["csv", "escaped", "html", "markdown", "preformatted", "printable", "shown", "text"]
 
 
 def text(
@@ -64,6 +65,24 @@ def csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
         return out.getvalue().removesuffix("\r\n") + "\n"
 
     return "".join(map(line, [header, *rows]))
+
+
+def html(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: Collection[int] = (0,)) -> str:
+    """A table of HTML, as a notebook shows it."""
+
+    def line(cells: Sequence[str], tag: str) -> str:
+        parts = (
+            f'<{tag} style="text-align:{"left" if j in left else "right"}">{escape(printable(cell))}</{tag}>'
+            for j, cell in enumerate(cells)
+        )
+        return f"<tr>{''.join(parts)}</tr>"
+
+    return f"<table>{line(header, 'th')}{''.join(line(row, 'td') for row in rows)}</table>"
+
+
+def preformatted(words: str) -> str:
+    """Text whose columns stand as they are, as a notebook shows it."""
+    return f'<pre style="white-space:pre;overflow-x:auto">{escape(words)}</pre>'
 
 
 def printable(words: str) -> str:

@@ -1,9 +1,13 @@
 import csv
+import html
 import io
 import re
 
+import jax
+import numpy as np
 import pytest
 
+import jaxcam
 from jaxcam import tables
 
 HEADER = ("name", "share %\n(higher)", "n")
@@ -65,3 +69,27 @@ def test_what_escapes_look_like():
     assert tables.csv(("a", "b"), [(1 / 3, None), ("x,y", 'say "z"')]) == (
         'a,b\n0.3333333333333333,\n"x,y","say ""z"""\n'
     )
+
+
+def test_html_by_hand_with_what_browsers_would_obey():
+    found = tables.html(("layer", "grid"), [("<b>&", "7x7")], left=(0,))
+    assert found == (
+        '<table><tr><th style="text-align:left">layer</th><th style="text-align:right">grid</th></tr>'
+        '<tr><td style="text-align:left">&lt;b&gt;&amp;</td><td style="text-align:right">7x7</td></tr></table>'
+    )
+    assert "a\n  &lt;script&gt;" in tables.preformatted("a\n  <script>")
+
+
+def test_what_prints_as_a_table_shows_itself_in_notebooks():
+    tagged = lambda x: jax.ad_checkpoint.checkpoint_name(jax.nn.relu(x), "rectified")
+    spec = jax.ShapeDtypeStruct((1, 4, 4, 3), "float32")
+    found = jaxcam.layers(lambda x: jax.nn.softmax(tagged(x).mean((1, 2))), spec)
+    shown = found._repr_html_()
+    cells = re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", shown)
+    assert cells[:6] == ["layer", "kind", "shape", "dtype", "grid", "everything flows through"]
+    assert len(cells) == 6 * (1 + len(found))
+    assert all(f"{row.grid}</td>" in shown for row in found)
+    assert shown.endswith("<small>cut before the softmax at its end</small>")
+    head = lambda a: jax.nn.relu(a).mean((0, 1)) @ np.eye(2, 3)
+    verified = jaxcam.verify(head, np.ones((2, 2, 2)), 0)
+    assert html.unescape(verified._repr_html_()).removesuffix("</pre>").endswith(str(verified))

@@ -37,7 +37,7 @@ _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", _PAGE)
 _OUT = "jaxcam.png"
 _EPILOG = """\
 Without IMAGE a photograph is explained with the extra `photographs`, else a
-drawing. Of several pictures each goes to OUT with its name added. Exit codes: 0;
+drawing. Several pictures go to OUT with their names added. Exit codes: 0;
 1 if some could not be read; 2 if none could, or for a wrong option or file.
 
   python -m jaxcam cat.jpg dog.png --model resnet50 --weights imagenet

@@ -30,6 +30,7 @@ from jaxcam.types import Target
 __all__ = ["Layer", "LayerName", "Layers", "layers", "located"]
 
 LayerName = str | int | None
+_HEADER = ("layer", "kind", "shape", "dtype", "grid", "centres", "everything flows through")
 
 
 class Layer(NamedTuple):
@@ -60,10 +61,9 @@ class Layers(tuple[Layer, ...]):
     ending: str | None = None
     """What the model ends in, such as "softmax": it is cut before that, and what is explained are the logits."""
 
-    def __str__(self) -> str:
-        """The table."""
-        header = ("layer", "kind", "shape", "dtype", "grid", "centres", "everything flows through")
-        rows = [
+    @property
+    def _rows(self) -> list[tuple[str, ...]]:
+        return [
             (
                 repr(row.layer) + ("  (default)" if row.default else ""),
                 row.kind,
@@ -75,10 +75,23 @@ class Layers(tuple[Layer, ...]):
             )
             for row in self
         ]
-        if not rows:
+
+    def __str__(self) -> str:
+        """The table."""
+        if not self:
             return "no layers: no value with positions depends on the inputs"
-        table = tables.text(header, rows, left=range(len(header)))
-        return table if self.ending is None else f"{table}\ncut before the {self.ending} at its end"
+        table = tables.text(_HEADER, self._rows, left=range(len(_HEADER)))
+        return table if self.ending is None else f"{table}\n{self._end}"
+
+    def _repr_html_(self) -> str:
+        if not self:
+            return tables.preformatted(str(self))
+        table = tables.html(_HEADER, self._rows, left=range(len(_HEADER)))
+        return table if self.ending is None else f"{table}<small>{self._end}</small>"
+
+    @property
+    def _end(self) -> str:
+        return f"cut before the {self.ending} at its end"
 
 
 def layers(model: Any, inputs: Any, *, target: Target | None = None) -> Layers:

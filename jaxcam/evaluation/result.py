@@ -10,7 +10,7 @@ from jaxcam.evaluation.protocol import Protocol, differences
 from jaxcam.evaluation.statistics import Rows, Statistics, statistics
 from jaxcam.evaluation.table import Difference, McNemar, Table
 from jaxcam.explanation.explanation import Status
-from jaxcam.tables import printable
+from jaxcam.tables import preformatted, printable
 
 _SHOWN_BAD = 3
 _MOST_GROUPS = 100
@@ -169,6 +169,9 @@ class Evaluation:
         if len(self.bad_images) > _SHOWN_BAD:
             reasons.append(f"  and {len(self.bad_images) - _SHOWN_BAD} more (bad_images)")
         return "\n".join([self.table.text(), *reasons])
+
+    def _repr_html_(self) -> str:
+        return preformatted(str(self))
 
     def __repr__(self) -> str:
         return f"<Evaluation of {', '.join(self.methods)} on {self.num_images} {self.table.noun}s>"

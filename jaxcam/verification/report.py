@@ -4,6 +4,7 @@ import dataclasses
 import math
 from typing import Any
 
+from jaxcam.tables import preformatted
 from jaxcam.verification.record import Record
 from jaxcam.verification.sheet import table
 from jaxcam.verification.verdict import sentences
@@ -35,6 +36,9 @@ class Verification(Record):
 
     def __str__(self) -> str:
         return table(self)
+
+    def _repr_html_(self) -> str:
+        return preformatted(str(self))
 
 
 def _plain(value: Any) -> Any:
