@@ -7,13 +7,18 @@ import numpy as np
 import pytest
 
 README = Path(__file__).parents[1] / "README.md"
+GUIDE = README.parent / "notebooks" / "reference" / "pages" / "guide.md"
 
 
-BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+BLOCKS = [
+    block
+    for page in (README, GUIDE)
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+]
 
 
 def after(blocks):
-    """The names defined after these of the README's Python blocks, run in order."""
+    """The names defined after these Python blocks, run in order: those of the README and then those of the guide."""
     names = {}
     for block in blocks:
         exec(compile(block, str(README), "exec"), names)
@@ -45,11 +50,17 @@ def test_all_blocks_run_and_alphas_of_the_last_give_the_weights(tmp_path, monkey
 def test_files_and_links_that_it_names_exist():
     text = README.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#:]+)\)", text):
-        assert (README.parent / target).exists(), target
+        assert (README.parent / target).exists(), target  # those of the guide are checked by mkdocs
+
+
+def test_it_is_short():
+    lines = README.read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 150
+    assert max(map(len, lines)) <= 120
 
 
 def test_two_commands_are_there_and_the_other_jaxcam_is_never_installed():
     text = README.read_text(encoding="utf-8")
     commands = [line.strip() for line in text.splitlines() if re.match(r" *pip install", line)]
-    assert commands == ["pip install . && python -m jaxcam", "pip install '.[test]' && pytest"]
+    assert commands == ["pip install '.[photographs]' && python -m jaxcam", "pip install '.[test]' && pytest"]
     assert "pip install jaxcam" not in text

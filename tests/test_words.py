@@ -9,6 +9,7 @@ ROOT = Path(__file__).parents[1]
 FILES = [
     ROOT / "README.md",
     ROOT / "CHANGELOG.md",
+    ROOT / "notebooks" / "reference" / "pages" / "guide.md",
     *sorted((ROOT / "notebooks").glob("*.py")),
     *sorted((ROOT / "jaxcam").rglob("*.py")),
     *sorted((ROOT / "tests" / "benchmarks").glob("*.md")),
@@ -63,4 +64,7 @@ def test_what_was_mended_does_not_come_back(texts, pattern):
 
 def test_the_name_in_the_literature_is_said_where_the_method_is_explained_and_nowhere_else(texts):
     counts = {name: len(LITERATURE.findall(text)) for name, text in texts.items()}
-    assert {name: n for name, n in counts.items() if n} == {"README.md": 1, "jaxcam/methods/gradient.py": 1}
+    assert {name: n for name, n in counts.items() if n} == {
+        "notebooks/reference/pages/guide.md": 1,
+        "jaxcam/methods/gradient.py": 1,
+    }
