@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from jaxcam import closed_forms, scores
 from jaxcam.closed_forms import Derivatives, Scaled
 from jaxcam.derivatives.elementwise import elementwise_derivatives
-from jaxcam.precision import wide_type, widened, widened_function
+from jaxcam.precision import pulled_back, wide_gradient, wide_type, widened, widened_function
 from jaxcam.programs.linearity import is_piecewise_linear
 from jaxcam.programs.notes import note
 from jaxcam.programs.specs import varied
@@ -96,7 +96,7 @@ def gradient_of_score(
         function: Callable[[Array], Array] = lambda a: by_logits(_wide_logits(head, a), class_idx)  # noqa: E731
     else:
         function, log_slope = scaled_score(head, activations, class_idx, score=score), None
-    (gradient,) = widened(jax.grad(function)(activations))
+    gradient = wide_gradient(function, activations)
     # For all classes at once the sum is made together with the mean, in a quarter of the time of "any".
     note("has_gradient", lambda: jnp.abs(gradient).sum() != 0)
     if log_slope is None:
@@ -205,7 +205,7 @@ def _log_slope(logits: Float[Array, " c"], class_idx: scores.ClassIdx, *, name: 
 def _of_scalar(f: Callable[[Array], Array], activations: Float[Array, "..."], *, linear: bool) -> Derivatives:
     """The derivatives of a function of A; one that is known to be piecewise linear has a gradient only."""
     if linear:
-        (gradient,) = widened(jax.grad(f)(activations))
+        gradient = wide_gradient(f, activations)
         return gradient, jnp.zeros_like(gradient), jnp.zeros_like(gradient)
     d1, d2, d3 = elementwise_derivatives(widened_function(f, activations), *widened(activations))
     return d1, d2, d3
@@ -234,7 +234,7 @@ def _linear_lead_and_odds(
     head: Traced, activations: Float[Array, "*spatial k"], class_idx: scores.ClassIdx
 ) -> tuple[Derivatives, Derivatives]:
     """The same for a piecewise linear head, from the Jacobian of the logits."""
-    logits, pullback = jax.vjp(head, activations)
+    logits, pullback = jax.vjp(lambda a: _wide_logits(head, a), activations)
     units, _ = varied((jnp.eye(logits.size, dtype=logits.dtype), logits))
-    (jacobian,) = jax.vmap(pullback)(units)
+    jacobian = jax.vmap(lambda unit: pulled_back(pullback, unit))(units)
     return closed_forms.linear_lead_and_odds(jacobian, logits, class_idx)
