@@ -64,7 +64,7 @@ def read_view(path: str | os.PathLike[str], preprocessing: "Preprocessing") -> t
     For a network of grey pictures a coloured one becomes grey as Pillow does it (ITU-R 601-2).
 
     It stays in 8 bits until it has its size, which takes less than half the time. A JPEG file of more than 6 times the
-    network's size is not decoded whole (`reading.read_reduced`): there the view may differ by 1 of 255.
+    network's size is not decoded whole (`reading.read_reduced`): there the view may differ by 2 of 255.
 
     Raises:
         Exception: what `read_image` and `resize_and_crop` raise.
