@@ -24,6 +24,7 @@ import jaxcam
 # By name in torchvision or timm: the module that the package's users name, and where its values have the channels.
 MODELS = {
     "resnet18": ("layer4", "first"),
+    "resnet50": ("layer4", "first"),
     "mobilenet_v3_small": ("features", "first"),
     "convnext_atto": ("stages", "first"),
     "vit_tiny_patch16_224": ("blocks.10", "tokens"),
