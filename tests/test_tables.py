@@ -86,8 +86,8 @@ def test_what_prints_as_a_table_shows_itself_in_notebooks():
     found = jaxcam.layers(lambda x: jax.nn.softmax(tagged(x).mean((1, 2))), spec)
     shown = found._repr_html_()
     cells = re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", shown)
-    assert cells[:6] == ["layer", "kind", "shape", "dtype", "grid", "everything flows through"]
-    assert len(cells) == 6 * (1 + len(found))
+    assert cells[:7] == ["layer", "kind", "shape", "dtype", "grid", "centres", "everything flows through"]
+    assert len(cells) == 7 * (1 + len(found))
     assert all(f"{row.grid}</td>" in shown for row in found)
     assert shown.endswith("<small>cut before the softmax at its end</small>")
     head = lambda a: jax.nn.relu(a).mean((0, 1)) @ np.eye(2, 3)

@@ -58,8 +58,6 @@ def run(arguments: list[str]) -> int:
         is_page = places[0][1].suffix.lower() == _PAGE
         _check_style(options, is_page=is_page)
         choices = _choices(options.methods, model, _PAGE_METHODS if is_page else _DEFAULT_METHODS)
-        if options.images and options.model is None and not options.quiet:
-            tell_what_it_knows(name, model, drawn=False)
     except UsageError as error:
         report(one_line(error))
         return 2
@@ -93,6 +91,8 @@ def run(arguments: list[str]) -> int:
                 print(table)
     if failed == len(places):
         return 2
+    if options.images and options.model is None and not options.quiet:
+        tell_what_it_knows(name, model, drawn=False)
     return 1 if failed else 0
 
 
