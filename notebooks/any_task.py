@@ -103,7 +103,7 @@ def check(cam_map, expected):
 
 def show(picture):
     buffer = io.BytesIO()
-    picture.reduce(2).save(buffer, "JPEG", quality=80)
+    picture.reduce(2).save(buffer, "JPEG", quality=72)
     display(Image(buffer.getvalue()))
 
 

@@ -55,7 +55,7 @@ def show_pictures(fig):
     """As JPEG, because they would be large as PNG."""
     plt.tight_layout()
     buffer = io.BytesIO()
-    fig.savefig(buffer, format="jpeg", dpi=80, pil_kwargs={"quality": 85})
+    fig.savefig(buffer, format="jpeg", dpi=80, pil_kwargs={"quality": 70})
     plt.close(fig)
     display(Image(buffer.getvalue()))
 
@@ -611,7 +611,7 @@ jaxcam.panel(
     headings=["Input", "Grad-CAM", "E", "Grad-CAM++", "E"],
     cell_size=80,
     scale=1.2,
-).save(buffer, "JPEG", quality=65)
+).save(buffer, "JPEG", quality=50)
 display(Image(buffer.getvalue(), width=600))
 
 # %% [markdown]

@@ -145,7 +145,7 @@ def show(drawn, classes):
             row.append(jaxcam.Cell(jaxcam.overlay(view, heatmap)))
     rows = [jaxcam.Row(name, row) for name, row in zip(names, cells, strict=True)]
     buffer = io.BytesIO()
-    jaxcam.panel(rows, headings=["Input", *METHODS], cell_size=SIDE).save(buffer, "JPEG", quality=70)
+    jaxcam.panel(rows, headings=["Input", *METHODS], cell_size=SIDE).save(buffer, "JPEG", quality=58)
     display(Image(buffer.getvalue(), width=1000))
 
 

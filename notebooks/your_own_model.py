@@ -272,7 +272,7 @@ SIDE = 180
 
 def show(rows, headings, title=""):
     buffer = io.BytesIO()
-    jaxcam.panel(rows, headings=headings, title=title, cell_size=SIDE / 2).save(buffer, "JPEG", quality=80)
+    jaxcam.panel(rows, headings=headings, title=title, cell_size=SIDE / 2).save(buffer, "JPEG", quality=66)
     display(Image(buffer.getvalue(), width=min(1000, 150 * (1 + len(headings)))))
 
 
