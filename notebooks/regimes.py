@@ -261,7 +261,7 @@ plt.tight_layout()
 plt.show()
 
 # %% [markdown]
-# In the titles: the shares of the weights below 0.2, between, and above 20. **Counting does not occur.** Much of the weights
+# In the titles: the shares of the weights below 0.2, between, and above 20. **Counting hardly occurs.** Much of the weights
 # lies between the limits, where Grad-CAM++ dampens the strongest channels, by up to $2/(2 + u)$. That changes the map less
 # than the weights: where $u$ is about the same all over the channels that matter, a common factor cancels.
 #

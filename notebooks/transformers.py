@@ -87,8 +87,8 @@ for name, one in found.items():
 print(jaxcam.layers(vit, images[:1]))
 
 # %% [markdown]
-# The default is one rule for all networks: **the last value that has the whole grid, through which everything flows, and
-# of which a position still reaches what is explained.** Of a class token that is the input of the last block. Behind the
+# The default is one rule for all networks: **the last value that has the whole grid, that every path from the input to
+# the output passes through, and of which a position still reaches what is explained.** Of a class token that is the input of the last block. Behind the
 # attention of the last block the class token alone is read, so that the output of that block has the grid in its shape
 # only: no gradient comes back to any place. `explain` says so instead of drawing noise:
 

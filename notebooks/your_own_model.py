@@ -198,7 +198,8 @@ for name in {name.rpartition(".")[0] for name in kernels}:
 #
 # A scene with figures of two classes, and its heatmap by each of the four. `explain` takes a model that is a pytree and
 # can be called (NNX, Equinox), a Keras model, or what `adapt` makes of anything that is called in another way. It cuts
-# at the last value with spatial axes through which everything flows, here the output of the last block.
+# at the last value with spatial axes that every path from input to logits passes through, here the output of the last
+# block.
 
 # %%
 scene = jaxcam.scenes.pair(1, size=256)

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 FILES = [
     ROOT / "README.md",
     ROOT / "CHANGELOG.md",
-    ROOT / "notebooks" / "reference" / "pages" / "guide.md",
+    *sorted((ROOT / "notebooks" / "reference" / "pages").glob("*.md")),
     *sorted((ROOT / "notebooks").glob("*.py")),
     *sorted((ROOT / "jaxcam").rglob("*.py")),
     *sorted((ROOT / "tests" / "benchmarks").glob("*.md")),
@@ -36,6 +36,8 @@ BANNED = {  # a pattern, and what is said instead
     r"up to 1\.2 times as fast": "up to 1.16 times",
     r"before you bend it": "before applying the nonlinearity",
     r"is no zero at zero": "is not zero at 0",
+    r"through which everything flows": "that every path from the input to the output passes through",
+    r"leaves negative gradients out": "discards negative gradients",
     r"advantage that comes from several objects": "instance recall by their number: its lead grows with it",
     r"no larger than chance allows": "the interval includes zero",
     r"Heatmaps of what speaks for": "heatmaps of the evidence for",

@@ -1,7 +1,7 @@
 """The default layer, one rule for every model.
 
-It is the last value that has a whole grid of positions, through which everything flows, and of which a position reaches
-what is explained:
+It is the last value that has a whole grid of positions, that every path from the input to the output passes through,
+and of which a position reaches what is explained:
 
     convolutions, pooling, dense     what goes into the pooling or the dense layer
     a generalised mean               what goes into it: of (mean x^p)^(1/p) and log(mean e^x) x, and no power of it

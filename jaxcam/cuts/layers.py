@@ -149,7 +149,7 @@ def located(analysis: Analysis, layer: LayerName, model: Adapted) -> tuple[Analy
             )
         if default is None:
             raise ValueError(
-                "layer: this model has no value with positions through which everything flows, so there is no default: "
+                "layer: this model has no value with positions that everything flows through, so there is no default: "
                 "name one of its layers, or say what they mean with jaxcam.adapt(model, grid=...):\n"
                 f"{_listed(analysis, model)}"
             )

@@ -67,7 +67,7 @@ class Analysis:
     sites: list[Site]
     """By name, in the order of the program."""
     values: list[Site]
-    """All values through which everything flows."""
+    """All values that everything flows through."""
     hidden: dict[str, str]
     """Names inside loops and branches, and the primitive that holds them."""
     image_axis: int

@@ -39,7 +39,7 @@ def split(
         layer: a name from `layers(model, images)`, the end of only one of them ("Block_1/Conv_0" for
             "Net/Block_1/Conv_0"), or what several begin with, which means the last of these ("layer4" for "layer4.2");
             the position of a convolution (-1 for the last); or None for the default: the last value with the whole
-            grid of positions through which everything flows (see `jaxcam.layers`).
+            grid of positions that everything flows through (see `jaxcam.layers`).
         inputs: `[n, ...]`, or several, for their shape and dtype only.
 
     Returns:

@@ -260,7 +260,7 @@ def test_what_does_not_come_from_the_picture_is_no_grid():
 
     model = lambda x: head(a(x))
     check(model, by_hand(lambda x: a(x).reshape(2, 192, D), lambda t: head(t.reshape(-1, 12, 16, D)), sizes=(12, 16)))
-    with pytest.raises(ValueError, match="no value with positions through which everything flows"):
+    with pytest.raises(ValueError, match="no value with positions that everything flows through"):
         jaxcam.explain(lambda x: jax.nn.relu(x.reshape(len(x), -1) @ drawn(27, 576, 64)) @ drawn(28, 64, 5), IMAGES)
 
 

@@ -327,7 +327,7 @@ def test_status_ill_conditioned():
         (
             {"model": halves(lambda a: a, lambda x: x.mean((1, 2)))},
             ValueError,
-            r"no value with positions through which everything flows",
+            r"no value with positions that everything flows through",
         ),
         ({"model": lambda x: x.sum(keepdims=True)[0, 0, 0]}, ValueError, r"must keep the axis n .* for two examples"),
         ({"model": halves(relu_head((64, 64), 3, 2)), "layer": "x"}, ValueError, r"layer='x' is not in this model"),
