@@ -7,8 +7,9 @@ were measured nor on who measured them. NumPy on the host; no JAX.
 The interval of a mean goes from the 2.5 % to the 97.5 % quantile of the resamples of a bootstrap (linear between
 neighbours). In a resample every image has one weight for all methods and metrics, so what makes an image hard for two
 methods cancels from their difference. A figure of which nothing counts is NaN; resamples in which nothing counts are
-left out; without resamples intervals are NaN. Shares, of what is yes or no for an image, and wins have the intervals of
-`shares`, which need no resamples. Each interval stands alone: they are not widened for the number of comparisons.
+left out; without resamples, and of one image, intervals are NaN. Shares, of what is yes or no for an image, and wins
+have the intervals of `shares`, which need no resamples. Each interval stands alone: they are not widened for the number
+of comparisons.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -169,7 +170,7 @@ def statistics(
             for estimate, figure in zip(estimates, pooled[key].figures, strict=True):
                 estimate[..., j] = figure
             num_counted[:, j], num_paired[:, j] = pooled[key].counts
-    means, pairs = map(_interval, estimates)
+    means, pairs = map(_interval, estimates, (num_counted, num_paired))
     is_share = np.zeros(k, bool) if shares is None else np.asarray(shares, bool)
     means = _of_shares(means, is_share, wilson, sums[0][0], num_counted)
     pairs = _of_shares(pairs, is_share, paired, sums[1][0], above + below, num_paired)
@@ -237,11 +238,11 @@ def _ratios(sums: Float64[np.ndarray, "r *shape"], counts: Float64[np.ndarray, "
     return np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
 
 
-def _interval(estimates: Float64[np.ndarray, "r *shape"]) -> Interval:
-    """The figure of the data, entry 0, and the quantiles of the others'."""
+def _interval(estimates: Float64[np.ndarray, "r *shape"], num: Int64[np.ndarray, "*shape"]) -> Interval:
+    """The figure of the data, entry 0, and the quantiles of the others': none of one image, which all resamples are."""
     value, resamples = estimates[0], estimates[1:]
     low, high = np.full((2, *value.shape), np.nan)
-    known = ~np.isnan(resamples).all(axis=0)
+    known = ~np.isnan(resamples).all(axis=0) & (num > 1)
     if known.any():
         low[known], high[known] = np.nanquantile(resamples[:, known], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     return Interval(value, low, high)

@@ -118,7 +118,8 @@ class Table:
         """The mean of a - b for each metric, by the columns' keys and scaled, over the images where both count.
 
         Resamples have the same images for both methods, so the interval is of the difference itself; of shares it is
-        `shares.paired`. NaN where no image counts for both, or, but for shares, where there are no resamples.
+        `shares.paired`. NaN where no image counts for both, or, but for shares, where only one does or there are no
+        resamples.
 
         Raises:
             ValueError: a or b is none of the methods.

@@ -16,6 +16,7 @@ from jaxcam.evaluation.measures import Column
 from jaxcam.evaluation.result import Evaluation, table_of
 from jaxcam.evaluation.shares import holm, mcnemar, wilson
 from jaxcam.evaluation.statistics import LIMIT, Interval, Rows, Statistics, statistics
+from jaxcam.evaluation.table import Table
 from jaxcam.explanation.explanation import Status
 
 SPECIAL = [
@@ -391,13 +392,25 @@ def test_interval_of_a_paired_difference_is_that_of_the_differences():
 
 
 def test_resamples_in_which_nothing_counts_are_left_out():
-    values = np.asarray([[0.25, 0.5], [np.nan, 0.75], [np.nan, 2.0]]).reshape(3, 2, 1)
+    values = np.asarray([[0.25, 0.5], [1.0, 0.75], [np.nan, 2.0]]).reshape(3, 2, 1)
     found = figures(rows_of(values), num_resamples=200, seed=2).means
     weights = weights_of(200, 3, 2)
     with np.errstate(invalid="ignore"):
         means = (weights @ np.nan_to_num(values[:, :, 0])) / (weights @ ~np.isnan(values[:, :, 0]))
     assert np.isnan(means).any(axis=0).all()  # or nothing is left out
     np.testing.assert_allclose(np.stack([found.low, found.high])[:, :, 0], quantiles(means), rtol=1e-14)
+
+
+def test_one_image_says_nothing_of_others():
+    """It is all that any resample has: an interval of no width, which would exclude zero."""
+    values = np.asarray([[[0.25, 1], [0.5, 0]], [[np.nan, 1], [0.75, 1]]])  # both methods count on the first alone
+    found = figures(rows_of(values), num_resamples=100, shares=[False, True])
+    assert np.isnan([found.means.low[0, 0], found.differences.low[0, 1, 0], found.differences.high[0, 1, 0]]).all()
+    assert found.differences.value[0, 1, 0] == -0.25
+    assert found.means.low[1, 0] < found.means.high[1, 0]
+    assert not np.isnan(found.means.low[:, 1]).any()  # Wilson's has a width for one image too
+    columns = tuple(Column(x, x, better="lower") for x in "xy")
+    assert not Table(("a", "b"), columns, figures(rows_of(values[:1]), num_resamples=100), {}, 0, "image").best.any()
 
 
 def test_a_method_against_itself_differs_by_exactly_zero():
