@@ -184,12 +184,13 @@ def name_of(score: str | Score) -> str | None:
     return next((name for name, known in _NAMED.items() if known is function), None)
 
 
-def check_class_idx(class_idx: object, num_classes: int) -> None:
+def check_class_idx(class_idx: object, num_classes: int | None) -> None:
     """Refuses a class index that is not an integer scalar or is, when its value is known, outside the classes.
 
     Raises:
         TypeError: class_idx is not an integer (a float, a bool, a name).
-        ValueError: not a scalar, or a concrete value outside `[0, num_classes)`. JAX would clamp it silently.
+        ValueError: not a scalar, or a concrete value outside `[0, num_classes)`, where their number is known. JAX would
+            clamp it silently.
     """
     if isinstance(class_idx, Tracer) or (hasattr(class_idx, "shape") and hasattr(class_idx, "dtype")):
         shape, dtype = jnp.shape(class_idx), jnp.result_type(class_idx)  # type: ignore[arg-type]
@@ -202,6 +203,8 @@ def check_class_idx(class_idx: object, num_classes: int) -> None:
     elif isinstance(class_idx, bool) or not isinstance(class_idx, int):
         raise TypeError(f"class_idx must be an integer, not {class_idx!r}")
     value = operator.index(class_idx)  # type: ignore[arg-type]
+    if num_classes is None:
+        return
     if not 0 <= value < num_classes:
         raise ValueError(
             f"class_idx={value} is out of range: the head has {num_classes} classes, 0 to {num_classes - 1}"

@@ -69,7 +69,7 @@ class Regime:
     def sentence(self) -> str:
         """What follows, in words."""
         if self.quantiles is None:
-            return ""
+            return "What Grad-CAM++ does here: nothing, no element has a positive gradient and a second derivative."
         shares = {
             "grad_cam_positive": self.grad_cam_positive,
             "in between": self.between,
@@ -83,7 +83,7 @@ class Regime:
         return f"What Grad-CAM++ does here: {name} ({how}){apart}."
 
     def __str__(self) -> str:
-        return "\n".join(table(self))
+        return "\n".join(table(self)) or self.sentence
 
 
 def regime(

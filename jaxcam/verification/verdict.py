@@ -8,7 +8,7 @@ def sentences(v: Record) -> tuple[str, ...]:
     """The verdict, a sentence or two for each question."""
     found = [
         _on_closed_form(v), _on_derivatives(v), _on_denominator(v), _on_identity(v), _on_dropped(v), _on_tapes(v),
-        _on_grad_cam_positive(v), v.regime.sentence,
+        _on_grad_cam_positive(v), v.regime.sentence if v.regime.quantiles else "",
     ]  # fmt: skip
     return tuple(text for text in found if text)
 

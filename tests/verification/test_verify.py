@@ -549,6 +549,8 @@ def test_documented_errors():
         check(head, a, 0, score="logit")
     with pytest.raises(ValueError, match="class_idx=4 is out of range: the head has 4 classes"):
         check(head, a, 4)
+    with pytest.raises(ValueError, match="class_idx=-1 is out of range: the head has 4 classes"):
+        check(head, a, -1)
     with pytest.raises(TypeError, match="class_idx must be an integer"):
         check(head, a, 1.0)
     with pytest.raises(ValueError, match="score='prob' is not known"):
