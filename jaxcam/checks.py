@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["check_floating", "check_integer", "check_key", "check_number", "is_integer"]
+__all__ = ["check_floating", "check_integer", "check_key", "check_number", "check_numbers", "is_integer"]
 
 _Limit = int | float | None
 
@@ -60,6 +60,20 @@ def check_number(
         limits = _limits(low, high, above, below) or "finite"
         raise ValueError(f"{name} must be {limits} but is {value}{hint}")
     return number
+
+
+def check_numbers(name: str, values: Any, **limits: Any) -> list[float]:
+    """One or more such numbers, in a sequence or an array with one axis.
+
+    Raises:
+        TypeError: they are none.
+        ValueError: there is none, or one is out of range.
+    """
+    if isinstance(values, str) or not hasattr(values, "__len__") or np.ndim(values) != 1:
+        raise TypeError(f"{name} must be a list of numbers but is {values!r}")
+    if not len(values):
+        raise ValueError(f"{name} is empty: give one number or more")
+    return [check_number(name, each, **limits) for each in values]
 
 
 def check_floating(name: str, array: Any, hint: str = "") -> None:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxcam.checks import check_number
+from jaxcam.checks import check_floating, check_number
 from jaxcam.precision import widened
 from jaxcam.programs.notes import note
 
@@ -44,7 +44,8 @@ def normalised(cam_map: Float[Array, "*spatial"]) -> Float[Array, "*spatial"]:
 
 
 def with_mean(
-    cam_map: Float[Array, "*spatial"] | Float[np.ndarray, "*spatial"], mean: float | Float[Array, ""]
+    cam_map: Float[Array, "*spatial"] | Float[np.ndarray, "*spatial"],
+    mean: float | Float[Array, ""] | Float[np.ndarray, ""],
 ) -> Float[Array, "*spatial"]:
     """L^p, the normalised map to the power p > 0 for which its mean is `mean`: the same order, another area.
 
@@ -55,18 +56,27 @@ def with_mean(
 
     Args:
         cam_map: a raw map or one in [0, 1], any number of spatial axes.
-        mean: from 0 to 1, not checked where it is an array: mostly `normalised(other).mean()` of another map.
+        mean: from 0 to 1, a number or a scalar array, which is not checked to be in range: mostly
+            `normalised(other).mean()` of another map.
 
     Returns:
         In [0, 1]; zero where the map has no positive value. The mean of L^p falls from the share of positive positions
         (p to 0) to that of positions with the maximum (p to infinity): a mean outside of these is not reached, and the
         map is the nearest one, 1 at each such position. Its own mean tells. Gradients are those of the solution. A map
-        that is `resized` to a multiple of its grid keeps its mean.
+        that is `resized` to a multiple of its grid keeps its mean. NaN where the map or the mean is not finite.
 
     Raises:
-        ValueError: mean is a number that is out of range.
+        ValueError: mean is a number that is out of range or an array with axes, or cam_map is empty.
+
+        TypeError: mean is no number, or cam_map not floating point.
     """
-    target = jnp.asarray(mean if isinstance(mean, jax.Array) else check_number("mean", mean, low=0, high=1))
+    check_floating("cam_map", cam_map)
+    if 0 in cam_map.shape:
+        raise ValueError(f"cam_map is empty: its shape is {list(cam_map.shape)}")
+    is_array = isinstance(mean, jax.Array | np.ndarray)
+    if is_array and mean.ndim:
+        raise ValueError(f"mean must be one number but is {list(mean.shape)}: use jax.vmap over maps and means")
+    target = jnp.asarray(mean if is_array else check_number("mean", mean, low=0, high=1))
     (shown,) = widened(normalised(jnp.asarray(cam_map)))
     target = target.astype(shown.dtype)
     is_positive = shown > 0
@@ -89,7 +99,8 @@ def with_mean(
     is_reached = (least < target) & (target < most)
     slope = jax.lax.stop_gradient((power(p) * logarithm).mean())
     p = p - jnp.where(is_reached, (power(p).mean() - target) / jnp.where(is_reached, slope, 1), 0)
-    return power(p).astype(cam_map.dtype)
+    is_finite = jnp.isfinite(jnp.asarray(cam_map)).all() & jnp.isfinite(target)
+    return jnp.where(is_finite, power(p), jnp.nan).astype(cam_map.dtype)
 
 
 def resized(cam_map: Float[Array, "*spatial"], size: Sequence[int]) -> Float[Array, "*size"]:

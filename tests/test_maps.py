@@ -70,6 +70,18 @@ def test_a_mean_is_kept_by_stretching_to_a_multiple_and_differentiated_through()
 def test_a_mean_is_a_number_from_0_to_1():
     with pytest.raises(ValueError, match=r"mean must be .*at most 1 but is 1.5"):
         maps.with_mean(np.ones((2, 2)), 1.5)
+    with pytest.raises(ValueError, match=r"mean must be one number but is \[3\]"):
+        maps.with_mean(np.ones((2, 2)), np.ones(3))
+    with pytest.raises(TypeError, match="cam_map must be floating point"):  # as integers all but the maximum were 0
+        maps.with_mean(np.arange(4).reshape(2, 2), 0.5)
+    with pytest.raises(ValueError, match="cam_map is empty"):
+        maps.with_mean(np.zeros((0, 2)), 0.5)
+
+
+@pytest.mark.parametrize(("top", "mean"), [(np.nan, 0.5), (np.inf, 0.5), (1.0, np.nan)])
+def test_a_mean_of_what_is_not_finite_is_no_map(top, mean):
+    found = maps.with_mean(np.array([[top, 0.5], [0.25, 0.0]]), jnp.asarray(mean))
+    assert np.isnan(found).all()
 
 
 def test_heatmap_normalises_then_resizes():

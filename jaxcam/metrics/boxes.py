@@ -28,7 +28,8 @@ def _in_floats(*boxes: Any) -> tuple[Array, ...]:
     return tuple(each.astype(dtype) for each in arrays)
 
 
-def _check(boxes: Any) -> None:
+def check_boxes(boxes: Any, *, num_axes: int | None = None) -> None:
+    """That they are numbers `[m, 2 r]`, on a grid with r axes if that is known."""
     if not (hasattr(boxes, "shape") and hasattr(boxes, "dtype")):
         raise TypeError(
             f"boxes must be an array [m, 4], not {type(boxes).__name__}: use np.asarray(...).reshape(-1, 4)"
@@ -39,6 +40,8 @@ def _check(boxes: Any) -> None:
         raise ValueError(
             f"boxes must be [m, 4] (x0, y0, x1, y1), or [m, 2 r] on a grid with r axes, but came as {list(boxes.shape)}"
         )
+    if num_axes is not None and boxes.shape[1] != 2 * num_axes:
+        raise ValueError(f"boxes must be [m, {2 * num_axes}] on this grid, but came as {list(boxes.shape)}")
 
 
 def box_mask(boxes: Boxes, size: Sequence[int]) -> Bool[Array, "*grid"]:
@@ -57,7 +60,7 @@ def box_mask(boxes: Boxes, size: Sequence[int]) -> Bool[Array, "*grid"]:
 
         TypeError: boxes is not an array of numbers, or size not of integers.
     """
-    _check(boxes)
+    check_boxes(boxes)
     num_axes = boxes.shape[1] // 2
     if len(size) != num_axes:
         shown = "(H, W)" if num_axes == 2 else f"of {num_axes} axes"
@@ -90,11 +93,11 @@ def box_iou(box: Box, boxes: Boxes) -> Float[Array, " m"]:
 
         TypeError: not arrays of numbers.
     """
-    _check(boxes)
+    check_boxes(boxes)
     if not hasattr(box, "shape") or box.shape != boxes.shape[1:]:
         came = list(box.shape) if hasattr(box, "shape") else type(box).__name__
         raise ValueError(f"box must be {list(boxes.shape[1:])}, one as the boxes are, but came as {came}")
-    _check(box[None])
+    check_boxes(box[None])
     one, many = _in_floats(box, boxes)
     one = jnp.broadcast_to(one[None], many.shape)
     r = many.shape[1] // 2

@@ -64,8 +64,9 @@ def infidelity(
     said = (change * phi[None]).sum(tuple(range(1, change.ndim)))
     inputs = jnp.concatenate([x[None], x[None] - change]).astype(image.dtype)
     values = jax.lax.map(f, inputs, batch_size=check_integer("batch_size", batch_size, low=1))
-    if values.shape != (len(inputs),):
-        raise ValueError(f"f must return a scalar, but it returned {list(values.shape[1:])}")
+    if getattr(values, "shape", None) != (len(inputs),):
+        came = list(values.shape[1:]) if hasattr(values, "shape") else type(values).__name__
+        raise ValueError(f"f must return a scalar, but it returned {came}")
     error = infidelity_of(said, values[0] - values[1:], is_scaled=is_scaled, is_relative=is_relative)
     return where_defined(jnp.isfinite(phi).all() & (phi != 0).any(), error)
 
@@ -74,10 +75,21 @@ def infidelity_of(
     said: Float[Array, " p"], happened: Float[Array, " p"], *, is_scaled: bool = True, is_relative: bool = False
 ) -> Float[Array, ""]:
     """`infidelity` of what attributions say of each change, a, and what happened, b."""
+    # In units of the largest where units cancel: in float32 the square of 1e-25 would be 0, and that of 1e25 infinite.
+    if is_relative:
+        said, happened = said / _largest(happened), happened / _largest(happened)
+    if is_scaled:
+        said = said / _largest(said)
     square, size = (said * said).sum(), (happened * happened).mean()
     beta = (said * happened).sum() / jnp.where(square > 0, square, 1) if is_scaled else 1.0
     error = ((beta * said - happened) ** 2).mean()
     return where_defined(size > 0, error / jnp.where(size > 0, size, 1)) if is_relative else error
+
+
+def _largest(values: Array) -> Array:
+    """The largest size among them, and 1 where all are 0."""
+    top = jnp.abs(values).max()
+    return jnp.where(top == 0, 1, top)
 
 
 def squares(size: Sequence[int], num: int, *, seed: int = 0) -> Bool[np.ndarray, "num *grid"]:
@@ -127,7 +139,7 @@ def max_sensitivity(
     Raises:
         ValueError: the shapes do not fit.
 
-        TypeError: explain is not callable, or an array not floating point.
+        TypeError: explain is not callable or does not return an array, or an array is not floating point.
 
     **Source**: Yeh et al. 2019, definition 3.1, relative to the norm of Φ(x) as in captum and Quantus: the scale of a
     map means nothing.
@@ -136,7 +148,10 @@ def max_sensitivity(
     x, delta = together(image, perturbations)
     inputs = jnp.concatenate([x[None], x[None] + delta]).astype(image.dtype)
     found = jax.lax.map(explain, inputs, batch_size=check_integer("batch_size", batch_size, low=1))
+    if getattr(found, "ndim", 0) < 1:
+        raise TypeError(f"explain must return a map, but it returned {type(found).__name__}")
     maps = found.reshape(len(inputs), -1)
+    maps = maps / _largest(maps[0])
     norm = jnp.sqrt((maps[0] ** 2).sum())
     apart = jnp.sqrt(((maps[1:] - maps[:1]) ** 2).sum(1)).max()
     defined = jnp.isfinite(maps).all() & (norm > 0)

@@ -16,7 +16,7 @@ import numpy as np
 from jax.scipy.sparse.linalg import cg
 from jaxtyping import Array, Float
 
-from jaxcam.checks import check_integer, check_number
+from jaxcam.checks import check_integer, check_number, check_numbers
 from jaxcam.metrics.curves import ranks
 from jaxcam.metrics.operands import (
     Heatmap,
@@ -108,7 +108,7 @@ def road(
         image: `[H, W, d]`.
         heatmap: L, `[H, W]`; only the order of its values matters, of equal ones reading order. (The package `grad-cam`
             removes all that are equal to the percentile, which may be every pixel where most are 0.)
-        percentiles: in [0, 100).
+        percentiles: in (0, 100): at 0 every pixel would go, and none be left to fill from.
         noise: as in `imputed`.
         key: as in `imputed`; the same for all percentiles.
         batch_size: how many pictures f sees at a time (through vmap).
@@ -150,11 +150,9 @@ def num_removed(size: int, percentiles: Sequence[float | int] = PERCENTILES) -> 
     """How many of the positions lie at or above each percentile, which is linear between neighbours.
 
     Raises:
-        ValueError: there is none, or one is not in [0, 100).
+        ValueError: there is none, or one is not in (0, 100).
     """
-    shares = [check_number("percentiles", each, low=0, below=100) for each in percentiles]
-    if not shares:
-        raise ValueError("percentiles is empty: give at least one number in [0, 100)")
+    shares = check_numbers("percentiles", percentiles, above=0, below=100)
     return [size - math.ceil((size - 1) * share / 100) for share in shares]  # whole numbers, made outside of XLA
 
 

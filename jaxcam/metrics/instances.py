@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Num
 
 from jaxcam.checks import check_number
-from jaxcam.metrics.boxes import box_mask
+from jaxcam.metrics.boxes import box_mask, check_boxes
 from jaxcam.metrics.operands import Heatmap, check_all_floating, check_heatmap, is_explanation, together, where_defined
 
 Instances = Bool[Array, "m *grid"] | Bool[np.ndarray, "m *grid"] | Num[Array, "m c"] | Num[np.ndarray, "m c"]
@@ -88,6 +88,9 @@ def _masks(instances: Instances, size: tuple[int, ...]) -> Bool[Array, "m *grid"
     if not (hasattr(instances, "dtype") and hasattr(instances, "shape")):
         raise TypeError(f"instances must be an array of masks or boxes, not {type(instances).__name__}")
     if instances.dtype != bool:
+        if instances.ndim == 1 + len(size) != 2 and instances.shape[1:] == size:
+            raise TypeError(f"instances must be bool where they are masks, not {instances.dtype}: use masks > 0")
+        check_boxes(instances, num_axes=len(size))
         boxes = jnp.asarray(instances)
         return jax.vmap(lambda box: box_mask(box[None], size))(boxes) if len(boxes) else jnp.zeros((0, *size), bool)
     if instances.shape[1:] != size:

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from jaxcam.checks import check_integer, check_number
+from jaxcam.checks import check_integer, check_numbers
+from jaxcam.metrics.boxes import check_boxes
 from jaxcam.metrics.operands import check_all_floating, is_explanation_numpy
 
 Heatmaps = Float[np.ndarray, "n H W"] | Float[Array, "n H W"]
@@ -31,8 +32,9 @@ def max_box_acc(
 
     Args:
         heatmaps: L, not negative, `[n, H, W]`; those that are zero or not finite are left out.
-        boxes: of each picture `[m, 4]`, x0, y0, x1, y1 in pixels, half-open.
-        deltas: δ, in (0, 1].
+        boxes: of each picture `[m, 4]`, x0, y0, x1, y1 in pixels, half-open. Those without area, or with NaN, are none;
+            pictures without a box are left out.
+        deltas: δ, in (0, 1], one or more.
         num_thresholds: τ = 0, 1 / num_thresholds, ..., below 1.
         largest: whether the component with the most pixels alone has a box: with deltas=(0.5,) the paper's first
             version, MaxBoxAcc.
@@ -43,19 +45,19 @@ def max_box_acc(
     Raises:
         ValueError: the shapes or numbers do not fit.
 
-        TypeError: heatmaps are not floating point.
+        TypeError: heatmaps are not floating point, or boxes or deltas no numbers.
     """
     check_all_floating(heatmaps=heatmaps)
     if heatmaps.ndim != 3 or len(boxes) != len(heatmaps):
         raise ValueError(
             f"heatmaps must be [n, H, W] and boxes n arrays [m, 4], but came as {list(heatmaps.shape)} and {len(boxes)}"
         )
-    at_least = np.asarray([check_number("deltas", delta, above=0, high=1) for delta in deltas])
+    at_least = np.asarray(check_numbers("deltas", deltas, above=0, high=1))
     num = check_integer("num_thresholds", num_thresholds, low=1)
     best = [
-        best_overlaps(heatmap, np.asarray(own, np.float64), num, largest=largest)
-        for heatmap, own in zip(np.asarray(heatmaps), boxes, strict=True)
-        if is_explanation_numpy(heatmap)
+        best_overlaps(heatmap, own, num, largest=largest)
+        for heatmap, own in zip(np.asarray(heatmaps), map(_with_area, boxes), strict=True)
+        if len(own) and is_explanation_numpy(heatmap)
     ]
     if not best:
         return np.full(len(at_least), np.nan)
@@ -77,13 +79,15 @@ def pxap(heatmaps: Heatmaps, masks: Bool[np.ndarray, "n H W"] | Bool[Array, "n H
         NaN where no pixel is in a mask. Higher is better.
 
     Raises:
-        ValueError: the shapes differ.
+        ValueError: the shapes differ, or are not `[n, H, W]`.
 
         TypeError: heatmaps are not floating point, or masks not bool.
     """
     check_all_floating(heatmaps=heatmaps)
     if not hasattr(masks, "dtype") or masks.dtype != bool:
         raise TypeError("masks must be a bool array [n, H, W]: use masks > 0")
+    if heatmaps.ndim != 3:
+        raise ValueError(f"heatmaps must be [n, H, W], but came as {list(heatmaps.shape)}: one is heatmap[None]")
     if masks.shape != heatmaps.shape:
         raise ValueError(f"masks must be {list(heatmaps.shape)} as heatmaps are, but came as {list(masks.shape)}")
     counted = [i for i, heatmap in enumerate(np.asarray(heatmaps)) if is_explanation_numpy(heatmap)]
@@ -133,6 +137,14 @@ def centre_map(size: tuple[int, int]) -> Float[Array, "H W"]:
         squares.append((4 * places) ** 2)
     found = np.exp(-0.5 * (squares[0][:, None] + squares[1][None]))
     return jnp.asarray(found / found.max(), jnp.result_type(float))
+
+
+def _with_area(boxes: np.ndarray) -> np.ndarray:
+    """Those of a picture's boxes `[m, 4]` that have an area."""
+    corners = np.asarray(boxes)
+    corners = corners if corners.size else np.zeros((0, 4))
+    check_boxes(corners, num_axes=2)
+    return corners[np.isfinite(corners).all(1) & (corners[:, 2:] > corners[:, :2]).all(1)]
 
 
 def best_overlaps(heatmap: np.ndarray, boxes: np.ndarray, num: int, *, largest: bool = False) -> np.ndarray:

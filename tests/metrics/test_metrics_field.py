@@ -113,6 +113,23 @@ def test_infidelity_of_a_map_by_hand():
     assert float(found) == pytest.approx(((best * a - b) ** 2).mean(), rel=1e-12)
 
 
+@pytest.mark.parametrize("unit", [1e-25, 1e25])
+def test_squares_of_tiny_and_huge_numbers_cancel_in_float32(unit):
+    x, heatmap, changes = (each.astype(np.float32) for each in (drawn(14, 5), np.abs(drawn(15, 5)), drawn(16, 6, 5, 1)))
+    tiny = np.float32(1e-25)
+    relative = jax.jit(
+        lambda phi, scale: metrics.infidelity(
+            lambda x: scale * (x**2).sum(), x[:, None], phi, changes, is_relative=True
+        )
+    )
+    expected = float(relative(heatmap, np.float32(1)))
+    assert 0.1 < expected < 1
+    assert float(relative(heatmap, np.float32(unit))) == pytest.approx(expected, rel=1e-4)
+    assert float(relative(tiny * heatmap, np.float32(1))) == pytest.approx(expected, rel=1e-4)
+    sensitivity = jax.jit(lambda scale: metrics.max_sensitivity(lambda x: scale * x[:, 0] ** 2, x[:, None], changes))
+    assert float(sensitivity(np.float32(unit))) == pytest.approx(float(sensitivity(np.float32(1))), rel=1e-4)
+
+
 def test_max_sensitivity_by_hand():
     x, deltas = drawn(11, 4, 3, 2), 0.1 * drawn(12, 6, 4, 3, 2)
     explain = lambda x: (x**2).sum(-1)
@@ -143,6 +160,15 @@ def test_max_box_acc_by_hand():
     boxes = [*small, np.asarray([[0, 0, 4, 4]])]
     np.testing.assert_array_equal(metrics.max_box_acc(both, boxes, deltas=(0.9,)), [50])
     assert np.isnan(metrics.max_box_acc(np.zeros((1, 8, 8)), small)).all()
+
+
+def test_a_box_without_area_is_none_and_a_picture_without_boxes_does_not_count():
+    heatmap = np.zeros((1, 8, 8))
+    heatmap[0, 1:3, 1:3] = 1
+    own = np.asarray([[1, 1, 3, 3]])
+    none = [np.asarray(each) for each in ([], [[2, 2, 2, 5]], [[3, 3, 1, 1]], [[1, 1, np.nan, 3]])]
+    assert metrics.max_box_acc(np.repeat(heatmap, 5, 0), [own, *none]).tolist() == [100] * 3
+    assert np.isnan(metrics.max_box_acc(np.repeat(heatmap, 4, 0), none)).all()
 
 
 def components(above):
@@ -267,7 +293,21 @@ def test_entropy_and_emprt_by_hand():
         ),
         (ValueError, lambda: metrics.max_sensitivity(jnp.sum, drawn(0, 4, 1), drawn(0, 4, 1)), "perturbations must be"),
         (ValueError, lambda: metrics.max_box_acc(drawn(0, 2, 4, 4), []), "heatmaps must be [n, H, W] and boxes"),
+        (ValueError, lambda: metrics.max_box_acc(drawn(0, 1, 4, 4), [np.ones((1, 2))]), "boxes must be [m, 4]"),
+        (TypeError, lambda: metrics.max_box_acc(drawn(0, 1, 4, 4), [[]], deltas=0.5), "deltas must be a list"),
+        (ValueError, lambda: metrics.max_box_acc(drawn(0, 1, 4, 4), [[]], deltas=()), "deltas is empty"),
+        (
+            ValueError,
+            lambda: metrics.road(jnp.mean, drawn(0, 4, 4, 1), drawn(0, 4, 4), percentiles=(0,)),
+            "percentiles must be above 0",
+        ),
+        (
+            TypeError,
+            lambda: metrics.max_sensitivity(lambda x: (x, x), drawn(0, 4, 1), drawn(0, 2, 4, 1)),
+            "explain must return a map",
+        ),
         (TypeError, lambda: metrics.pxap(drawn(0, 2, 4, 4), drawn(0, 2, 4, 4)), "masks must be a bool array"),
+        (ValueError, lambda: metrics.pxap(drawn(0, 4, 4), drawn(0, 4, 4) > 0), "heatmaps must be [n, H, W]"),
     ],
 )
 def test_wrong_arguments_are_named(unchecked, error, call, message):

@@ -51,6 +51,8 @@ def test_what_is_no_explanation_does_not_count():
         (TypeError, [[0, 0, 1, 1]], {}, "instances must be an array of masks or boxes, not list"),
         (ValueError, MASKS[0], {}, "instances must be masks [m, *grid] of the heatmap, [3, 4], or boxes"),
         (ValueError, np.zeros((2, 3)), {}, "boxes must be [m, 4]"),
+        (ValueError, BOXES[:, :2], {}, "boxes must be [m, 4] on this grid"),
+        (TypeError, MASKS.astype(np.uint8), {}, "instances must be bool where they are masks, not uint8"),
         (ValueError, BOXES, {"threshold": 0}, "threshold must"),
     ],
 )
