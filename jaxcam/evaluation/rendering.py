@@ -52,6 +52,8 @@ def legend(found: Statistics, columns: Sequence[Column], best: np.ndarray, mark:
     lines = [f"Means over the {noun}s that count; (lower) and (higher) say which is better."]
     if wilson or resampled:
         lines.append(f"[low, high]: 95 % interval, {'; '.join(filter(None, [resampled, wilson]))}.")
+    if resampled and (found.counts == 1).any(0)[[not column.is_share for column in columns]].any():
+        lines.append(f"A mean of a single {noun} has no interval.")
     if not resampled:
         rest = "means that are no shares have no intervals" if shares else "there are no intervals"
         lines.append(f"Without resamples {rest}, and no method is marked as the best{' of them' if shares else ''}.")
