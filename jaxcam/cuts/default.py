@@ -1,11 +1,12 @@
 """The default layer, one rule for every model.
 
 It is the last value that has a whole grid of positions, that every path from the input to the output passes through,
-and of which a position reaches what is explained:
+and of which positions, and not one alone, reach what is explained:
 
     convolutions, pooling, dense     what goes into the pooling or the dense layer
     a generalised mean               what goes into it: of (mean x^p)^(1/p) and log(mean e^x) x, and no power of it
     transformer with a class token   the input of the last block: behind its attention one token alone is read
+    one of the tokens is read        the same
     tokens that are averaged         what is averaged
     tokens that are attended to      what the keys and values of the pooling attention are made of
     dense prediction                 what goes into the last layer that looks at neighbours

@@ -23,12 +23,25 @@ __all__ = ["UNKNOWN", "reached", "reaches"]
 
 
 def reaches(analysis: Analysis, site: Site) -> bool:
-    """Whether a position of the grid reaches what is explained, or only what stands beside them (a class token)."""
+    """Whether positions of the grid reach what is explained: more than one, and not only what stands beside them.
+
+    Behind the last block neither a class token knows of the grid, nor the last token of a model that reads that one.
+    """
     positions = whole(analysis, site)
     if positions is None:  # the grid is the user's word
         return True
-    start = np.min(np.broadcast_arrays(*positions.coordinates), 0) >= 0
-    return bool(reached(analysis.program, {site.var: start.astype(np.int32)}) & 1)
+    # Two marks for each binary digit of a position's number, one where it is 0 and one where it is 1: both of a digit
+    # come through where there are two positions that differ in it.
+    inside = np.min(np.broadcast_arrays(*positions.coordinates), 0) >= 0
+    numbers = np.ravel_multi_index([np.maximum(c, 0) for c in positions.coordinates], positions.sizes)
+    digits = [(numbers >> i) & 1 for i in range(min(int(numbers.max()).bit_length(), _MOST_DIGITS))]
+    marks = np.sum([1 << (2 * i + digit) for i, digit in enumerate(digits)], 0)
+    came = reached(analysis.program, {site.var: np.where(inside, marks, 0).astype(np.int32)})
+    return any((came >> 2 * i) & 3 == 3 for i in range(len(digits)))
+
+
+_MOST_DIGITS = 15
+"""Thirty marks; of 32,768 positions and more those that differ by multiples of it count as one."""
 
 
 UNKNOWN = 1 << 30

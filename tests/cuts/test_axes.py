@@ -60,6 +60,15 @@ def test_class_token(scanned, first):
         check(model, by_hand(t, rest, slice(2, -1), images=images), images, layer="scan[0]")
 
 
+@pytest.mark.parametrize("read", [0, -1, (1, 2)])
+def test_one_position_alone_is_read(read):
+    """No class token, but one token of the grid: behind the last block that is no map of where the model looks."""
+    head = lambda t: norm(t).reshape(len(t), 3, 4, D)[:, *read] @ LAST if read == (1, 2) else norm(t)[:, read] @ LAST
+    start = lambda x: block(patches(x), layer_weights(0))
+    expected = by_hand(start, lambda t: head(block(t, layer_weights(1))))
+    check(lambda x: head(block(start(x), layer_weights(1))), expected)
+
+
 def test_average_of_tokens():
     model = lambda x: norm(block(beside(patches(x), 1), layer_weights(0)))[:, 1:].mean(1) @ LAST
     t = lambda x: norm(block(beside(patches(x), 1), layer_weights(0)))
