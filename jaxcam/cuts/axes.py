@@ -150,6 +150,7 @@ def _results(eqn: JaxprEqn, wheres: Sequence[_Operand], learned: set[Var], const
 def _elementwise(eqn: JaxprEqn, wheres: Sequence[_Operand], places: Sequence[int]) -> Where:
     """Of several operands: what each knows. A sum x + f(x) keeps x's positions where those of f(x) are unknown.
 
+    So it does where f(x) was put together of parts of them, as even and odd tokens that an associative scan has parted.
     What one operand has of a single position, as a part of the keys that all queries look at, is the same for all
     positions of the others, as what was pooled is.
     """
@@ -158,9 +159,15 @@ def _elementwise(eqn: JaxprEqn, wheres: Sequence[_Operand], places: Sequence[int
     for place, where in zip(places, wheres, strict=True):
         if isinstance(where, tuple) and where and len(shape(eqn.invars[place])) != rank:
             return None
+    if any(where is None for where in wheres):  # a part of the grid does not say what stands in all the other places
+        known = [where for where in known if all(p.covers or p.fills for p in where)]
     if not known:
         return () if all(where == () for where in wheres) else None
     lying = [where for where in known if any(positions.axes for positions in where)]
+    if len(lying) == 2 and len(skip := min(lying, key=len)) == 1 and skip[0].covers:
+        parts = max(lying, key=len)
+        if len(parts) > 1 and not any(part.covers or not {*part.axes} <= {*skip[0].axes} for part in parts):
+            return skip
     return tuple(
         positions
         for where in known

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from math import prod
 
 import numpy as np
 
@@ -63,6 +64,18 @@ class Positions:
             for f, g in zip(self.fields, later.fields, strict=True)
         )
         return replace(self, fields=tuple(f if keeps else None for f, keeps in zip(self.fields, centred, strict=True)))
+
+    @property
+    def covers(self) -> bool:
+        """Whether each position of the grid is there, once or more often."""
+        arrays = np.broadcast_arrays(*self.coordinates)
+        there = np.min(arrays, 0) >= 0
+        return np.unique(np.ravel_multi_index([c[there] for c in arrays], self.sizes)).size == prod(self.sizes)
+
+    @property
+    def fills(self) -> bool:
+        """Whether they change along some axis, and each place along it has one."""
+        return bool(self.axes) and all(c.min() >= 0 for c in self.coordinates)
 
     @property
     def axes(self) -> tuple[int, ...]:

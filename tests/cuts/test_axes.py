@@ -139,6 +139,25 @@ def test_mixer():
     check(lambda x: norm(mixed(patches(x))).mean(1) @ LAST, by_hand(t, lambda t: t.mean(1) @ LAST))
 
 
+@pytest.mark.parametrize("after", [0, 1])
+@pytest.mark.sample(1)
+def test_associative_scan_over_tokens(after):
+    """Even and odd tokens go separate ways and meet again: beside the skip path that is the grid as before."""
+
+    def swept(t, i):
+        decay, new = jax.nn.sigmoid(t @ OUT[i]), t @ OUT[i - 1]
+        both = lambda early, late: (early[0] * late[0], early[1] * late[0] + late[1])
+        return jax.lax.associative_scan(both, (decay, new), axis=1)[1]
+
+    start = lambda x: beside(patches(x), 0, after)
+    a = lambda x: norm(start(x) + swept(norm(start(x)), 1) @ OUT[0])
+    head = lambda t: t[:, :12].mean(1) @ LAST
+    check(lambda x: head(a(x)), by_hand(a, head, slice(0, 12)))
+    # Without it the even tokens alone were taken for a grid of 3 x 2.
+    alone = lambda t: head(jnp.tanh(swept(t, 1)))
+    check(lambda x: alone(start(x)), by_hand(start, alone, slice(0, 12)))
+
+
 @pytest.mark.thorough
 def test_tokens_in_another_order():
     """By columns, turned round, and with a class token in their midst: the map is in the picture's order."""
