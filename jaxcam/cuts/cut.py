@@ -203,7 +203,8 @@ def _check_batch(value: jax.ShapeDtypeStruct, name: str) -> None:
     if value.ndim < 2 or value.shape[0] != 1:
         raise ValueError(
             f"the layer of {name} must have activations [n, *spatial, k] for 1 example, but its shape is "
-            f"{list(value.shape)}: keep the batch axis first"
+            f"{list(value.shape)}: name another layer of jaxcam.layers(model, inputs), or keep the batch axis first in "
+            "the model, with swapaxes(0, 1) where tokens come first and jax.vmap in the place of jax.lax.map"
         )
 
 

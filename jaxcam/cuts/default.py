@@ -27,7 +27,7 @@ from jaxcam.cuts.model import Adapted
 from jaxcam.cuts.reaching import reaches
 from jaxcam.cuts.sites import Analysis, Site
 from jaxcam.programs.primitives import Moves, about
-from jaxcam.programs.program import called, is_elementwise, size
+from jaxcam.programs.program import called, is_elementwise, shape, size
 
 __all__ = ["default_site"]
 
@@ -46,7 +46,22 @@ def default_site(analysis: Analysis, model: Adapted) -> Site | None:
         return fitting[-1] if fitting else None
     while fitting and not reaches(analysis, fitting[-1]):
         fitting.pop()
-    return _before_powers(analysis, fitting, _before_pooling(analysis, fitting)) if fitting else None
+    if not fitting:
+        return None
+    return _batch_first(analysis, fitting, _before_powers(analysis, fitting, _before_pooling(analysis, fitting)))
+
+
+def _batch_first(analysis: Analysis, fitting: Sequence[Site], last: Site) -> Site:
+    """The same value before its axes were moved, as time before the batch for a scan, where the batch came first."""
+    before = {site.var: site for site in fitting}
+    makers = {var: eqn for eqn in analysis.program.equations for var in eqn.outvars}
+    found = last
+    while shape(found.var)[0] != 1:
+        eqn = makers.get(found.var)
+        if eqn is None or about(eqn).moves is not Moves.AXES or eqn.invars[0] not in before:
+            return last
+        found = before[eqn.invars[0]]  # type: ignore[index]
+    return found
 
 
 def _num_pooled(analysis: Analysis, site: Site) -> int:

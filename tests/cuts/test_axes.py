@@ -158,6 +158,20 @@ def test_associative_scan_over_tokens(after):
     check(lambda x: alone(start(x)), by_hand(start, alone, slice(0, 12)))
 
 
+def test_tokens_before_the_batch_are_refused_with_the_way_on():
+    """Unless they only stand in that order for a scan."""
+    step = lambda h, u: (jnp.tanh(h @ OUT[0] + u @ OUT[1]), None)
+    head = lambda t: jax.lax.scan(step, jnp.zeros((len(t), D)), t.swapaxes(0, 1))[0] @ LAST
+    check(lambda x: head(patches(x)), by_hand(patches, head))
+
+    def model(x):
+        t = tag(beside(patches(x), 1).swapaxes(0, 1), "input")
+        return norm(block(t.swapaxes(0, 1), layer_weights(0)))[:, 0] @ LAST
+
+    with pytest.raises(ValueError, match=r"its shape is \[13, 1, 6\]: name another layer .* swapaxes\(0, 1\)"):
+        jaxcam.explain(model, IMAGES, class_idx=0, layer="input")
+
+
 @pytest.mark.thorough
 def test_tokens_in_another_order():
     """By columns, turned round, and with a class token in their midst: the map is in the picture's order."""
