@@ -447,5 +447,6 @@ def test_as_a_process(picture, tmp_path):
         check=True,
     )
     assert "star" in done.stdout
-    assert done.stderr == ""
+    # On a busy machine it takes more than the two seconds after which it says how far it is.
+    assert all(line.startswith("explain ") for line in done.stderr.splitlines())
     assert (tmp_path / "jaxcam.png").stat().st_size > 10_000
