@@ -49,6 +49,8 @@ def methods_of(model: Network) -> dict[str, str]:
 def signed(value: float, low: float, high: float, unit: str) -> str:
     """A difference with its interval; bold where that excludes zero by more than rounding."""
     digits = 2 if unit == "%" else 3
+    if all(round(each, digits) == 0 for each in (value, low, high)):
+        return "the same"  # an interval without a width says nothing
     text = f"{value:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
     is_apart = (low > 0 or high < 0) and round(value, digits) != 0
     return f"**{text}**" if is_apart else text
