@@ -113,7 +113,7 @@ class _Line:
         self._task = self._rich.add_task(label, total=total, completed=first, rate="")
         start = self._rich.tasks[0].start_time
         self._rich.tasks[0].start_time = None if start is None else start - QUIET  # when it was entered
-        self._told, self._told_at = -1, 0.0
+        self._told, self._told_done, self._told_at = -1, -1, 0.0
         if self._is_live:
             self._rich.start()
 
@@ -125,9 +125,15 @@ class _Line:
         tenth = 10 * done // task.total if task.total else 0
         if self._place is not None:
             self._place.update({"text/plain": self._text()}, raw=True)
-        elif not self._is_live and (at_end or tenth > self._told or now - self._told_at >= SILENCE):
-            self._told, self._told_at = int(tenth), now
+        elif not self._is_live and (
+            tenth > self._told or now - self._told_at >= SILENCE or self._is_news(done, at_end)
+        ):
+            self._told, self._told_done, self._told_at = int(tenth), done, now
             print(self._text(), file=sys.stderr, flush=True)
+
+    def _is_news(self, done: int, at_end: bool) -> bool:
+        """Whether the last line says more than the one before: that more is done, or how long one step has taken."""
+        return at_end and (done != self._told_done or self._rich.tasks[0].total is None)
 
     def close(self, done: int) -> None:
         """The last line."""

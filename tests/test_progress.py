@@ -51,6 +51,16 @@ def test_a_log_hears_of_a_step_that_takes_long(monkeypatch):
     assert stream.getvalue().count("compile 0/1") in (3, 4, 5)
 
 
+def test_a_log_is_told_the_end_once(monkeypatch):
+    stream = io.StringIO()
+    monkeypatch.setattr(module, "QUIET", 0.05)
+    monkeypatch.setattr(sys, "stderr", stream)
+    with Progress(total=1, label="count") as bar:
+        bar.update(1)
+        time.sleep(0.6)
+    assert stream.getvalue().count("count 1/1") == 1
+
+
 def test_one_long_step_tells_how_long_it_has_been_at_it(monkeypatch):
     stream = io.StringIO()
     monkeypatch.setattr(module, "QUIET", 1.05)
