@@ -21,6 +21,9 @@
 # [derivation.ipynb](derivation.ipynb); equations have the paper's numbers.
 
 # %%
+import os
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
@@ -234,23 +237,33 @@ def maps_of(weights, activations):
     return maps / maps.max(1, keepdims=True)
 
 
+def histogram(ax, title, u, g):
+    """What the elements with each u add to the weights; returns that."""
+    positive = g > 0
+    added = np.where(positive, g / np.where(positive, 2 + u, 1), 0)
+    share = 100 * added / added.sum((1, 2, 3), keepdims=True) / len(g)
+    low, high = share[u < 0.2].sum(), share[u > 20].sum()
+    ax.axvspan(bins[0], 0.2, color=BLUE, alpha=0.1, lw=0)
+    ax.axvspan(20, bins[-1], color=ORANGE, alpha=0.12, lw=0)
+    ax.hist(u[positive], bins, weights=share[positive], color="#4a5568")
+    ax.set(xscale="log", xlim=(bins[0], bins[-1]), yticks=[])
+    ax.set_title(f"{title}: {low:.0f} / {100 - low - high:.0f} / {high:.0f} %", loc="left")
+    return added
+
+
+def shown(model, layer, pictures):
+    compiled = jax.jit(lambda pictures: gradients(model, layer, pictures))
+    return [np.asarray(each) for each in compiled(pictures)]
+
+
 pictures = jnp.stack([jaxcam.scenes.scene(seed).image for seed in range(8)])
 fig, axes = plt.subplots(2, 2, figsize=(8.4, 4.6), sharex=True)
 bins = np.logspace(-4, 2.5, 53)
 for line, (name, (model, layers)) in zip(axes, NETWORKS.items(), strict=True):
     for ax, layer in zip(line, layers, strict=True):
-        compiled = jax.jit(lambda pictures, model=model, layer=layer: gradients(model, layer, pictures))
-        activations, u, g = (np.asarray(each) for each in compiled(pictures))
-        positive = g > 0
-        added = np.where(positive, g / np.where(positive, 2 + u, 1), 0)
-        share = 100 * added / added.sum((1, 2, 3), keepdims=True) / len(g)
-        low, high = share[u < 0.2].sum(), share[u > 20].sum()
-        ax.axvspan(bins[0], 0.2, color=BLUE, alpha=0.1, lw=0)
-        ax.axvspan(20, bins[-1], color=ORANGE, alpha=0.12, lw=0)
-        ax.hist(u[positive], bins, weights=share[positive], color="#4a5568")
-        ax.set(xscale="log", xlim=(bins[0], bins[-1]), yticks=[])
-        ax.set_title(f"{name}, {layer}: {low:.0f} / {100 - low - high:.0f} / {high:.0f} %", loc="left")
-        plus, plain = (maps_of(each.sum((1, 2)), activations) for each in (added, g * positive))
+        activations, u, g = shown(model, layer, pictures)
+        added = histogram(ax, f"{name}, {layer}", u, g)
+        plus, plain = (maps_of(each.sum((1, 2)), activations) for each in (added, g * (g > 0)))
         alike = np.median([np.corrcoef(*pair)[0, 1] for pair in zip(plus, plain, strict=True)])
         apart = np.median(np.abs(plus - plain).max(1))
         print(f"{name + ', ' + layer:<20} largest u {u.max():5.1f}; ", end="")
@@ -265,7 +278,36 @@ plt.show()
 # lies between the limits, where Grad-CAM++ dampens the strongest channels, by up to $2/(2 + u)$. That changes the map less
 # than the weights: where $u$ is about the same all over the channels that matter, a common factor cancels.
 #
-# All networks at hand, the pretrained ones on photographs, by `python tests/benchmarks/regimes.py` (8 pictures each, of
+# The same of pretrained networks, each at its default layer, on four photographs; this cell needs the weights and
+# pictures of a folder that the environment names.
+
+# %%
+PRETRAINED = {
+    "resnet20": ("resnet20_cifar10", "cifar10"),
+    "resnet56": ("resnet56_cifar10", "cifar10"),
+    "squeezenet1_0": ("squeezenet1_0", "imagenet"),
+    "squeezenet1_1": ("squeezenet1_1", "imagenet"),
+    "resnet18": ("resnet18_pqf_bnstats.fp16", "imagenet"),
+    "resnet50": ("resnet50_pqf_large_bnstats.fp16", "imagenet"),
+}
+DATA = os.environ.get("JAXCAM_DATA")
+if DATA is None:
+    print("JAXCAM_DATA names no folder: no histograms of pretrained networks")
+else:
+    with np.load(f"{DATA}/images/cifar10/cifar10_test_200.npz") as file:
+        small = next(file[name] for name in file.files if file[name].ndim == 4)[:4].astype(np.float32) / 255
+    large = [jaxcam.read_image(path) for path in sorted(Path(f"{DATA}/images/imagenet_val").iterdir())[:4]]
+    fig, axes = plt.subplots(2, 3, figsize=(8.4, 3.8), sharex=True)
+    for ax, (name, (file, kind)) in zip(axes.flat, PRETRAINED.items(), strict=True):
+        model = getattr(jaxcam.models, name)(f"{DATA}/weights/{file}.safetensors")
+        views = np.stack([model.preprocessing.view(each) for each in (small if kind == "cifar10" else large)])
+        _, u, g = shown(model, model.default_layer, views)
+        histogram(ax, name, u, g)
+    plt.tight_layout()
+    plt.show()
+
+# %% [markdown]
+# All networks at hand in figures, by `python tests/benchmarks/regimes.py` (8 pictures each, of
 # ResNet-18 and -50 four; medians and means over them). Where hundreds of channels share the logit, as behind the pooling
 # of ResNet-50, it is the first limit; last come the maps of Grad-CAM++ against those of `grad_cam_positive`:
 #
