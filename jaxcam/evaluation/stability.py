@@ -1,24 +1,21 @@
 """Max-sensitivity for a block: how much the heatmaps change when noise is added to the input.
 
-As in `insertion` a call of the compiled step is one noise, for all examples and methods at once. The noise depends on
-the seed alone, so that a picture's figure does not depend on its place.
+A step is one noise. It depends on the seed alone, so that a picture's figure does not depend on its place.
 """
 
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh
 from jaxtyping import Array
 
 from jaxcam.cuts.model import Adapted
 from jaxcam.evaluation.block import Block, heatmap_of, own_key
-from jaxcam.evaluation.insertion import SPLIT, in_place
+from jaxcam.evaluation.in_steps import in_place, in_steps
 from jaxcam.evaluation.plan import Plan, image_of, network_input, normalised
 from jaxcam.explanation.batch import explained
-from jaxcam.programs.compiled import Programs
 
 
 def sensitivity_of(
@@ -28,10 +25,8 @@ def sensitivity_of(
 
     δ is uniform within `noise` standard deviations of the input, over its positions and channels.
     """
-    arrays, static = model.tree_flatten()
-    here, steps = (mesh, plan, static), range(plan.protocol.num_noises)
-    operands = (data, block.class_idx, block.heatmaps)
-    apart = [_distances(here, arrays, *operands, (seed, np.uint32(step))) for step in steps]
+    steps = [(seed, np.uint32(number)) for number in range(plan.protocol.num_noises)]
+    apart = in_steps(mesh, plan, _distance, model, data, block.class_idx, block.heatmaps, steps)
     return {"max_sensitivity": in_place(mesh, _largest, apart)}
 
 
@@ -39,23 +34,7 @@ def _largest(apart: list[Array]) -> Array:
     return jnp.stack(apart).max(0)
 
 
-def _distance(static: tuple[Mesh, Plan, Any], arrays: Any, *operands: Any) -> Array:
-    mesh, plan, model = static
-    whole = PartitionSpec()
-    over_devices = jax.shard_map(
-        partial(_distance_in_block, plan),
-        mesh=mesh,
-        in_specs=(whole, SPLIT, SPLIT, SPLIT, whole),
-        out_specs=SPLIT,
-        check_vma=False,
-    )
-    return over_devices(Adapted.tree_unflatten(model, arrays), *operands)
-
-
-_distances = Programs(_distance)
-
-
-def _distance_in_block(
+def _distance(
     plan: Plan, model: Adapted, data: Any, class_idx: Array, heatmaps: Array, step: tuple[Array, Array]
 ) -> Array:
     """|Φ(x + δ) - Φ(x)| / |Φ(x)| for one δ."""
