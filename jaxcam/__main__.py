@@ -46,9 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _meant(word: str) -> str:
-    """Which command a word is nearly, if it is no option and no file."""
+    """What to do instead of a word that is nearly a command, and no option and no file."""
     is_one = word[:1] != "-" and not Path(word).suffix and not os.path.lexists(word)
-    return hint(word, [*_COMMANDS, "explain"]) if is_one else ""
+    if is_one and word == "explain":
+        return ", pictures are explained without one"
+    return hint(word, _COMMANDS) if is_one else ""
 
 
 def _leave_output() -> None:

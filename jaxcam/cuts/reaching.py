@@ -22,6 +22,10 @@ from jaxcam.programs.program import Program, is_elementwise, shape
 __all__ = ["UNKNOWN", "reached", "reaches"]
 
 
+_MOST_DIGITS = 15
+"""Thirty marks; of 32,768 positions and more those that differ by multiples of it count as one."""
+
+
 def reaches(analysis: Analysis, site: Site) -> bool:
     """Whether positions of the grid reach what is explained: more than one, and not only what stands beside them.
 
@@ -38,10 +42,6 @@ def reaches(analysis: Analysis, site: Site) -> bool:
     marks = np.sum([1 << (2 * i + digit) for i, digit in enumerate(digits)], 0)
     came = reached(analysis.program, {site.var: np.where(inside, marks, 0).astype(np.int32)})
     return any((came >> 2 * i) & 3 == 3 for i in range(len(digits)))
-
-
-_MOST_DIGITS = 15
-"""Thirty marks; of 32,768 positions and more those that differ by multiples of it count as one."""
 
 
 UNKNOWN = 1 << 30

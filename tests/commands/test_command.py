@@ -4,7 +4,6 @@ import contextlib
 import importlib.util
 import io
 import json
-import math
 import re
 import subprocess
 import sys
@@ -12,14 +11,12 @@ import sys
 import jax
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image
 
 import jaxcam
 from jaxcam import __main__ as command
 from jaxcam import models, scenes
-from jaxcam.commands import networks, parser, report
-from jaxcam.commands.report import Choice, Explained, Map, _columns, _grouped, _peaks
-from jaxcam.images.reading import read_picture
+from jaxcam.commands import networks, parser
 from jaxcam.models import weights
 
 ONE_METHOD = ("--method", "grad_cam")  # where it does not matter which: each is a program for each network
@@ -33,20 +30,6 @@ def run(*arguments):
         except SystemExit as ended:
             code = ended.code
     return code, out.getvalue(), err.getvalue()
-
-
-@pytest.fixture(scope="session")
-def picture(tmp_path_factory):
-    """Two stars, as a file of 200 x 200 pixels; drawn by hand, since to draw a scene takes long to compile."""
-    page = Image.new("RGB", (400, 400), "#c8b8a0")
-    for x, y, radius, colour in ((130, 150, 80, "#3060d0"), (280, 270, 70, "#d04030")):
-        reach = [radius if i % 2 else 0.45 * radius for i in range(10)]
-        angles = [(i + 1) * math.pi / 5 for i in range(10)]
-        tips = [(x + r * math.sin(a), y - r * math.cos(a)) for r, a in zip(reach, angles, strict=True)]
-        ImageDraw.Draw(page).polygon(tips, fill=colour, outline="#202020", width=4)
-    path = tmp_path_factory.mktemp("pictures") / "stars.png"
-    page.resize((200, 200), Image.Resampling.LANCZOS).save(path)
-    return path
 
 
 def test_bundled_picture(tmp_path, monkeypatch):
@@ -183,52 +166,11 @@ def test_a_folder_that_may_not_be_written_to_is_known_beforehand(monkeypatch):
         parser.checked_place("--out", f"{__file__}/o.png", (".png",))
 
 
-def found_with(maps, confidence):
-    return np.asarray(maps, float), np.arange(len(maps)), np.asarray(confidence)
-
-
-def test_classes_that_look_at_the_same_share_a_row():
-    dog, cat = np.eye(4), np.eye(4)[::-1]
-    # Two breeds of the dog, the cat, one more breed, a trace of the cat, nothing much somewhere else.
-    maps = [dog, 0.9 * dog + 0.05, 0.5 * cat, dog + 0.1 * cat, 0.3 * cat, 0.1 * np.ones((4, 4)) * np.arange(4)]
-    found = found_with(maps, [0.6, 0.3, 0.003, 0.05, 0.002, 0.02])
-    assert _grouped(*found) == {0: [1, 3], 2: []}  # 4 is like 2, but too unlikely to be named
-    # What has little heat, or hardly any confidence, has no row of its own.
-    assert _grouped(*found_with(maps, [0.6, 0.3, 0.0005, 0.05, 0.0001, 0.02])) == {0: [1, 3]}
-    assert _grouped(*found_with([np.zeros((4, 4)), dog], [0.9, 0.1])) == {0: [], 1: []}
-
-
-def test_maps_share_a_scale_and_columns():
-    np.testing.assert_allclose(_peaks(np.array([[1.0, 4.0], [2.0, 1.0], [0.0, 0.0]]), 100), [1, 0.5, 0])
-    np.testing.assert_allclose(_peaks(np.zeros((2, 3)), 100), [1, 1])
-    choices = [Choice(name, name, {}) for name in ("grad_cam", "layer_cam", "cam", "guided_backprop")]
-
-    def one(value, gradient=None):
-        return Map(np.full((2, 2), value), 1.0, 0.5, jaxcam.Status.OK, gradient)
-
-    entry = Explained("a", (), 1.0, dict(zip(
-        [each.row for each in choices], [one(0.5), one(0.51), one(0.501), one(0.5, np.ones((2, 2, 3)))], strict=True
-    )))  # fmt: skip
-    columns = [[each.method for each in column] for column in _columns(choices, [entry])]
-    assert columns == [["grad_cam", "cam"], ["layer_cam"], ["guided_backprop"]]
-
-
 @pytest.mark.thorough
-def test_cam_and_grad_cam_are_one_column_and_e_is_of_the_first(picture, tmp_path):
+def test_cam_and_grad_cam_are_one_column(picture, tmp_path):
     code, out, _ = run(picture, "--out", tmp_path / "o.png", "--methods", "cam,grad_cam,layer_cam", "--top", 2)
     assert code == 0
     assert "on E, CAM = Grad-CAM  on E, LayerCAM" in out
-    model, seen = models.mini_resnet(), read_picture(picture)
-    options = {"class_idx": None, "layer": None, "top": 2, "size": 128, "told": lambda: None}
-    choices = [Choice(name, name, {}) for name in ("layer_cam", "grad_cam_pp")]
-    found = report.explained(model, seen, choices=choices, **options)
-    assert report._masking(found).method == "layer_cam"
-    # One scale: the raw maps' peaks, as shares of the highest.
-    view = model.preprocessing.view(np.asarray(seen, np.float32) / 255)
-    raw = jaxcam.explain(model, model.preprocessing.normalise(view)[None], method="layer_cam", top=2).cam_map[0]
-    peaks = np.asarray(raw).max((1, 2))
-    drawn = [entry.maps["layer_cam"].peak for entry in found.classes]
-    np.testing.assert_allclose(drawn, peaks / peaks.max(), rtol=1e-5)
 
 
 @pytest.mark.slow
@@ -272,6 +214,10 @@ def test_with_the_extra_a_photograph_is_explained(tmp_path, monkeypatch):
         (["--colour"], "there is no option --colour: see --help"),
         (["--metod", "cam"], "there is no option --metod, did you mean --method?: see --help"),
         (["--dark", "--out", "page.html"], "--style and --dark are for pictures"),
+        (
+            ["explain", "cat.jpg"],
+            "there is no file or command 'explain', pictures are explained without one: see --help",
+        ),
         (["evalute", "photos"], "there is no file or command 'evalute', did you mean evaluate?: see --help"),
         (["layers", "--model", "resnet5"], "there is no network 'resnet5', did you mean resnet"),
         (["train", "--steps", "0"], "--steps must be at least 1"),

@@ -22,8 +22,11 @@ def conv(x, width, step=1, pads="VALID", apart=1):
     )
 
 
-def pooled(x, width, step, pads="VALID"):
-    return jax.lax.reduce_window(x, 0.0, jax.lax.add, (1, width, width, 1), (1, step, step, 1), pads)
+def pooled(x, width, step, pads="VALID", apart=1):
+    dilation = (1, apart, apart, 1)
+    return jax.lax.reduce_window(
+        x, 0.0, jax.lax.add, (1, width, width, 1), (1, step, step, 1), pads, window_dilation=dilation
+    )
 
 
 def patches(x, size):
@@ -53,6 +56,7 @@ NETWORKS = {
     "SAME": (lambda x: conv(x, 3, 2, "SAME"), "every 2 from 1"),
     "a residual block": (downsampled, "every 2 from 1"),
     "pooling": (lambda x: conv(pooled(x, 2, 2), 3), "every 2 from 2.5"),
+    "pooling of every other pixel": (lambda x: pooled(x, 3, 2, apart=2), "every 2 from 2"),
     "patches, by a convolution": (lambda x: conv(x, 4, 4), "every 4 from 1.5"),
     "patches, by a reshape": (lambda x: conv(patches(x, 4), 1), "every 4 from 1.5"),
     "tokens": (lambda x: tokens(patches(x, 6)), "every 6 from 2.5"),

@@ -103,3 +103,11 @@ def test_slopes_of_a_mean_over_thousands_of_positions():
     for ours, right in zip(found, expected, strict=True):
         scale = right.max() or 1
         np.testing.assert_allclose(np.asarray(ours, float) / scale, right / scale, atol=3e-3)
+
+
+def test_slopes_that_are_too_large_to_be_made_larger():
+    # 20 is a number of float16, and 4096 times 20 is none.
+    kernel = np.array([[20.0, 1.0], [30.0, 2.0]], np.float16)
+    a = np.abs(np.random.default_rng(2).normal(size=(2, 2, 2))).astype(np.float16)
+    found = jax.jit(lambda a: methods.hires_cam(lambda x: x.sum((0, 1)) @ jnp.asarray(kernel, x.dtype), a, 0))(a)
+    np.testing.assert_allclose(np.asarray(found, float), a.astype(float) @ kernel[:, 0].astype(float), rtol=2e-3)
