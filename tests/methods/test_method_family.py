@@ -663,3 +663,21 @@ def test_memory_of_score_cam_is_that_of_one_chunk():
 def test_documented_errors_of_methods_on_images(model, image, call, error, message):
     with pytest.raises(error, match=message):
         call(model, image)
+
+
+@pytest.mark.parametrize("score", ["exp", "softmax", "log_softmax"])
+@pytest.mark.parametrize("activation", [jax.nn.relu, jax.nn.gelu])
+@pytest.mark.sample(2)
+def test_grad_cam_pp_of_a_negated_score_by_its_derivatives(score, activation):
+    """What speaks against the class: closed form and exact, with alpha = d2 / (2 d2 + S_k d3) of -Y."""
+    kernel, a = normal(3, 5, 4), positive(4, 3, 4, 5)
+    head = lambda x: activation(x).mean((0, 1)) @ kernel
+    negated = scores.negated(score)
+    d1, d2, d3 = once(lambda a: jaxcam.elementwise_derivatives(lambda x: negated(head(x), 2), a), a)
+    d1, d2, d3 = map(np.asarray, (d1, d2, d3))
+    alpha = d2 / (2 * d2 + np.asarray(a).sum((0, 1)) * d3)
+    expected = (alpha * np.maximum(d1, 0)).sum((0, 1))
+    assert expected.max() > 0
+    found = np.asarray(once(lambda a: methods.grad_cam_pp_weights(head, a, 2, score=negated), a))
+    factor = np.exp(np.asarray(head(a))[2]) if score == "exp" else 1  # which is divided out
+    np.testing.assert_allclose(factor * found, expected, rtol=1e-9, atol=1e-15)
