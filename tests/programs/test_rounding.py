@@ -60,6 +60,7 @@ ROUNDED = {
     "before an activation": lambda a: jax.nn.relu(jnp.round(8 * a) - 1).mean((1, 2)) @ LAST + a.mean((1, 2)) @ LAST,
     "in a scan": lambda a: jax.lax.scan(fourths, a, None, 2)[0].mean((1, 2)) @ LAST + a.mean((1, 2)) @ LAST,
     "of the round before": lambda a: sum(jax.lax.scan(turn, (a, a, 0 * a), None, 3)[0]).mean((1, 2)) @ LAST,
+    "two rounds before": lambda a: (jax.lax.scan(turn, (a, a, 0 * a), None, 3)[0][2] + a).mean((1, 2)) @ LAST,
     "in a branch": lambda a: jax.lax.cond(a[0, 0, 0, 0] > -1, halves, abs, a).mean((1, 2)) @ LAST,
     "floor in jit": lambda a: jax.jit(jnp.floor)(8 * a).mean((1, 2)) @ LAST + a.mean((1, 2)) @ LAST,
 }
