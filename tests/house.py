@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 PACKAGE = Path(__file__).parents[1] / "jaxcam"
 FLOORS = (
-    {"version", "types", "precision", "checks", "tables", "files", "progress", "scores"},
+    {"version", "types", "precision", "checks", "tables", "foldable", "files", "progress", "scores"},
     {"programs", "images", "closed_forms"},
     {"cuts", "derivatives", "metrics", "pictures", "datasets", "alphas", "maps", "targets"},
     {"methods", "scenes", "verification"},

@@ -10,6 +10,7 @@ from jaxcam.evaluation.protocol import Protocol, differences
 from jaxcam.evaluation.statistics import Rows, Statistics, statistics
 from jaxcam.evaluation.table import Difference, McNemar, Table
 from jaxcam.explanation.explanation import Status
+from jaxcam.foldable import foldable
 from jaxcam.tables import preformatted, printable
 
 _SHOWN_BAD = 3
@@ -165,16 +166,25 @@ class Evaluation:
 
     def __str__(self) -> str:
         """The table as text, and why pictures are missing in it."""
-        reasons = [f"  {printable(f'{name}: {reason}')}" for _, name, reason in self.bad_images[:_SHOWN_BAD]]
-        if len(self.bad_images) > _SHOWN_BAD:
-            reasons.append(f"  and {len(self.bad_images) - _SHOWN_BAD} more (bad_images)")
-        return "\n".join([self.table.text(), *reasons])
+        return "\n".join([self.table.text(), *(f"  {reason}" for reason in self._reasons)])
 
     def _repr_html_(self) -> str:
-        return preformatted(str(self))
+        reasons = "\n".join(self._reasons)
+        return self.table._repr_html_() + (preformatted(reasons) if reasons else "")
+
+    def __treescope_repr__(self, path: str | None, subtree_renderer: Any) -> Any:
+        names = ("methods", "metrics", "num_images", "table", "bad_images", "header")
+        return foldable(self, names, path, subtree_renderer)
 
     def __repr__(self) -> str:
         return f"<Evaluation of {', '.join(self.methods)} on {self.num_images} {self.table.noun}s>"
+
+    @property
+    def _reasons(self) -> list[str]:
+        """Why pictures are missing."""
+        reasons = [printable(f"{name}: {reason}") for _, name, reason in self.bad_images[:_SHOWN_BAD]]
+        num_more = len(self.bad_images) - _SHOWN_BAD
+        return [*reasons, f"and {num_more} more (bad_images)"] if num_more > 0 else reasons
 
     @property
     def _rows_kept(self) -> Journal:

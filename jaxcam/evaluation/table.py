@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from html import escape
 from itertools import combinations
 from textwrap import wrap
 from typing import Any, NamedTuple
@@ -46,6 +47,25 @@ class McNemar(NamedTuple):
     p: float
     p_holm: float
     """Corrected by Holm for all such tests of the table."""
+
+
+class _Grid(NamedTuple):
+    """Cells with a method for each row."""
+
+    header: Sequence[str]
+    """Of the cells."""
+    names: Sequence[str]
+    """Of the rows."""
+    rows: Sequence[Sequence[str]]
+
+    @property
+    def named(self) -> list[list[str]]:
+        """The rows with their names before them."""
+        return [[name, *row] for name, row in zip(self.names, self.rows, strict=True)]
+
+
+_Section = _Grid | Sequence[str]
+"""A grid, or lines."""
 
 
 @dataclass(frozen=True)
@@ -149,38 +169,16 @@ class Table:
 
     def text(self) -> str:
         """Plain text of at most 120 characters a line where names allow it."""
-        found = self.statistics
         # Figures stand under each other whether a mark follows them or not.
         header = ["\n".join(f"{line} " for line in rendering.heading(column)) for column in self.columns]
         rows = self._marked(lambda cell, best: cell + ("*" if best else " "))
-        sections = [
-            "\n".join(tables.printable(f"{name}: {fact}") for name, fact in self.facts.items()),
-            _text(header, self.names, rows),
-            _wrapped(rendering.legend(found, self.columns, self.best, "*", self.noun)),
-        ]
-        if len(self.names) > 1:
-            wins = rendering.win_cells(self.wins, self.ties)
-            sections += [_wrapped(rendering.about_wins(found, self.noun)), _text(self.names, self.names, wins)]
-            sections.append(_wrapped(rendering.about_tests(self._shares, self._tests[2], self.noun)))
-        sections.append(_wrapped(rendering.notes(found, self.names, self.columns, self.num_bad, self.noun)))
-        return "\n\n".join(section for section in sections if section)
+        facts = "\n".join(tables.printable(fact) for fact in self._facts)
+        return _joined([facts, *self._sections(header, rows, "*")], _text, _wrapped)
 
     def markdown(self) -> str:
         """Markdown: facts and notes as lists, figures and wins as tables of GitHub's kind."""
-        found = self.statistics
-        header = [" ".join(filter(None, rendering.heading(column))) for column in self.columns]
         rows = self._marked(lambda cell, best: f"**{cell}**" if best else cell)
-        sections = [
-            _items([f"{name}: {fact}" for name, fact in self.facts.items()]),
-            _markdown(header, self.names, rows),
-            _items(rendering.legend(found, self.columns, self.best, "bold", self.noun)),
-        ]
-        if len(self.names) > 1:
-            wins = rendering.win_cells(self.wins, self.ties)
-            sections += [_items(rendering.about_wins(found, self.noun)), _markdown(self.names, self.names, wins)]
-            sections.append(_items(rendering.about_tests(self._shares, self._tests[2], self.noun)))
-        sections.append(_items(rendering.notes(found, self.names, self.columns, self.num_bad, self.noun)))
-        return "\n\n".join(section for section in sections if section) + "\n"
+        return _joined([self._facts, *self._sections(self._header, rows, "bold")], _markdown, _items) + "\n"
 
     def csv(self) -> str:
         """A line for each method and metric; numbers in full precision, empty where there is none."""
@@ -218,6 +216,31 @@ class Table:
 
     def __str__(self) -> str:
         return self.text()
+
+    def _repr_html_(self) -> str:
+        rows = self._marked(lambda cell, best: f"{cell} *" if best else cell)
+        return _joined([self._facts, *self._sections(self._header, rows, "*")], _html, _paragraph)
+
+    @property
+    def _facts(self) -> list[str]:
+        return [f"{name}: {fact}" for name, fact in self.facts.items()]
+
+    @property
+    def _header(self) -> list[str]:
+        return [" ".join(filter(None, rendering.heading(column))) for column in self.columns]
+
+    def _sections(self, header: Sequence[str], rows: Sequence[Sequence[str]], mark: str) -> list[_Section]:
+        """What stands below the facts; the best of a column has the mark."""
+        found = self.statistics
+        sections: list[_Section] = [
+            _Grid(header, self.names, rows),
+            rendering.legend(found, self.columns, self.best, mark, self.noun),
+        ]
+        if len(self.names) > 1:
+            wins = rendering.win_cells(self.wins, self.ties)
+            sections += [rendering.about_wins(found, self.noun), _Grid(self.names, self.names, wins)]
+            sections.append(rendering.about_tests(self._shares, self._tests[2], self.noun))
+        return [*sections, rendering.notes(found, self.names, self.columns, self.num_bad, self.noun)]
 
     @property
     def _scales(self) -> np.ndarray:
@@ -290,13 +313,30 @@ class Table:
         ]
 
 
-def _text(header: Sequence[str], names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    named = [[name, *row] for name, row in zip(names, rows, strict=True)]
-    return tables.text(["method", *header], named, rule=True, width=_WIDTH)
+def _joined(
+    sections: Sequence[_Section | str], grid: Callable[[_Grid], str], lines: Callable[[Sequence[str]], str]
+) -> str:
+    """The sections that are not empty, each written by its kind."""
+    written = [
+        each if isinstance(each, str) else grid(each) if isinstance(each, _Grid) else lines(each) for each in sections
+    ]
+    return "\n\n".join(filter(None, written))
 
 
-def _markdown(header: Sequence[str], names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return tables.markdown(["method", *header], [[name, *row] for name, row in zip(names, rows, strict=True)])
+def _text(grid: _Grid) -> str:
+    return tables.text(["method", *grid.header], grid.named, rule=True, width=_WIDTH)
+
+
+def _markdown(grid: _Grid) -> str:
+    return tables.markdown(["method", *grid.header], grid.named)
+
+
+def _html(grid: _Grid) -> str:
+    return tables.html(["method", *grid.header], grid.named)
+
+
+def _paragraph(lines: Sequence[str]) -> str:
+    return f"<p>{'<br>'.join(escape(tables.printable(line)) for line in lines)}</p>" if lines else ""
 
 
 def _wrapped(lines: Sequence[str]) -> str:

@@ -5,10 +5,8 @@ where there are no numbers to be had they tell kinds and shapes. Of many example
 many more there are. `over` is a drawing like those of `jaxcam.pictures`, and refuses what they refuse.
 """
 
-import base64
 import functools
 import html
-import io
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -21,9 +19,11 @@ from jax.core import Tracer
 from PIL import Image
 
 from jaxcam.checks import check_integer
+from jaxcam.images.picture import to_pillow
+from jaxcam.pictures.address import address
 from jaxcam.pictures.charts import series
 from jaxcam.pictures.colours import colour_map
-from jaxcam.pictures.overlays import overlay
+from jaxcam.pictures.overlays import STYLES, overlay
 from jaxcam.pictures.page import redrawn
 from jaxcam.pictures.panels import Cell, Row, panel
 from jaxcam.pictures.slices import clip_cells, volume_cells
@@ -39,6 +39,10 @@ _SIDE, _BAND = 96, 24
 _NUM_COLOURS = 64
 """Of a small heatmap: half as many bytes in a notebook as 256."""
 _CELL, _FRAME = 160, 100
+"""Points: the longer side of a picture, and of a frame of a clip."""
+_STYLE, _COLORMAP = STYLES[0], "inferno"
+_ALARM = "#e03c3c"
+"""The contrast of its letters is 4.3 : 1 on white, and as much on the #111111 of dark notebooks."""
 _AXES = {1: "t", 2: "H, W", 3: "D, H, W"}
 
 
@@ -73,25 +77,22 @@ def plain(explanation: Any, status_of: Callable[[int], str]) -> str:
     return "\n".join([*lines, *(f"  {note}" for note in _left_out(explanation))])
 
 
-def table(explanation: Any, status_of: Callable[[int], str]) -> str:
-    """The same as HTML, with a small heatmap of every map."""
+def table(explanation: Any, status_of: Callable[[int], str], inputs: Any = None) -> str:
+    """The same as HTML, with a small picture of every map: over its input where the inputs are there, else alone."""
     facts = _facts(explanation, status_of)
     heatmaps = None if facts is None else _heatmaps(explanation, facts)
     if facts is None or heatmaps is None:
         return f"<pre>{html.escape(plain(explanation, status_of))}</pre>"
-    rows: list[str] = []
-    for i, example in enumerate(facts):
-        cells = [f"<th>{i}</th>"]
-        for fact in example:
-            images = [_image(heat[fact.place]) for _, heat in heatmaps]
-            shade = ' style="color:#b00020"' if fact.status else ""
-            words = (
-                f"{html.escape(fact.name)}<br>{html.escape(fact.figure)}<br><span{shade}>{fact.status or 'ok'}</span>"
-            )
-            cells.append(f'<td style="text-align:center">{" ".join(images)}<br>{words}</td>')
-        rows.append(f"<tr>{''.join(cells)}</tr>")
-    notes = [_told(explanation.heatmap), *_left_out(explanation), "over the inputs: .over(inputs)"]
-    return f"<table>{''.join(rows)}</table><small>{html.escape('; '.join(notes))}</small>"
+    notes = [_told(explanation.heatmap), *_left_out(explanation)]
+    lines = _lines_over(explanation, inputs, heatmaps, facts)
+    if not lines:
+        notes.append("over the inputs: .over(inputs)")
+        lines = [
+            _Line(str(i), None, [(_alone(heat[fact.place]), fact) for fact in example for _, heat in heatmaps])
+            for i, example in enumerate(facts)
+        ]
+    rows = "".join(f"<tr>{_heading(line)}{''.join(_cell(line, *each) for each in line.cells)}</tr>" for line in lines)
+    return f"<table>{rows}</table><small>{html.escape('; '.join(notes))}</small>"
 
 
 def over(
@@ -115,26 +116,105 @@ def over(
     heatmaps = None if facts is None else _heatmaps(explanation, facts)
     if facts is None or heatmaps is None:
         raise TypeError("an explanation must hold concrete arrays to be drawn: draw outside of jit")
-    given = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(inputs)}
-    if len(heatmaps) == 1 and len(given) > 1:  # only one of the inputs has a grid: the one of the heatmap's size
-        heat, depth = heatmaps[0][1], len(facts[0][0].place)
-        heatmaps = [(key, heat) for key, leaf in given.items() if _channels(leaf, heat.shape[depth:]) is not None][:1]
     left_out = "\n" + "; ".join(_left_out(explanation, num)) if _left_out(explanation, num) else ""
-    pages: list[Image.Image] = []
-    for key, heat in heatmaps:
-        if key not in given:
-            raise ValueError(f"inputs must be those that were explained, with {key!r}, but hold {[*given]}")
-        values = _as_laid(given[key], heat, explanation.class_idx.shape)
-        # Keys are written as for people: "series", not ["series"].
-        pages.append(_page(values, heat, facts, kind, style, colormap, key.strip("[]'.") + left_out))
-    if not pages:
-        raise ValueError(f"inputs must be those that were explained, but none of {[*given]} has the heatmap's size")
+    pages = [
+        _page(values, heat, facts, kind, style, colormap, key + left_out)
+        for key, values, heat in _laid(explanation, inputs, heatmaps, facts)
+    ]
     whole = Image.new("RGB", (max(page.width for page in pages), sum(page.height for page in pages)), "white")
     top = 0
     for page in pages:
         whole.paste(page, (0, top))
         top += page.height
     return whole
+
+
+def _lines_over(
+    explanation: Any, inputs: Any, heatmaps: list[tuple[str, np.ndarray]], facts: list[list[_Fact]]
+) -> list["_Line"]:
+    """The maps over their inputs; none where these cannot be laid under them."""
+    if any(_concrete(leaf, len(facts)) is None for leaf in jax.tree.leaves(inputs)):
+        return []
+    try:
+        laid = _laid(explanation, inputs, heatmaps, facts)
+        drawn = [_lines(values, heat, facts, _kind(values, heat, facts), label=key) for key, values, heat in laid]
+    except (ValueError, TypeError):
+        return []
+    return [*itertools.chain(*drawn)]
+
+
+def _laid(
+    explanation: Any, inputs: Any, heatmaps: list[tuple[str, np.ndarray]], facts: list[list[_Fact]]
+) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """Of each input that has heatmaps its key, its first examples with the channels last, and the heatmaps."""
+    given = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(inputs)}
+    if len(heatmaps) == 1 and len(given) > 1:  # only one of the inputs has a grid: the one of the heatmap's size
+        heat, depth = heatmaps[0][1], len(facts[0][0].place)
+        heatmaps = [(key, heat) for key, leaf in given.items() if _channels(leaf, heat.shape[depth:]) is not None][:1]
+    found: list[tuple[str, np.ndarray, np.ndarray]] = []
+    for key, heat in heatmaps:
+        if key not in given:
+            raise ValueError(f"inputs must be those that were explained, with {key!r}, but hold {[*given]}")
+        # Keys are written as for people: "series", not ["series"].
+        found.append((key.strip("[]'."), _as_laid(given[key], heat, explanation.class_idx.shape), heat))
+    if not found:
+        raise ValueError(f"inputs must be those that were explained, but none of {[*given]} has the heatmap's size")
+    return found
+
+
+class _Line(NamedTuple):
+    """What is side by side of one example."""
+
+    label: str
+    fact: _Fact | None
+    """Of the map that the whole line shows, where it is one."""
+    cells: Sequence[tuple[Any, _Fact | str]]
+    """Pillow's pictures, or None, and what stands below each."""
+
+
+def _kind(inputs: np.ndarray, heat: np.ndarray, facts: list[list[_Fact]]) -> str:
+    axes = heat.ndim - len(facts[0][0].place)
+    return {1: "series", 2: "picture"}.get(axes, "clip" if inputs.shape[axes + 1 :] == (3,) else "volume")
+
+
+def _lines(
+    inputs: np.ndarray,
+    heat: np.ndarray,
+    facts: list[list[_Fact]],
+    kind: str,
+    *,
+    style: str = _STYLE,
+    colormap: str = _COLORMAP,
+    label: str = "",
+    density: int = 1,
+) -> list[_Line]:
+    """Of pictures a line with all maps of an example, of everything else a line for each map.
+
+    Pictures are drawn with `density` pixels a point.
+    """
+    lines: list[_Line] = []
+    for i, example in enumerate(facts):
+        name = f"{label} {i}".strip()
+        if not np.isfinite(inputs[i].astype(np.float64)).all():
+            lines += [_Line(name, fact, [(None, "the input is not finite")]) for fact in example[:1]]
+            continue
+        if kind == "picture":
+            view = redrawn(colours(inputs[i], "H, W", name="inputs"), density * _CELL)
+            drawn = [
+                (overlay(view, _clean(heat[fact.place]), style=style, colormap=colormap), fact) for fact in example
+            ]
+            lines.append(_Line(name, None, [(to_pillow(view), "input"), *drawn]))
+            continue
+        for fact in example:
+            own = _clean(heat[fact.place])
+            if kind == "series":
+                cells = [Cell(series(inputs[i], own, colormap=colormap, width=3 * _CELL, scale=density))]
+            elif kind == "volume":
+                cells = volume_cells(inputs[i], own, longest=density * _CELL, style=style, colormap=colormap)
+            else:
+                cells = clip_cells(inputs[i], own, num=6, longest=density * _FRAME, style=style, colormap=colormap)
+            lines.append(_Line(name, fact, [(cell.image, cell.caption) for cell in cells]))
+    return lines
 
 
 def _page(
@@ -146,31 +226,17 @@ def _page(
     colormap: str,
     title: str,
 ) -> Image.Image:
-    """A panel of the examples: pictures with all their maps in a row, everything else a row for each map."""
+    """A panel of the lines."""
     axes = heat.ndim - len(facts[0][0].place)
-    kind = kind or {1: "series", 2: "picture"}.get(axes, "clip" if inputs.shape[axes + 1 :] == (3,) else "volume")
+    kind = kind or _kind(inputs, heat, facts)
     if axes != {"series": 1, "picture": 2}.get(kind, 3):
         raise ValueError(f"kind must fit heatmaps with {axes} axes of positions ([n, {_AXES[axes]}]) but is {kind!r}")
-    drawing: dict[str, Any] = {"style": style, "colormap": colormap}
     rows: list[Row] = []
-    for i, example in enumerate(facts):
-        if not np.isfinite(inputs[i].astype(np.float64)).all():
-            rows += [Row(f"{i}\n{fact.words}", [Cell(None, "the input is not finite")]) for fact in example[:1]]
-            continue
-        if kind == "picture":
-            view = redrawn(colours(inputs[i], "H, W", name="inputs"), 2 * _CELL)
-            cells = [Cell(overlay(view, _clean(heat[f.place]), **drawing), _caption(f)) for f in example]
-            rows.append(Row(str(i), [Cell(view, "input"), *cells]))
-            continue
-        for fact in example:
-            drawn = _clean(heat[fact.place])
-            if kind == "series":
-                cells = [Cell(series(inputs[i], drawn, colormap=colormap, width=3 * _CELL))]
-            elif kind == "volume":
-                cells = volume_cells(inputs[i], drawn, longest=2 * _CELL, **drawing)
-            else:
-                cells = clip_cells(inputs[i], drawn, num=6, longest=2 * _FRAME, **drawing)
-            rows.append(Row(f"{i}: {fact.name}".removesuffix(": ") + f"\n{fact.figure}\n{fact.status}".strip(), cells))
+    for line in _lines(inputs, heat, facts, kind, density=2, style=style, colormap=colormap):
+        words = "" if line.fact is None else _caption(line.fact)
+        cells = [Cell(image, under if isinstance(under, str) else _caption(under)) for image, under in line.cells]
+        named = line.fact is not None and line.fact.name
+        rows.append(Row(line.label + (": " if named else "\n" if words else "") + words, cells))
     columns = max(len(row.cells) for row in rows)
     blank = Cell(Image.new("RGB", (8, 8), "white"))
     rows = [Row(row.label, [*row.cells, *[blank] * (columns - len(row.cells))]) for row in rows]
@@ -286,11 +352,11 @@ def _clean(heat: np.ndarray) -> np.ndarray:
     return np.clip(np.nan_to_num(heat.astype(np.float32), posinf=1), 0, 1)
 
 
-def _image(heat: np.ndarray) -> str:
+def _alone(heat: np.ndarray) -> Image.Image | None:
     """A small picture of a heatmap: a band of a series, of a volume the slice with its maximum."""
     heat = _clean(heat)
     if heat.size == 0:
-        return ""
+        return None
     if heat.ndim == 3:
         heat = heat[np.unravel_index(heat.argmax(), heat.shape)[0]]
     size = (_SIDE, _BAND) if heat.ndim == 1 else (heat.shape[1], heat.shape[0])
@@ -301,10 +367,33 @@ def _image(heat: np.ndarray) -> str:
     )
     drawn = Image.fromarray(np.rint((_NUM_COLOURS - 1) * np.clip(np.asarray(small), 0, 1)).astype(np.uint8))
     drawn.putpalette(_palette())
-    buffer = io.BytesIO()
-    drawn.save(buffer, "PNG", optimize=True)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img width="{drawn.width}" height="{drawn.height}" src="data:image/png;base64,{data}">'
+    return drawn
+
+
+def _heading(line: _Line) -> str:
+    """The cell before the others of a line."""
+    words = "" if line.fact is None else f"<br>{_words(line.fact)}"
+    return f"<th>{html.escape(line.label)}{words}</th>"
+
+
+def _cell(line: _Line, image: Any, under: _Fact | str) -> str:
+    """A picture in a table, with words in its place for who does not see it, and what stands below it."""
+    fact = line.fact if isinstance(under, str) else under
+    said = [under] if isinstance(under, str) else []
+    what = " ".join(filter(None, said if fact is None else ["heatmap", fact.words, *said]))
+    shown = ""
+    if image is not None:
+        # Drawn over its input, a map has thousands of colours; alone it has a palette.
+        source = address(image, lossless=image.mode == "P")
+        shown = f'<img alt="{html.escape(what)}" width="{image.width}" height="{image.height}" src="{source}"><br>'
+    words = html.escape(under).replace("\n", "<br>") if isinstance(under, str) else _words(under)
+    return f'<td style="text-align:center;vertical-align:top">{shown}{words}</td>'
+
+
+def _words(fact: _Fact) -> str:
+    """What is said of a map, in a colour that is read on white and on black."""
+    status = f'<b style="color:{_ALARM}">{html.escape(fact.status)}</b>' if fact.status else "ok"
+    return "<br>".join(part for part in (html.escape(fact.name), html.escape(fact.figure), status) if part)
 
 
 @functools.cache

@@ -14,6 +14,7 @@ from jaxcam.cuts.refusals import check_evaluates
 from jaxcam.explanation import arguments
 from jaxcam.explanation.batch import Request, explained
 from jaxcam.explanation.explanation import Explanation
+from jaxcam.explanation.lent import Lent
 from jaxcam.methods.method import Method, bind
 from jaxcam.programs.compiled import Programs
 from jaxcam.programs.specs import batch_of_one, num_shards, varied
@@ -86,7 +87,7 @@ def explain(
         TypeError: inputs are no arrays, or integers that the model does not normalise; class_idx is not an integer; the
             model cannot be called; or the target does not return floating-point scores.
     """
-    known = adapted(model)
+    known, lent = adapted(model), Lent(inputs)
     inputs = arguments.inputs_of(inputs)
     check_evaluates(known.state)
     bound = bind(method, options, score=score, key=key)
@@ -116,6 +117,7 @@ def explain(
             jax.block_until_ready(explanation.heatmap)
     if class_idx is not None and not isinstance(class_idx, Tracer):
         arguments.check_range(np.asarray(class_idx), logits.shape[-1])
+    explanation = explanation._with(_inputs=lent)
     return explanation.with_names(known.class_names) if target is None else explanation
 
 

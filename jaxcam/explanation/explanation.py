@@ -2,10 +2,10 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.export
@@ -13,6 +13,8 @@ from jaxtyping import Array, Float, Int
 from PIL import Image
 
 from jaxcam.explanation import display
+from jaxcam.explanation.lent import Lent
+from jaxcam.foldable import foldable
 
 
 class Status(IntEnum):
@@ -77,6 +79,9 @@ PRIORITY = (
 class Explanation:
     """What `explain` returns, a pytree of arrays. A notebook shows it as a table; `over` lays it over the inputs.
 
+    The table has the maps over their inputs where these are still there, as a variable: of the inputs nothing is kept.
+    Treescope, which comes with Flax, folds the fields: `treescope.show(found)`.
+
     With `class_idx="all"`, `top=` or a target of several scores `[*m]` there are axes of these after that of the
     examples: `[n, *m, H, W]`, `[n, *m]`.
 
@@ -110,6 +115,8 @@ class Explanation:
     status: Int[Array, "n *m"] | Any
     gradient: Float[Array, "n ..."] | Any | None = None
     class_names: tuple[str, ...] = field(default=(), init=False, compare=False)
+    _inputs: ClassVar[Lent] = Lent()
+    """Those that were explained, while they last; no field."""
 
     def with_names(self, class_names: Sequence[str]) -> "Explanation":
         """The same with other names of classes to show.
@@ -121,9 +128,14 @@ class Explanation:
             raise TypeError(
                 f"class_names must be a sequence of names, in the order of the classes, but is {class_names!r}"
             )
-        named = copy.copy(self)
-        object.__setattr__(named, "class_names", tuple(map(str, class_names)))
-        return named
+        return self._with(class_names=tuple(map(str, class_names)))
+
+    def _with(self, **facts: Any) -> "Explanation":
+        """The same with something beside its arrays."""
+        other = copy.copy(self)
+        for name, fact in facts.items():
+            object.__setattr__(other, name, fact)
+        return other
 
     def over(
         self, inputs: Any, *, kind: str | None = None, num: int = 8, style: str = "grey", colormap: str = "inferno"
@@ -157,7 +169,11 @@ class Explanation:
         return display.plain(self, _status)
 
     def _repr_html_(self) -> str:
-        return display.table(self, _status)
+        return display.table(self, _status, self._inputs.back())
+
+    def __treescope_repr__(self, path: str | None, subtree_renderer: Any) -> Any:
+        given = [each.name for each in fields(self) if getattr(self, each.name) is not None]
+        return foldable(self, given, path, subtree_renderer)
 
 
 jax.export.register_pytree_node_serialization(

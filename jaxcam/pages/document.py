@@ -22,7 +22,8 @@ from jaxcam.explanation.explanation import Status
 from jaxcam.files import replace_file
 from jaxcam.images.picture import to_pillow
 from jaxcam.pages.exhibit import Exhibit, Maps
-from jaxcam.pages.packing import floats, octets, picture_address, quantised
+from jaxcam.pages.packing import floats, octets, quantised
+from jaxcam.pictures.address import address
 from jaxcam.pictures.colours import anchor_colours
 from jaxcam.tables import printable
 from jaxcam.version import __version__
@@ -163,7 +164,7 @@ def _book(exhibits: Sequence[Exhibit]) -> dict[str, Any]:
 
 
 def _stored(exhibit: Exhibit, names: Sequence[tuple[str, ...]]) -> dict[str, Any]:
-    frames = [picture_address(to_pillow(frame)) for frame in exhibit.picture]
+    frames = [address(to_pillow(frame)) for frame in exhibit.picture]
     return {
         "label": printable(exhibit.label),
         "frames": frames,

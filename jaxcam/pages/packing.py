@@ -1,19 +1,16 @@
-"""Numbers and pictures as text: what a page can hold without a file beside it.
+"""Numbers as text: what a page can hold without a file beside it.
 
 Contract: the same arrays give the same text, on every machine. Numbers are little-endian.
 """
 
 import base64
-import io
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
-__all__ = ["Quantised", "floats", "octets", "picture_address", "quantised"]
+__all__ = ["Quantised", "floats", "octets", "quantised"]
 
 _STEPS = 127
-_QUALITY = 82
 
 
 class Quantised(NamedTuple):
@@ -45,10 +42,3 @@ def floats(values: np.ndarray) -> str:
 def octets(values: np.ndarray) -> str:
     """One byte each, in base64."""
     return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode("ascii")
-
-
-def picture_address(picture: Image.Image) -> str:
-    """A `data:` address with the picture as WebP."""
-    buffer = io.BytesIO()
-    picture.save(buffer, "WEBP", quality=_QUALITY, method=4)
-    return f"data:image/webp;base64,{octets(np.frombuffer(buffer.getvalue(), np.uint8))}"

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from typing import Any
 
+from jaxcam.foldable import foldable
 from jaxcam.tables import preformatted
 from jaxcam.verification.record import Record
 from jaxcam.verification.sheet import table
@@ -39,6 +40,10 @@ class Verification(Record):
 
     def _repr_html_(self) -> str:
         return preformatted(str(self))
+
+    def __treescope_repr__(self, path: str | None, subtree_renderer: Any) -> Any:
+        names = [field.name for field in dataclasses.fields(self)]
+        return foldable(self, ["verdict", "closed_form_holds", *names], path, subtree_renderer)
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,5 @@
 import csv
+import html
 import io
 import json
 import math
@@ -104,6 +105,21 @@ def test_markdown_by_hand():
     for line in lines:  # as many cells in every row of a table, whatever the names are
         if line.startswith("|"):
             assert len(re.split(r"(?<!\\)\|", line)) in (6, 5)
+
+
+def test_a_notebook_has_the_same_as_markdown():
+    table = small(names=("<i>cam", "grad_cam"), num_bad=2)
+    shown = table._repr_html_()
+    assert shown.startswith("<p>model: mini_vgg<br>a|b: two lines</p>")
+    assert "<i>" not in shown
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in re.findall("<tr>(.*?)</tr>", shown)]
+    pipes = [line.strip("| ").split(" | ") for line in table.markdown().splitlines() if line.startswith("|")]
+    assert len(rows) == 6  # both tables
+    wanted = [[html.escape(cell) for cell in row] for row in pipes if "---" not in row]
+    assert [[cell for cell in row if cell] for row in rows] == [[cell for cell in row if cell] for row in wanted]
+    notes = [re.sub("^- ", "", line) for line in table.markdown().splitlines() if line.startswith("- ")]
+    for note in notes[2:]:
+        assert html.escape(note) in shown
 
 
 def test_cells_have_the_interval_of_the_resamples():

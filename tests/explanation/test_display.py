@@ -2,6 +2,7 @@
 
 import base64
 import io
+import pickle
 import re
 
 import jax
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 import jaxcam
+from jaxcam.explanation.lent import Lent
 from jaxcam.pictures import colour_map, overlay, series
 from jaxcam.pictures.slices import volume_cells
 
@@ -34,7 +36,8 @@ def made(*spatial, n=2, m=(), names=(), **changed):
 
 
 def images_in(html):
-    found = re.findall(r'<img width="(\d+)" height="(\d+)" src="data:image/png;base64,([^"]*)">', html)
+    pattern = r'<img alt="[^"<>]+" width="(\d+)" height="(\d+)" src="data:image/(?:png|webp);base64,([^"]*)">'
+    found = re.findall(pattern, html)
     pictures = [Image.open(io.BytesIO(base64.b64decode(data))) for _, _, data in found]
     assert [(int(w), int(h)) for w, h, _ in found] == [picture.size for picture in pictures]
     return [np.asarray(picture.convert("RGB")).astype(int) for picture in pictures]
@@ -105,9 +108,65 @@ def test_a_notebook_shows_series_and_volumes():
 
 
 def test_names_are_no_markup():
-    html = made(4, 4, names=("<b>cat</b>", "dog"))._repr_html_()
-    assert "&lt;b&gt;cat" in html
-    assert "<b>" not in html
+    html = made(4, 4, names=('<i>cat</i>"', "dog"))._repr_html_()
+    assert html.count("&lt;i&gt;cat&lt;/i&gt;&quot;") == 2  # below the map, and as its text for who does not see it
+    assert "<i>" not in html
+
+
+KERNEL = RNG.normal(size=(3, 3, 3, 2)).astype(np.float32)
+
+
+def seen_by_a_network(inputs):
+    """Explained by a convolution."""
+    layout = ("NHWC", "HWIO", "NHWC")
+    return jaxcam.explain(
+        lambda x: jax.nn.relu(jax.lax.conv_general_dilated(x, KERNEL, (1, 1), "SAME", None, None, layout)).mean((1, 2)),
+        inputs,
+    )
+
+
+def test_a_notebook_shows_the_maps_over_their_inputs_while_these_are_there():
+    inputs = RNG.random((2, 5, 8, 3)).astype(np.float32)
+    inputs[0, 0, 0], inputs[1, 0, 0] = 0, 1
+    found = seen_by_a_network(inputs)
+    expected = []
+    for picture, heat in zip(inputs, found.heatmap, strict=True):
+        large = enlarged(picture, 160, 100)
+        expected += [large, overlay(np.asarray(large) / 255, np.clip(heat, 0, 1))]
+    shown = images_in(found._repr_html_())
+    assert len(shown) == 4
+    for image, own in zip(shown, expected, strict=True):
+        assert image.shape == (100, 160, 3)
+        apart = [np.abs(image - np.asarray(each, int)).mean() for each in expected]
+        # WebP loses a little; other pictures are farther off than that.
+        assert np.argmin(apart) == [each is own for each in expected].index(True)
+        assert min(apart) < 8 < sorted(apart)[1]
+    assert ".over(inputs)" not in found._repr_html_()
+    alone = seen_by_a_network(np.array(inputs))  # of which nothing is kept
+    assert [image.shape for image in images_in(alone._repr_html_())] == [(60, 96, 3)] * 2
+    assert ".over(inputs)" in alone._repr_html_()
+    # What follows the arrays through a tree has no inputs; names come and go with them.
+    assert len(images_in(found.with_names(["a", "b"])._repr_html_())) == 4
+    assert len(images_in(jax.tree.map(lambda x: x, found)._repr_html_())) == 2
+    again = pickle.loads(pickle.dumps(found))
+    np.testing.assert_array_equal(again.heatmap, found.heatmap)
+    assert len(images_in(again._repr_html_())) == 2
+    # The buffer of a loader that has the next pictures in it.
+    inputs[:] = RNG.random(inputs.shape)
+    assert len(images_in(found._repr_html_())) == 2
+
+
+def test_series_and_several_inputs_are_shown_a_line_for_each_map():
+    inputs = {"ecg": RNG.normal(size=(2, 30)), "scan": jnp.asarray(RNG.random((2, 12, 16, 1))), "age": np.ones((2, 1))}
+    heat = {"ecg": made(30).heatmap, "scan": made(12, 16).heatmap, "age": None}
+    found = made(30, heatmap=heat, names=("cat", "dog"))._with(_inputs=Lent(inputs))
+    html = found._repr_html_()
+    assert [picture.shape for picture in images_in(html)] == [(127, 480, 3)] * 2 + [(120, 160, 3)] * 4
+    assert re.findall("<th>(.*?)</th>", html) == [
+        "ecg 0<br>cat<br>25.0 %<br>ok", "ecg 1<br>dog<br>75.0 %<br>ok", "scan 0", "scan 1",
+    ]  # fmt: skip
+    del inputs["age"]
+    assert len(images_in(found._repr_html_())) == 4  # without one of them they are not what was explained
 
 
 def test_it_is_no_tuple():
@@ -169,8 +228,10 @@ def broken():
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize(("case", "found"), [pytest.param(*each, id=each[0]) for each in broken()])
 def test_it_shows_something_whatever_is_in_it(case, found):
+    inputs = np.zeros((2, 4, 4, 3))
     text, html = repr(found), found._repr_html_()
     assert text.startswith("Explanation")
+    assert found._with(_inputs=Lent(inputs))._repr_html_()
     assert len(text) < 600
     assert html
     if case in ("NaN", "infinity", "bfloat16", "statuses", "classes"):
