@@ -21,6 +21,8 @@ Weights = str | PathLike[str] | None
 - a .safetensors file with torchvision's or timm's key names;
 - a .pth file of torch's, in either of its formats; torch is not needed, and no code in it is run;
 - a folder with `model.safetensors` and timm's `config.json`, the local copy of a repo;
+- a folder that Orbax wrote: the state of the network, or its dictionaries, as `nnx.state(model)` is saved in training;
+  class names and dialect in a `config.json` in it, if there is one;
 - "owner/name" or "owner/name@revision", a Hugging Face repo, through its cache (needs the `hub` extra);
 - "imagenet": the architecture's usual repo, or the file of a package that the extra `photographs` installs.
 """

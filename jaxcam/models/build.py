@@ -77,6 +77,12 @@ def _filled(
     is_timm = any(key != new for new, key in renamed.items())
     of_config = _timm_config.dialect(checkpoint.config, of=checkpoint.name)
     of_keys = next((dialect for key, dialect in architecture.dialect_of.items() if key in checkpoint.shapes), None)
+    if checkpoint.of_flax and of_config is None and len(architecture.dialects) > 1:
+        raise ValueError(
+            f"weights: {checkpoint.name} does not say whose arithmetic {architecture.name} has here, of "
+            f'{", ".join(architecture.dialects)}: write the saved network\'s own, {{"dialect": model.dialect}}, to a '
+            "config.json in that folder, or save the network with jaxcam.models.weights.save"
+        )
     dialect = of_config or of_keys or ("timm" if is_timm else "torchvision")
     model = loaded(
         lambda: architecture.create(num_classes=num_classes, dialect=dialect),

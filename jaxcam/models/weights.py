@@ -1,8 +1,4 @@
-"""Checkpoints -> Flax parameters, and back: torchvision's keys and axes.
-
-The parameters of a `Network` stand under paths that spell torchvision's keys, so conversion is mechanical: the leaf's
-name and the axes' order change, nothing else.
-"""
+"""Checkpoints -> Flax parameters, and back: torchvision's keys and axes."""
 
 import json
 import math
@@ -22,17 +18,12 @@ from jax.typing import DTypeLike
 from jaxcam.files import replace_file
 from jaxcam.models.architecture import BUFFERS
 from jaxcam.models.loading.checkpoint import CONFIG, Checkpoint
+from jaxcam.models.loading.flax_names import from_torch, to_torch, torch_key, torch_shape
 from jaxcam.models.modules import Folded
 from jaxcam.tables import shown
 
 N = TypeVar("N", bound=nnx.Module)
 
-_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
-# Of Network, of nnx.Sequential and of ViT's parameters outside its layers: torch's keys have nothing for them.
-_CONTAINERS = ("stages", "layers", "tokens")
-# Torch's order of the axes of kernels, by their number: of volumes [d, h, w, in, out], of pictures, of linear layers.
-# Three axes are tokens [1, t, k], or a kernel of series [t, in, out] in Flax's order: torch's networks here have none.
-_AXES = {5: (4, 3, 0, 1, 2), 4: (3, 2, 0, 1), 2: (1, 0)}
 _SHOWN = 4
 _CACHE_LINE = 64
 
@@ -58,7 +49,7 @@ def save(model: nnx.Module, path: str | os.PathLike[str], *, dtype: Any = None) 
     if any(isinstance(module, Folded) for _, module in nnx.iter_modules(model)):
         raise ValueError("model: its batch norm is folded, which no constructor reads; save the network before folding")
     tensors = {
-        key: _to_torch(np.asarray(leaf[...] if dtype is None else leaf[...].astype(dtype)))
+        key: to_torch(np.asarray(leaf[...] if dtype is None else leaf[...].astype(dtype)))
         for key, leaf in _leaves(nnx.state(model)).items()
     }
     replace_file(path, safetensors.numpy.save(tensors, metadata=_metadata(model)))
@@ -107,7 +98,7 @@ def loaded(
     wanted = _leaves(state)
     given = {key: torchvision_key(key) for key in checkpoint.shapes if not key.endswith(BUFFERS)}
     stored = {new: key for key, new in given.items()}
-    problems = _problems({key: _torch_shape(leaf.shape) for key, leaf in wanted.items()}, stored, checkpoint.shapes)
+    problems = _problems({key: torch_shape(leaf.shape) for key, leaf in wanted.items()}, stored, checkpoint.shapes)
     if len(stored) < len(given):
         twice = [key for key, new in given.items() if stored[new] != key]
         problems.append(f"{len(twice)} given twice under different names ({_some(twice)})")
@@ -135,7 +126,7 @@ def loaded(
         # A fully connected layer may be stored as the convolution that it is on a grid of one position.
         array = _aligned(leaf.shape, target)
         with np.errstate(over="ignore", invalid="ignore"):  # which is told below
-            np.copyto(array, _from_torch(tensor.reshape(_torch_shape(leaf.shape))), casting="unsafe")
+            np.copyto(array, from_torch(tensor.reshape(torch_shape(leaf.shape))), casting="unsafe")
         del tensor
         leaf.set_value(jax.device_put(array))
     if broken:
@@ -192,7 +183,7 @@ def _some(keys: list[str]) -> str:
 
 def shapes_of(create: Callable[[], nnx.Module]) -> dict[str, tuple[int, ...]]:
     """The shapes that torchvision's tensors have, by key, for the model that `create` makes; nothing is allocated."""
-    return {key: _torch_shape(leaf.shape) for key, leaf in _leaves(nnx.state(nnx.eval_shape(create))).items()}
+    return {key: torch_shape(leaf.shape) for key, leaf in _leaves(nnx.state(nnx.eval_shape(create))).items()}
 
 
 def size_of(model: nnx.Module) -> int:
@@ -202,12 +193,7 @@ def size_of(model: nnx.Module) -> int:
 
 def _leaves(state: nnx.State) -> dict[str, nnx.Variable]:
     """The variables by torchvision's keys."""
-
-    def key(path: tuple[Any, ...]) -> str:
-        *modules, name = map(str, path)
-        return ".".join([*(part for part in modules if part not in _CONTAINERS), _LEAVES.get(name, name)])
-
-    return {key(path): leaf for path, leaf in nnx.to_flat_state(state)}
+    return {torch_key(path): leaf for path, leaf in nnx.to_flat_state(state)}
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -216,19 +202,3 @@ def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     memory = np.empty(size + _CACHE_LINE, np.uint8)
     start = -memory.ctypes.data % _CACHE_LINE
     return memory[start : start + size].view(dtype).reshape(shape)
-
-
-def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    axes = _AXES.get(len(shape))
-    return shape if axes is None else tuple(shape[axis] for axis in axes)
-
-
-def _to_torch(array: np.ndarray) -> np.ndarray:
-    """[h, w, in, out] -> [out, in, h, w]; [in, out] -> [out, in]; vectors and what has three axes as they are."""
-    axes = _AXES.get(array.ndim)
-    return np.ascontiguousarray(array if axes is None else array.transpose(axes))
-
-
-def _from_torch(array: np.ndarray) -> np.ndarray:
-    axes = _AXES.get(array.ndim)
-    return array if axes is None else array.transpose(np.argsort(axes))

@@ -121,7 +121,7 @@ def test_truncated_files_are_refused(tmp_path, length):
 def test_missing_file_and_folder_are_refused(tmp_path):
     with pytest.raises(ValueError, match="there is no file"):
         models.mini_vgg(tmp_path / "nothing.safetensors")
-    with pytest.raises(ValueError, match=r"is a folder without model.safetensors; name a"):
+    with pytest.raises(ValueError, match=r"is a folder without model.safetensors, nor did Orbax write it; name a"):
         models.mini_vgg(tmp_path)
 
 

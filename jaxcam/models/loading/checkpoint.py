@@ -1,8 +1,9 @@
 """Where weights come from: files, folders and Hugging Face repos, opened without reading more than is asked for.
 
 Contract: `opened` gives a `Checkpoint`, whose tensors are read one at a time. No code in a file is ever run:
-.safetensors holds none, and torch's pickles are read as data (`torch_file`). Every failure is a ValueError that begins
-with "weights:", or a TypeError for the wrong kind of argument.
+.safetensors holds none, torch's pickles are read as data (`torch_file`), and Orbax's folders are JSON and arrays
+(`orbax_folder`). Every failure is a ValueError that begins with "weights:", or a TypeError for the wrong kind of
+argument.
 """
 
 import json
@@ -16,6 +17,7 @@ import numpy as np
 import safetensors
 
 from jaxcam.models.loading.hub import Repo, downloaded
+from jaxcam.models.loading.orbax_folder import arrays, tree_in
 from jaxcam.models.loading.pickled import ForeignError
 from jaxcam.models.loading.torch_file import TorchTensor, read_torch_file
 from jaxcam.tables import shown
@@ -38,6 +40,8 @@ class Checkpoint:
     """Reads one, in its stored type."""
     config: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """timm's config.json of the repo or folder; empty if there is none."""
+    of_flax: bool = False
+    """Whether the keys were Flax's names: they do not tell whose arithmetic the network has."""
 
 
 def opened(weights: str | os.PathLike[str]) -> Checkpoint:
@@ -56,12 +60,20 @@ def opened(weights: str | os.PathLike[str]) -> Checkpoint:
         raise ValueError(f"weights: {name} cannot be looked up ({error.strerror}); give another path") from None
     if is_folder:
         file, config = path / "model.safetensors", path / "config.json"
-        if not file.is_file():
+        told = _config(config, name) if config.is_file() else {}
+        if file.is_file():
+            return _safetensors(file, name, told)
+        try:
+            tree = tree_in(path)
+        except OSError as error:
+            raise ValueError(f"weights: {name} cannot be looked into ({error.strerror}); give another path") from None
+        if tree is None:
             raise ValueError(
-                f"weights: {name} is a folder without model.safetensors; name a .safetensors file in it, or a folder "
-                "with model.safetensors and, if there is one, config.json"
+                f"weights: {name} is a folder without model.safetensors, nor did Orbax write it; name a "
+                ".safetensors file in it, a folder with model.safetensors and, if there is one, config.json, or the "
+                "folder of an Orbax checkpoint"
             )
-        return _safetensors(file, name, _config(config, name) if config.is_file() else {})
+        return Checkpoint(name, *arrays(tree), told, of_flax=True)
     if is_file:
         return _torch(path, name) if path.suffix.lower() in _TORCH_SUFFIXES else _safetensors(path, name, {})
     repo = Repo.named(os.fspath(weights)) if isinstance(weights, str) else None
