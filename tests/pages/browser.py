@@ -67,7 +67,7 @@ class Browser:
             self.events.append(answer)
 
     def open(self, file, *, width=1280, height=900, dark=False, hash_="", phone=False):
-        """The file, in a new window of that size."""
+        """The file, or the page of that address, in a new window of that size."""
         self.session = None
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
         self.session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
@@ -77,7 +77,7 @@ class Browser:
         self.resize(width, height, phone=phone)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.send("Emulation.setEmulatedMedia", features=[scheme])
-        self.send("Page.navigate", url=f"{file.resolve().as_uri()}{hash_}")
+        self.send("Page.navigate", url=f"{file if isinstance(file, str) else file.resolve().as_uri()}{hash_}")
         self.wait("document.readyState === 'complete'")
         self.settle()
 
@@ -134,6 +134,13 @@ class Browser:
             text = {"text": "\r"}
         self.send("Input.dispatchKeyEvent", type="keyDown", **given, **text)
         self.send("Input.dispatchKeyEvent", type="keyUp", **given)
+        self.settle()
+
+    def attach(self, selector, file):
+        """A file, to the field that takes one."""
+        root = self.send("DOM.getDocument")["root"]["nodeId"]
+        node = self.send("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.send("DOM.setFileInputFiles", nodeId=node, files=[str(file)])
         self.settle()
 
     def type(self, text):
