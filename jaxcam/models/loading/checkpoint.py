@@ -37,7 +37,7 @@ class Checkpoint:
     """For messages."""
     shapes: Mapping[str, tuple[int, ...]]
     tensor: Callable[[str], np.ndarray]
-    """Reads one, in its stored type."""
+    """Reads one, in its stored type; of Orbax's the next smaller ones with it, 32 MiB at most."""
     config: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """timm's config.json of the repo or folder; empty if there is none."""
     of_flax: bool = False

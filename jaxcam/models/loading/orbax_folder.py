@@ -1,4 +1,4 @@
-"""Folders that Orbax wrote, Flax's library of checkpoints: their arrays, read one at a time.
+"""Folders that Orbax wrote, Flax's library of checkpoints: their arrays, read a few at a time.
 
     CHECKPOINT/_METADATA                 StandardCheckpointer and PyTreeCheckpointer, of any tree of arrays
     STEP/default/_METADATA               a step of a CheckpointManager, with one item that is a tree
@@ -11,6 +11,8 @@ Contract: Orbax is imported where a folder of its kind is given. Its files are J
 whatever Orbax makes of a damaged one is a ValueError.
 """
 
+import itertools
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,8 @@ from jaxcam.tables import shown
 
 _TREE = "_METADATA"
 _MOST_BYTES = 2**26  # of what is said of the arrays
+_AT_ONCE = 2**23
+"""So many numbers are read together, 32 MiB in float32; a larger array alone."""
 _NESTED = ("params", "model", "state")  # where training scripts put the network
 _STATISTICS = "batch_stats"
 _VALUES = ("value", "raw_value")
@@ -95,12 +99,22 @@ def arrays(tree: Path) -> tuple[Mapping[str, tuple[int, ...]], Callable[[str], n
     # A dictionary of torch's tensors is in torch's order already; Flax calls nothing "weight".
     is_torch = any(path[-1].endswith("weight") for path in parameters)
     as_array = structure.unflatten([ocp.RestoreArgs(restore_type=np.ndarray)] * len(paths))
+    order = sorted(shapes, key=lambda key: -math.prod(shapes[key]))
+    ready: dict[str, np.ndarray] = {}
+
+    def read(keys: list[str]) -> list[np.ndarray]:
+        wanted = {found[key] for key in keys}
+        item = structure.unflatten([leaf if i in wanted else ocp.PLACEHOLDER for i, (_, leaf) in enumerate(paths)])
+        leaves = jax.tree.leaves(handler.restore(folder, args=ocp.args.PyTreeRestore(item=item, restore_args=as_array)))
+        return [np.asarray(leaves[found[key]]) for key in keys]
 
     def tensor(key: str) -> np.ndarray:
-        at = found[key]
-        wanted = structure.unflatten([leaf if i == at else ocp.PLACEHOLDER for i, (_, leaf) in enumerate(paths)])
-        given = ocp.args.PyTreeRestore(item=wanted, restore_args=as_array)
-        array = _told(tree, lambda: np.asarray(jax.tree.leaves(handler.restore(folder, args=given))[at]))
+        if key not in ready:
+            # Every call of Orbax looks at the whole tree: the smaller ones that are asked for next come with it.
+            sizes = itertools.accumulate(math.prod(shapes[each]) for each in order[order.index(key) :])
+            few = order[order.index(key) :][: max(1, sum(size <= _AT_ONCE for size in sizes))]
+            ready.update(zip(few, _told(tree, lambda: read(few)), strict=True))
+        array = ready.pop(key)
         return array if is_torch else to_torch(array)
 
     return {key: shape if is_torch else torch_shape(shape) for key, shape in shapes.items()}, tensor
