@@ -285,6 +285,15 @@ def test_series_volumes_and_clips_are_drawn_by_their_own_functions():
     assert found.over(colour).size == found.over(inputs, kind="clip").size
 
 
+def test_what_is_said_of_a_series_stands_on_lines_of_its_own():
+    found, inputs = made(30, names=("cat", "dog"), status=np.array([0, 1])), RNG.normal(size=(2, 30))
+    labels = ["0: cat\n25.0 %", "1: dog\n75.0 %\nzero map"]
+    drawn = [jaxcam.pictures.Cell(series(inputs[i], found.heatmap[i])) for i in range(2)]
+    rows = [jaxcam.pictures.Row(label, [cell]) for label, cell in zip(labels, drawn, strict=True)]
+    page = jaxcam.panel(rows, headings=[""], style="plain", cell_size=480)
+    np.testing.assert_array_equal(found.over(inputs), page)
+
+
 def test_channels_may_come_first():
     found, inputs = made(12, 16), RNG.random((2, 12, 16, 3))
     np.testing.assert_array_equal(found.over(np.moveaxis(inputs, -1, 1)), found.over(inputs))
