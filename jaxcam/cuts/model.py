@@ -20,7 +20,7 @@ target makes of the outputs (`aimed`), which is then a part of the model's progr
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from inspect import isroutine
 from typing import Any
@@ -28,6 +28,7 @@ from typing import Any
 import jax
 import jax.export
 from jax.ad_checkpoint import checkpoint_name
+from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr
 from jaxtyping import Array
 
@@ -123,11 +124,16 @@ class Adapted:
             return replace(self, grid=grid, probability=probability)
         static, arrays = partitioned((self.state,))
         leaves, structure = jax.tree.flatten(inputs)
-        run = partial(_run, self.call.function, static, structure)
-        with calls_told(self.name, inputs):
-            call, captured = hoist(run, [*map(spec_of, arrays), *leaves])
-        check_reads_statistics(self.name, self.state, call.closed, len(captured))
-        check_two(self.name, run, call.closed, arrays, inputs)
+        known, key = self.call.known, (static, structure, *map(spec_of, arrays), *map(spec_of, leaves))
+        if known is None or (found := known.get(key)) is None:
+            run = partial(_run, self.call.function, static, structure)
+            with calls_told(self.name, inputs):
+                found = call, captured = hoist(run, [*map(spec_of, arrays), *leaves])
+            check_reads_statistics(self.name, self.state, call.closed, len(captured))
+            check_two(self.name, run, call.closed, arrays, inputs)
+            if known is not None and not any(isinstance(array, Tracer) for array in captured):
+                known[key] = found
+        call, captured = found
         return replace(self, state=[*captured, *arrays], call=_Hoisted(call), grid=grid, probability=probability)
 
     def aim(self, target: Callable[[Any, Any], Array], inputs: Any) -> tuple[Adapted, tuple[int, ...]]:
@@ -301,6 +307,8 @@ class _Own:
     """A user's function of state and inputs, which is traced on every call."""
 
     function: Apply
+    known: dict[Hashable, tuple[Hoisted, list[Any]]] | None = field(default=None, compare=False)
+    """Of one that reads nothing that changes: its programs and what they captured, once for inputs of each shape."""
 
     def __call__(self, state: Any, inputs: Any) -> Any:
         return self.function(state, inputs)
@@ -361,7 +369,7 @@ def _adapted(model: Any, apply: Apply | None) -> Adapted:
     name = type(model).__name__
     if is_torch(model):
         arrays, function = from_torch(model, apply)
-        return Adapted(arrays, _Own(function), name)
+        return Adapted(arrays, _Own(function, known={}), name)
     if apply is not None:
         return Adapted(model, _Own(apply), "apply")
     if isinstance(model, type):

@@ -30,6 +30,8 @@ from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jaxtyping import Array
 
 from jaxcam.cuts.torch_writes import environment, share, watched
+from jaxcam.programs.convolution import rewritten
+from jaxcam.programs.program import called, straight_line
 from jaxcam.programs.scopes import unscoped
 from jaxcam.programs.specs import spec_of
 
@@ -107,10 +109,8 @@ class _Function:
             run = lambda *flat: self._run(*jax.tree.unflatten(structure, flat))  # noqa: E731
             with _hinted(inputs):
                 closed, outputs = jax.make_jaxpr(run, return_shape=True)(*map(spec_of, flat))
-            # torchax has a scope for each operation; where the layers are is in the tags.
-            program = jaxpr_as_fun(ClosedJaxpr(unscoped(closed.jaxpr), closed.consts))
             # One call where it is run, and no call where it is traced again.
-            self._programs[key] = jax.jit(program, inline=True), jax.tree.structure(outputs)
+            self._programs[key] = jax.jit(_function(closed), inline=True), jax.tree.structure(outputs)
         program, outputs = self._programs[key]
         return jax.tree.unflatten(outputs, program(*flat))
 
@@ -130,6 +130,16 @@ class _Function:
         with _LOCK, _as_torch_computes(), watched(torchax), environment(torchax), torch.device("jax"):
             returned = twin(given) if self._apply is None else self._apply(twin, given)
             return _mapped(_array, returned)
+
+
+def _function(program: ClosedJaxpr) -> Callable[..., Any]:
+    """The traced program as a function, with faster convolutions in it."""
+    written = straight_line(program, opened=lambda eqn, place: called(eqn) or rewritten(eqn), pruned=False)
+    constants = written.constants
+    equations, outputs = written.equations, list(written.outputs)
+    jaxpr = program.jaxpr.replace(constvars=[*constants], invars=[*written.arguments], eqns=equations, outvars=outputs)
+    # torchax has a scope for each operation; where the layers are is in the tags.
+    return jaxpr_as_fun(ClosedJaxpr(unscoped(jaxpr), [*constants.values()]))
 
 
 def _tagged(name: str, held: Callable[[Array], Any], forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

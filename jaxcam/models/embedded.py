@@ -7,7 +7,7 @@ from flax import nnx
 
 from jaxcam.models.architecture import Architecture, N, Options, Weights
 from jaxcam.models.build import build
-from jaxcam.models.convolution import convolution_3d
+from jaxcam.programs.convolution import convolution_3d
 
 EMBEDDED = "embedded"
 """The `weights` that stand for the parameters in the package."""

@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxcam.models.convolution import convolution
+from jaxcam.programs.convolution import convolution
 
 _KERNEL_INIT = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")  # He et al. 2015, as in torchvision
 

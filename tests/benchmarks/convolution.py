@@ -10,7 +10,7 @@ import time
 import jax
 import numpy as np
 
-from jaxcam.models.convolution import convolution, convolution_3d
+from jaxcam.programs.convolution import convolution, convolution_3d
 
 # positions, input channels, outputs, kernel, strides, groups: layers of ResNet-50 and EfficientNet-B0
 LAYERS = [

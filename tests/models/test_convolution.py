@@ -9,7 +9,7 @@ from support import network, normal
 
 import jaxcam
 from jaxcam import models
-from jaxcam.models.convolution import convolution
+from jaxcam.programs.convolution import convolution
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 # size, input channels, outputs, groups, strides, padding

@@ -14,7 +14,7 @@ from support import drawn, network
 import jaxcam
 from jaxcam import models
 from jaxcam.models import sequences, train, weights
-from jaxcam.models.convolution import convolution_3d
+from jaxcam.programs.convolution import convolution_3d
 
 DATA = files("jaxcam") / "data"
 SHAPES = {"mini_tcn": (21, 3), "mini_net3d": (8, 9, 8, 1), "mini_c3d": (8, 8, 12, 3), "mini_convlstm": (3, 8, 12, 3)}
