@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from jaxcam.commands.choices import Choice, choose, class_index
 from jaxcam.commands.networks import (
     add_maps,
     add_network,
@@ -18,12 +19,11 @@ from jaxcam.commands.networks import (
     photograph,
     tell_what_it_knows,
 )  # fmt: skip
-from jaxcam.commands.parser import Parser, UsageError, checked_place, hint, one_line, printable, report
-from jaxcam.commands.report import Choice, explained, panel_of, table_of, table_of_page
+from jaxcam.commands.parser import Parser, UsageError, checked_place, one_line, printable, report
+from jaxcam.commands.report import explained, panel_of, table_of, table_of_page
 from jaxcam.datasets.image_files import files_in
-from jaxcam.evaluation.requests import parsed
 from jaxcam.images.preprocessing import read_for_views
-from jaxcam.methods.method import METHODS, bind
+from jaxcam.methods.method import METHODS
 from jaxcam.models import Network
 from jaxcam.pages import Page, page
 from jaxcam.pictures import save
@@ -54,10 +54,10 @@ def run(arguments: list[str]) -> int:
         name = options.model or default_name(for_photographs=bool(options.images) or photograph() is not None)
         places = _places(images, Path(options.out))
         model = network(name, options.weights)
-        class_idx = None if options.class_name is None else _class_idx(options.class_name, model.class_names)
+        class_idx = None if options.class_name is None else class_index(options.class_name, model.class_names)
         is_page = places[0][1].suffix.lower() == _PAGE
         _check_style(options, is_page=is_page)
-        choices = _choices(options.methods, model, _PAGE_METHODS if is_page else _DEFAULT_METHODS)
+        choices = choose(options.methods, model, _PAGE_METHODS if is_page else _DEFAULT_METHODS)
     except UsageError as error:
         report(one_line(error))
         return 2
@@ -200,48 +200,6 @@ def _size(text: str) -> int:
     if not 96 <= value <= 2048:
         raise argparse.ArgumentTypeError(f"must be from 96 to 2048 pixels, not {value}")
     return value
-
-
-def _choices(listed: str | None, model: Network, default: tuple[str, ...]) -> tuple[Choice, ...]:
-    """The methods of --methods; by default those of the panel that apply to the model."""
-    if listed is None:
-        return tuple(Choice(name, name, {}) for name in default if name != "cam" or model.cam_layer is not None)
-    found: list[Choice] = []
-    for text in dict.fromkeys(name.strip() for name in listed.split(",")):
-        try:
-            asked = parsed(text)
-            bind(asked["method"], {key: value for key, value in asked.items() if key != "method"}, draws=True)
-        except (ValueError, TypeError) as error:
-            message = one_line(error).removeprefix("methods: ").removeprefix("method=")
-            raise UsageError(f"--methods: {message}") from None
-        found.append(Choice(text, asked.pop("method"), asked))
-    if [each.method for each in found] == ["cam"] and model.cam_layer is None:
-        raise UsageError(
-            f"--methods cam needs a network that ends in global average pooling, which {type(model).__name__} does "
-            "not: use --methods grad_cam"
-        )
-    return tuple(found)
-
-
-def _class_idx(wanted: str, names: Sequence[str]) -> int:
-    """The index of a class given by index, by name or by an unambiguous part of its name."""
-    if wanted.isdecimal():
-        if int(wanted) >= len(names):
-            raise UsageError(f"--class {wanted} is out of range: the network has classes 0 to {len(names) - 1}")
-        return int(wanted)
-    text = wanted.strip().casefold()
-    for matches in (
-        [i for i, name in enumerate(names) if name.casefold() == text],
-        [i for i, name in enumerate(names) if text and text in name.casefold()],
-    ):
-        if len(matches) == 1:
-            return matches[0]
-        if matches:
-            shown = ", ".join(f"{names[i]} ({i})" for i in matches[:6])
-            raise UsageError(f"--class {wanted!r} may be any of: {shown}{', …' if len(matches) > 6 else ''}")
-    raise UsageError(
-        f"--class {wanted!r} is no class of this network{hint(text, names) or f': names look like {names[0]}, …'}"
-    )
 
 
 def _by_options(error: BaseException) -> str:

@@ -12,11 +12,12 @@ from jaxtyping import Array, Float, Int
 from PIL import Image
 
 from jaxcam import maps, tables
+from jaxcam.commands.choices import Choice
 from jaxcam.explanation.explain import explain
 from jaxcam.explanation.explanation import Explanation, Status
 from jaxcam.images.preprocessing import larger_view, view_of_picture
 from jaxcam.images.reading import Reduced
-from jaxcam.methods.method import METHODS, bind
+from jaxcam.methods.method import bind
 from jaxcam.models import Network
 from jaxcam.pages import Page
 from jaxcam.pictures import Cell, Row, gradient_picture, overlay, panel
@@ -30,20 +31,6 @@ _LEAST_HEAT, _LEAST_CONFIDENCE = 0.4, 0.001
 """What a class needs besides to have a row of its own: so much of the highest heat, and of the confidence."""
 _SAME = 1 / 510
 """Heatmaps that differ by less are one picture in 8 bits."""
-
-
-class Choice(NamedTuple):
-    """A method with its options."""
-
-    row: str
-    """As it was asked for: "grad_cam_pp:alphas=exact"."""
-    method: str
-    options: dict[str, Any]
-
-    @property
-    def title(self) -> str:
-        """As in the papers, with the options."""
-        return ", ".join([METHODS[self.method].title, *(f"{key}={value}" for key, value in self.options.items())])
 
 
 class Map(NamedTuple):

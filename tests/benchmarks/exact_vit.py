@@ -91,7 +91,8 @@ def main():
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
         print(
             f"{name}: {activations.size:,} elements; forward {1e3 * forward:.1f} ms, exact {took:.2f} s, "
-            f"{took / forward:.0f} times, operations {flops(exact) / flops(whole):.0f} times; compiled in {compiled:.0f} s; {peak:,.0f} MiB at most"
+            f"{took / forward:.0f} times, operations {flops(exact) / flops(whole):.0f} times; "
+            f"compiled in {compiled:.0f} s; {peak:,.0f} MiB at most"
         )
         if given.check:
             elements = np.sort(np.random.default_rng(1).choice(activations.size, 24, replace=False))

@@ -5,7 +5,8 @@ import pytest
 
 import jaxcam
 from jaxcam import models
-from jaxcam.commands.report import Choice, Explained, Map, _columns, _grouped, _masking, _peaks, explained
+from jaxcam.commands.choices import Choice
+from jaxcam.commands.report import Explained, Map, _columns, _grouped, _masking, _peaks, explained
 from jaxcam.images.reading import read_picture
 
 
