@@ -11,6 +11,8 @@ from pathlib import Path
 from jaxcam.commands.parser import hint, one_line, printable, report
 
 _COMMANDS = {name: f"jaxcam.commands.{name}" for name in ("evaluate", "layers", "train", "verify")}
+_DRAWN = ("series", "volume")
+"""Kinds of inputs that are drawn and explained; the command reads which by itself."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,6 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     module = "jaxcam.commands.explain"
     if arguments and arguments[0] in _COMMANDS:
         module = _COMMANDS[arguments.pop(0)]
+    elif arguments and arguments[0] in _DRAWN:
+        module = "jaxcam.commands.drawn"
     elif arguments and (meant := _meant(arguments[0])):
         report(f"there is no file or command {printable(arguments[0])!r}{meant}: see --help")
         return 2
@@ -50,7 +54,7 @@ def _meant(word: str) -> str:
     is_one = word[:1] != "-" and not Path(word).suffix and not os.path.lexists(word)
     if is_one and word == "explain":
         return ", pictures are explained without one"
-    return hint(word, _COMMANDS) if is_one else ""
+    return hint(word, (*_COMMANDS, *_DRAWN)) if is_one else ""
 
 
 def _leave_output() -> None:

@@ -1,0 +1,89 @@
+"""`python -m jaxcam series|volume|clip` as its user runs it: what is drawn, the figures of the table, the errors."""
+
+import contextlib
+import io
+import re
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import jaxcam
+from jaxcam import __main__ as command
+from jaxcam import models, scenes
+
+
+def run(*arguments):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = command.main([str(a) for a in arguments])
+        except SystemExit as ended:
+            code = ended.code
+    return code, out.getvalue(), err.getvalue()
+
+
+def by_hand(heat, truth):
+    """The share of the heat on the truth, and whether the highest of it lies there or next to it, in NumPy."""
+    reach = 15 / 224 * min(truth.shape)
+    places = np.argwhere(truth)
+    nearest = min(np.sqrt(((places - top) ** 2).sum(1)).min() for top in np.argwhere(heat == heat.max()))
+    return 100 * heat[truth].sum() / heat.sum(), nearest <= reach
+
+
+@pytest.mark.parametrize("kind", ["series", pytest.param("volume", marks=pytest.mark.thorough)])
+def test_the_table_says_how_much_heat_lies_on_the_truth(kind, tmp_path):
+    place = tmp_path / "found.png"
+    code, out, err = run(kind, "--seed", 2, "--method", "grad_cam", "--out", place)
+    assert (code, err) == (0, "")
+    name, field = {"series": ("mini_tcn", "values"), "volume": ("mini_net3d", "density")}[kind]
+    drawn, model = getattr(scenes, kind)(2), models.SEQUENCE_MODELS[name]()
+    values = np.asarray(getattr(drawn, field))[None]
+    confidence = np.asarray(jax.nn.softmax(model(values)))[0]
+    found = jaxcam.explain(model, values, method="grad_cam")
+    energy, hits = by_hand(np.asarray(found.heatmap[0], np.float64), np.asarray(drawn.masks).any(0))
+    top = int(confidence.argmax())
+    first, _, row = out.splitlines()
+    true_name = model.class_names[int(drawn.class_idx)]
+    assert f"{model.class_names[top]} {100 * confidence[top]:.1f} %, drawn as {true_name}" in first
+    assert row.split() == ["Grad-CAM", f"{energy:.1f}", "%", "yes" if hits else "no", "ok"]
+    with Image.open(place) as picture:
+        assert np.asarray(picture.convert("L")).std() > 10
+
+
+def test_a_class_is_explained_that_is_asked_for(tmp_path):
+    place = tmp_path / "found.png"
+    code, out, _ = run("series", "--class", "bump", "--method", "grad_cam", "--out", place)
+    confidence = jax.nn.softmax(models.mini_tcn()(scenes.series(0).values[None]))[0]
+    assert code == 0
+    assert f"bump {100 * confidence[scenes.PATTERN_NAMES.index('bump')]:.1f} %" in out
+    assert run("series", "-q", "--method", "grad_cam", "--out", place) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("series", "--seed", "-1"), "argument --seed: must be a whole number from 0, below 2^32, not '-1'"),
+        (("series", "--class", "hart"), "--class 'hart' is no class of this network"),
+        (("series", "--model", "mini_net3d"), "there is no network 'mini_net3d'"),
+        (("series", "--methods", "gradcam"), "--methods: "),
+        (("volume", "--out", "a.gif"), "--out must end in one of .png, .jpg, .jpeg, .webp, not 'a.gif'"),
+        (("series", "--layer", "block9", "--method", "grad_cam"), "--layer='block9'"),
+        (("serie",), "there is no file or command 'serie', did you mean series?"),
+    ],
+)
+def test_one_line_says_what_is_wrong(arguments, told, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert re.search(re.escape(told), err)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_fits_a_screen():
+    for kind in ("series", "volume"):
+        code, out, _ = run(kind, "--help")
+        assert code == 0
+        assert len(out.splitlines()) <= 24
+        assert max(map(len, out.splitlines())) <= 80
