@@ -17,16 +17,14 @@ truth);
 `methods`, `models`, `verification`; `explanation`; `evaluation`, `pages`, `learning` (losses on maps); `commands`.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from jaxcam import alphas as alphas
 from jaxcam import images as images
-from jaxcam import learning as learning
 from jaxcam import maps as maps
 from jaxcam import methods as methods
-from jaxcam import metrics as metrics
-from jaxcam import models as models
-from jaxcam import pages as pages
 from jaxcam import pictures as pictures
-from jaxcam import scenes as scenes
 from jaxcam import scores as scores
 from jaxcam import targets as targets
 from jaxcam.alphas import exact_alphas as exact_alphas
@@ -40,11 +38,7 @@ from jaxcam.cuts import adapt as adapt
 from jaxcam.cuts import layers as layers
 from jaxcam.cuts import named as named
 from jaxcam.cuts import split as split
-from jaxcam.datasets import Example as Example
 from jaxcam.derivatives import elementwise_derivatives as elementwise_derivatives
-from jaxcam.evaluation import Evaluation as Evaluation
-from jaxcam.evaluation import Protocol as Protocol
-from jaxcam.evaluation import evaluate as evaluate
 from jaxcam.explanation import Explanation as Explanation
 from jaxcam.explanation import Status as Status
 from jaxcam.explanation import explain as explain
@@ -59,7 +53,6 @@ from jaxcam.methods import grad_cam_pp_weights as grad_cam_pp_weights
 from jaxcam.methods import grad_cam_weights as grad_cam_weights
 from jaxcam.methods import guided_backprop as guided_backprop
 from jaxcam.methods import guided_grad_cam as guided_grad_cam
-from jaxcam.pages import page as page
 from jaxcam.pictures import Cell as Cell
 from jaxcam.pictures import Row as Row
 from jaxcam.pictures import colour_map as colour_map
@@ -69,6 +62,47 @@ from jaxcam.pictures import panel as panel
 from jaxcam.pictures import save as save
 from jaxcam.programs import guided as guided
 from jaxcam.programs import is_piecewise_linear as is_piecewise_linear
-from jaxcam.verification import Verification as Verification
-from jaxcam.verification import verify as verify
 from jaxcam.version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from jaxcam import datasets as datasets
+    from jaxcam import evaluation as evaluation
+    from jaxcam import learning as learning
+    from jaxcam import metrics as metrics
+    from jaxcam import models as models
+    from jaxcam import pages as pages
+    from jaxcam import scenes as scenes
+    from jaxcam import verification as verification
+    from jaxcam.datasets import Example as Example
+    from jaxcam.evaluation import Evaluation as Evaluation
+    from jaxcam.evaluation import Protocol as Protocol
+    from jaxcam.evaluation import evaluate as evaluate
+    from jaxcam.pages import page as page
+    from jaxcam.verification import Verification as Verification
+    from jaxcam.verification import verify as verify
+
+_LATER = {
+    "datasets": ("Example",),
+    "evaluation": ("Evaluation", "Protocol", "evaluate"),
+    "learning": (),
+    "metrics": (),
+    "models": (),
+    "pages": ("page",),
+    "scenes": (),
+    "verification": ("Verification", "verify"),
+}
+"""Rooms of which an explanation needs nothing, and the names that they give: they are read when one of these is used,
+which is half of what to read all of them takes."""
+
+if not TYPE_CHECKING:  # to a type checker it would mean that every name is known
+
+    def __getattr__(name: str) -> Any:
+        for room, names in _LATER.items():
+            if name == room or name in names:
+                module = importlib.import_module(f"jaxcam.{room}")
+                return globals().setdefault(name, module if name == room else getattr(module, name))
+        raise AttributeError(f"module 'jaxcam' has no attribute {name!r}", name=name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER, *(name for names in _LATER.values() for name in names)})
