@@ -38,9 +38,8 @@ def weighted_map(weights: Float[Array, " k"], activations: Float[Array, "*spatia
 
 def normalised(cam_map: Float[Array, "*spatial"]) -> Float[Array, "*spatial"]:
     """ReLU(map) / max(map), in [0, 1]; zero where the map has no positive value."""
-    positive = jax.nn.relu(cam_map)
-    top = positive.max()
-    return jnp.where(top > 0, positive / jnp.where(top > 0, top, 1), 0)
+    top = cam_map.max()
+    return jnp.where(top > 0, jax.nn.relu(cam_map) / jnp.where(top > 0, top, 1), 0)
 
 
 def with_mean(

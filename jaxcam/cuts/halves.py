@@ -70,9 +70,10 @@ class Halves:
 def halve(analysis: Analysis, site: Site) -> Halves:
     """The program cut at one of its sites."""
     model = analysis.closed
-    # Written out once more, with remat and custom derivatives kept but where the layer is inside.
     place = place_of_result(model.jaxpr, site.place, Opening(analysis.rounds))
-    program = straight_line(model, opened=Opening(analysis.rounds, place))
+    program = analysis.program
+    if not analysis.is_plain:  # once more, with remat and custom derivatives kept but where the layer is inside
+        program = straight_line(model, opened=Opening(analysis.rounds, place))
     (at,) = [var for eqn in program.equations for var in eqn.outvars if program.places[var] == place]
     split = len(program.arguments) - analysis.num_inputs
     arrays, inputs = program.arguments[:split], program.arguments[split:]

@@ -136,6 +136,8 @@ def check_not_exported(name: str, closed: ClosedJaxpr, num_inputs: int) -> None:
         closed: its program.
         num_inputs: how many of its arguments, the last ones, are inputs.
     """
+    if not any(map(_calls_exported, closed.jaxpr.eqns)):
+        return
     # `Exported.call` has a derivative of its own, and the exported program inside of it.
     program = straight_line(closed)
     moving = {*program.arguments[len(program.arguments) - num_inputs :]}

@@ -76,6 +76,8 @@ class Analysis:
     """Where the axes of each value come from that depends on the images."""
     rounds: tuple[int, ...] = ()
     """Which round of a long scan is written out, from the outside in; the last one where nothing is said."""
+    is_plain: bool = False
+    """Whether no call that a rule is about was written out, nor a scan: `program` is then the same for every layer."""
 
     def at(self, rounds: tuple[int, ...]) -> Analysis:
         """With other rounds of long scans written out."""
@@ -111,7 +113,14 @@ def analysed(model: ClosedJaxpr, *, num_inputs: int = 1, main: int = 0, rounds: 
 
     Scans are looked into, of long ones a single round: `rounds` says which, from the outside in; else the last.
     """
-    program = straight_line(model, opened=Opening(rounds))
+    opening, ruled = Opening(rounds), list[JaxprEqn]()
+
+    def opened(eqn: JaxprEqn, place: Place) -> ClosedJaxpr | None:
+        if (inside := opening(eqn, place)) is not None and (_has_rule(eqn) or is_scan(eqn)):
+            ruled.append(eqn)
+        return inside
+
+    program = straight_line(model, opened=opened)
     image = program.arguments[len(program.arguments) - num_inputs + main]
     moving = _moving(program, image)
     complete = _complete(program, moving)
@@ -135,7 +144,7 @@ def analysed(model: ClosedJaxpr, *, num_inputs: int = 1, main: int = 0, rounds: 
     image_axis = image_channel_axis(program, image)
     axes = axes_of(program, image, image_axis)
     inside = dict(hidden(program.equations))
-    return Analysis(model, program, num_inputs, image, sites, values, inside, image_axis, axes, rounds)
+    return Analysis(model, program, num_inputs, image, sites, values, inside, image_axis, axes, rounds, not ruled)
 
 
 def _is_part(name: str) -> bool:

@@ -90,7 +90,7 @@ def _weights(
     head, (wide,) = head_of(head, activations, class_idx), widened(activations)
     found = scaled_derivatives(head, activations, class_idx, score=score, alphas=alphas)
     d1, alpha = found.d1, exact_alphas(wide, found.d2, found.d3)
-    note("has_gradient", lambda: (d1 != 0).any())
+    note("has_gradient", lambda: jnp.abs(d1).sum() != 0)  # as in gradient_of_score
     note("ill_conditioned", lambda: _is_ill(alpha, d1, ill_conditioned(wide, found.d2, found.d3)))
     positions = tuple(range(activations.ndim - 1))
     if normalize_alphas:
@@ -104,5 +104,6 @@ def _weights(
 
 
 def _is_ill(alpha: Float[Array, "..."], d1: Float[Array, "..."], ill: Bool[Array, "..."]) -> Bool[Array, ""]:
+    # sum of the ill ones > 1 % of the sum of all, in one sum.
     share = jnp.abs(alpha) * jax.nn.relu(d1)
-    return jnp.where(ill, share, 0).sum() > _ILL_SHARE * share.sum()
+    return (jnp.where(ill, 1 - _ILL_SHARE, -_ILL_SHARE).astype(share.dtype) * share).sum() > 0

@@ -247,6 +247,16 @@ def test_status_not_finite(network, images):
     assert found.heatmap[0].max() > 0.5
 
 
+def test_large_numbers_are_finite_and_infinite_ones_are_reported():
+    """In rows that the model does not look at. The sum of the large ones is infinite, and none of them is."""
+    model = halves(relu_head((3, 4), 2, 5), features=lambda images: images[:, ::2])
+    images = np.float32(np.abs(drawn(1, 4, 6, 4, 2)))
+    images[:, 1::2] = 3e38
+    images[1, 1, 2, 0], images[2, 3, 0, 1], images[3, 5, 3, 0] = np.inf, -np.inf, np.nan
+    found = jaxcam.explain(model, images)
+    assert (found.status == jaxcam.Status.NOT_FINITE).tolist() == [False, True, True, True]
+
+
 def test_nan_pixel_that_never_reaches_the_logits_is_reported():
     model = halves(relu_head((3, 4), 2, 5), features=lambda images: images[:, ::2])
     image = jnp.abs(normal(1, 1, 6, 4, 2)).at[0, 1, 0, 0].set(jnp.nan)
