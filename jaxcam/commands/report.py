@@ -120,19 +120,19 @@ def explained(
         at = layer if bound.takes_layer else None
         if likeliest is not None and (choice.method, choice.options) == ("grad_cam", {}):  # it is there already
             places = np.array([int(np.flatnonzero(ranking == c)[0]) for c in chosen])
-            found = jax.tree.map(lambda value, places=places: value[0, places], likeliest)
+            found = jax.tree.map(lambda value, places=places: np.asarray(value)[0, places], likeliest)
         else:
             found = explain(model, inputs, method=choice.method, key=key, layer=at, **choice.options, **which)
-            found = jax.tree.map(lambda value: value[0], found) if is_top else found
-        on_e = _probabilities(model, maps.explanation_map(jnp.stack([jnp.asarray(seen)] * len(chosen)), found.heatmap))
+            found = jax.tree.map(lambda value: np.asarray(value)[0] if is_top else np.asarray(value), found)
+        on_e = np.asarray(_on_e(model, np.repeat(seen[None], len(chosen), axis=0), found.heatmap))
         gradients = None if found.gradient is None else np.asarray(found.gradient)
         raw = np.maximum(found.cam_map, 0) if gradients is None else np.abs(gradients)
         peaks = _peaks(np.asarray(raw), 100 if gradients is None else 99.5)
         grid = grid or (np.shape(raw)[1:] if gradients is None else ())
         for i in range(len(chosen)):
-            own_size = maps.heatmap(found.cam_map[i], (size, size)) if gradients is None else found.heatmap[i]
+            own_size = _heatmap(found.cam_map[i], (size, size)) if gradients is None else found.heatmap[i]
             classes[i].maps[choice.row] = Map(
-                np.asarray(np.clip(own_size, 0, 1)),
+                np.clip(np.asarray(own_size), 0, 1),
                 float(peaks[i]),
                 float(on_e[i, chosen[i]]),
                 Status(int(found.status[i])),
@@ -318,6 +318,14 @@ def _view(model: Network, picture: Image.Image | Reduced, size: int) -> Float[np
 @jax.jit
 def _probabilities(model: Network, pictures: Float[Array, "n H W 3"]) -> Float[Array, "n c"]:
     return jax.nn.softmax(model(model.preprocessing.normalise(pictures)))
+
+
+@jax.jit
+def _on_e(model: Network, pictures: Float[Array, "n H W 3"], heatmap: Float[Array, "n H W"]) -> Float[Array, "n c"]:
+    return _probabilities(model, maps.explanation_map(pictures, heatmap))
+
+
+_heatmap = jax.jit(maps.heatmap, static_argnums=1)
 
 
 def _percent(share: float) -> str:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array
 
 from jaxcam.models.chain import Chain
 from jaxcam.models.modules import Folded
@@ -52,15 +53,31 @@ def fold_batch_norm(model: N) -> N:
 
 def _fold(conv: nnx.Conv, norm: nnx.BatchNorm) -> None:
     """Makes norm(conv(x)) out of conv."""
-    factor = jax.lax.rsqrt(norm.var[...] + jnp.asarray(norm.epsilon, norm.var[...].dtype))
-    if norm.scale is not None:
-        factor = factor * norm.scale[...]
     kernel: Any = conv.kernel
-    offset = -norm.mean[...] if conv.bias is None else conv.bias[...] - norm.mean[...]
-    bias = offset * factor if norm.bias is None else offset * factor + norm.bias[...]
-    kernel[...] = kernel[...] * factor.reshape((1,) * (kernel.ndim - 1) + (-1,))
+    given = (conv.bias, norm.mean, norm.var, norm.scale, norm.bias)
+    values = [None if each is None else each[...] for each in given]
+    kernel[...], bias = _product(kernel[...], *values, epsilon=norm.epsilon)
     conv.bias = nnx.Param(bias)
     conv.use_bias = True
+
+
+@partial(jax.jit, static_argnames="epsilon")
+def _product(
+    kernel: Array,
+    bias: Array | None,
+    mean: Array,
+    var: Array,
+    scale: Array | None,
+    offset: Array | None,
+    *,
+    epsilon: float,
+) -> tuple[Array, Array]:
+    """Kernel and bias of both; one program for all layers of a shape."""
+    factor = jax.lax.rsqrt(var + jnp.asarray(epsilon, var.dtype))
+    factor = factor if scale is None else factor * scale
+    moved = (-mean if bias is None else bias - mean) * factor
+    kernel = kernel * factor.reshape((1,) * (kernel.ndim - 1) + (-1,))
+    return kernel, moved if offset is None else moved + offset
 
 
 def _pairs(model: Chain) -> Iterator[tuple[nnx.Conv, nnx.BatchNorm, Callable[[nnx.Module], None]]]:

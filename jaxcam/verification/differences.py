@@ -158,7 +158,7 @@ def denominator(
     relative = np.abs(first + second)[counted] / terms[counted]
     sign = np.sign(first) * np.sign(first + second)
     crossing = set(channels[among & (sign < 0)]) & set(channels[among & (sign > 0)])
-    bad = np.asarray(_ill_conditioned(sums[None], d2[None], d3[None])[0])
+    bad = np.asarray(_ill_conditioned(sums[None], d2[None], d3[None]))[0]
     return Denominator(
         int(among.sum()),
         float(relative.min()) if relative.size else None,
@@ -171,7 +171,7 @@ def denominator(
 def alphas_of(sums: Float[np.ndarray, " n"], derivatives: Float[np.ndarray, "3 n"]) -> Float[np.ndarray, " n"]:
     """The alphas d2 / (2 d2 + S_k d3) at some elements, from S_k of their channels."""
     _, d2, d3 = derivatives
-    return np.asarray(_exact_alphas(sums[None], d2[None], d3[None])[0])
+    return np.asarray(_exact_alphas(sums[None], d2[None], d3[None]))[0]
 
 
 # Compiled, of elements laid out as channels of one position: S_k in the place of A is then the sum of its channel.

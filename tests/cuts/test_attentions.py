@@ -92,7 +92,7 @@ def in_keras():
     return call
 
 
-@pytest.mark.parametrize("library", [in_nnx, in_linen, in_equinox, in_keras])
+@pytest.mark.parametrize("library", [in_nnx, in_linen, in_equinox, pytest.param(in_keras, marks=pytest.mark.thorough)])
 def test_layers_of_libraries(library):
     layer = library()
 

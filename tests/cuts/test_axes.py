@@ -33,7 +33,7 @@ from jaxcam.cuts.cut import cut
 
 @pytest.mark.parametrize("scanned", [False, True])
 @pytest.mark.parametrize("first", [False, True])
-@pytest.mark.sample(3)
+@pytest.mark.sample(4)
 def test_class_token(scanned, first):
     """The input of the last block: behind its attention the class token alone is read."""
     start = lambda x: beside(patches_by_convolution(x) if first else patches(x), 2, 1)
@@ -77,7 +77,7 @@ def test_average_of_tokens():
 
 @pytest.mark.parametrize("joint", [False, True])
 @pytest.mark.parametrize("written", ["product", "sum"])
-@pytest.mark.sample(3)
+@pytest.mark.sample(4)
 def test_attention_pooling(joint, written):
     """What keys and values are made of, also where they are made in one."""
     keys, values = drawn(9, D, D), drawn(10, D, D)

@@ -89,6 +89,7 @@ def test_what_is_no_ending_is_left():
 
 
 @pytest.mark.parametrize("shape", [(), (1,)])
+@pytest.mark.sample(2)
 def test_one_logit_is_class_1_and_its_negative_class_0(shape):
     one = lambda x: logits(x)[:, 3:4].reshape(-1, *shape)
     logit = np.asarray(logits(IMAGES)[:, 3])

@@ -151,7 +151,7 @@ def test_the_second_of_two_in_a_row():
     np.testing.assert_allclose(found.cam_map, [expected(x) for x in SERIES], rtol=1e-8, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", ["nnx", "linen"])
+@pytest.mark.parametrize("kind", ["nnx", pytest.param("linen", marks=pytest.mark.thorough)])
 def test_recurrent_layers_of_flax(kind):
     """Its own cell, called step by step."""
     series = SERIES.astype(np.float32)

@@ -148,8 +148,8 @@ def program(f, a):
 
 
 QUICK = (
-    *("class token", "the last token is an element", "positions twice", "a factor that waits", "softmax of logits"),
-    *("masks and counts", "in another order of axes", "summed with another axis"),
+    *("class token", "positions twice", "a factor that waits", "masks and counts", "in another order of axes"),
+    "summed with another axis",
 )
 
 

@@ -117,7 +117,7 @@ GENERAL = {
 
 
 @pytest.mark.parametrize(("shape", "f"), [*FACTORED.values(), *GENERAL.values()], ids=[*FACTORED, *GENERAL])
-@pytest.mark.sample(4)
+@pytest.mark.sample(6)
 def test_all_methods_equal_brute_force(shape, f):
     a = normal(42, *shape)
     ways = [m for m in METHODS if m != "factored" or any(f is g for _, g in FACTORED.values())]

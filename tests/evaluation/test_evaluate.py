@@ -28,6 +28,8 @@ METHODS = ["grad_cam", "grad_cam_pp", "grad_cam_positive"]
 
 forward = jax.jit(lambda model, images: model(images))
 resized = jax.jit(jax.image.resize, static_argnums=(1, 2))
+heatmap_box, box_iou = map(jax.jit, (metrics.heatmap_box, metrics.box_iou))
+blurred = jax.jit(metrics.blurred, static_argnums=1)
 
 
 @pytest.fixture(scope="module")
@@ -57,12 +59,12 @@ def by_hand(model, example, method, protocol):
     raw = np.asarray(explanation.cam_map[0], np.float64)
     raw = raw - raw.min() if protocol.normalisation == "min_max" else np.maximum(raw, 0)
     shown = (raw / raw.max()).astype(np.float32)
-    heatmap = np.clip(resized(shown, view.shape[:2], protocol.resize), 0, 1)
+    heatmap = np.clip(np.asarray(resized(shown, view.shape[:2], protocol.resize)), 0, 1)
     mean = np.asarray(model.preprocessing.mean, np.float32)
     behind_it = {
         "black": np.zeros_like(view),
         "mean": np.broadcast_to(mean, view.shape),
-        "blur": np.asarray(metrics.blurred(view, 5 / 224 * 64)),
+        "blur": np.asarray(blurred(view, 5 / 224 * 64)),
     }[protocol.baseline]
 
     def confidence(picture):
@@ -102,8 +104,7 @@ def by_hand(model, example, method, protocol):
         here["instance_heat"], here["instances"] = np.mean(each) / heatmap.max(), len(each)
         above = np.asarray(heatmap) > 0.5 * heatmap.max()
         here["iou"] = (above & mask).sum() / (above | mask).sum()
-        found = metrics.heatmap_box(heatmap)
-        here["box_iou"] = metrics.box_iou(found, np.asarray(example.boxes)[own]).max()
+        here["box_iou"] = np.max(box_iou(heatmap_box(heatmap), np.asarray(example.boxes)[own]))
     return here
 
 
@@ -387,7 +388,7 @@ def test_rules_are_counted(tmp_path, model):
     assert "no such class" in text.lower()
 
 
-@pytest.mark.parametrize("num", [1, 5, 6, 7])
+@pytest.mark.parametrize("num", [1, 6, *(pytest.param(num, marks=pytest.mark.thorough) for num in (5, 7))])
 def test_iterables_end_where_they_end(model, num):
     data = scenes.Dataset(num, seed=2)
     options = {"methods": ["grad_cam"], "metrics": ["confidence"], "batch_size": 3}

@@ -66,6 +66,7 @@ WINNERS = {"paper": 1, "torch_cam": 0, "grad_cam_package": 0, "shapley_cam": 1}
 
 
 @pytest.mark.parametrize("name", MEANS)
+@pytest.mark.sample(2)
 def test_a_published_protocol_by_hand(name):
     net = jaxcam.adapt(Model(), preprocessing=Preprocessing(resize=None, crop=None, mean=(0.5,), std=(0.5,)))
     protocol = getattr(Protocol, name)()

@@ -31,7 +31,7 @@ def by_hand(features, head, inputs):
 
 
 @pytest.mark.parametrize("axes", [1, 2, 3])
-@pytest.mark.sample(2)
+@pytest.mark.sample(3)
 def test_any_number_of_spatial_axes_channels_first_or_last(axes):
     kernel, last = normal(1, *(3,) * axes, 2, 4) / 3, normal(2, 4, 5)
     inputs = np.abs(normal(0, 3, *SIZES[axes], 2))

@@ -73,10 +73,10 @@ def test_shapley_cam_of_a_linear_logit_is_grad_cam_and_of_its_logarithm_not():
     assert grad_cam.max() > 0
     np.testing.assert_allclose(logit, grad_cam, rtol=1e-12)
     # Of exp(S) with S linear here, H A = g <g, A>: another multiple of the same map.
-    product = float(jax.grad(lambda a: head(a)[1])(A).ravel() @ A.ravel())
+    product = float(jax.jit(lambda a: jax.grad(lambda a: head(a)[1])(a).ravel() @ a.ravel())(A))
     signed = 1 - product / 2
     expected = by_exp * signed if signed > 0 else None
-    against = np.asarray(methods.counterfactual(head, A, 1, score="exp")) * -signed
+    against = np.asarray(jax.jit(lambda a: methods.counterfactual(head, a, 1, score="exp"))(A)) * -signed
     np.testing.assert_allclose(exp, against if expected is None else expected, rtol=1e-9, atol=1e-12)
 
 

@@ -50,6 +50,7 @@ def overlaid(shares, rescale, size):
 
 
 @pytest.mark.parametrize("rescale", ["channel", "layer"])
+@pytest.mark.sample(2)
 def test_the_map_by_hand(shares, rescale):
     images, parts = shares
     model = jaxcam.adapt(foreign.parameters(), apply=foreign.plain)
@@ -64,7 +65,9 @@ def test_the_map_by_hand(shares, rescale):
 PARITY = [pytest.param(name, marks=pytest.mark.parity) for name in ("equinox", "keras")]
 
 
-@pytest.mark.parametrize("framework", ["nnx", pytest.param("linen", marks=pytest.mark.thorough), *PARITY])
+@pytest.mark.parametrize(
+    "framework", [*(pytest.param(name, marks=pytest.mark.thorough) for name in ("nnx", "linen")), *PARITY]
+)
 def test_the_same_map_in_every_framework(framework, shares, monkeypatch):
     images, parts = shares
     if framework in ("equinox", "keras"):

@@ -41,7 +41,7 @@ def every_map(dtype, head):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float16, 0.02), (jnp.bfloat16, 0.15)])
 @pytest.mark.parametrize("head", HEADS)
-@pytest.mark.sample(3)
+@pytest.mark.sample(6)
 def test_maps_of_every_method_are_those_of_float32(head, dtype, tolerance):
     # g is 1e-4: its square and its cube are zero in float16. What is left is the rounding of the head itself: of its
     # outputs, whose small differences Ablation-CAM takes, and of the second derivative of a GELU.

@@ -568,7 +568,7 @@ def test_gradient_through_eigen_cam(shape, dead):
 
 @pytest.mark.parametrize("shape", [(6, 4), (2, 2, 6)])
 @pytest.mark.parametrize("dead", [0, 2, 3])
-@pytest.mark.sample(3)
+@pytest.mark.sample(6)
 def test_second_derivatives_through_eigen_cam(shape, dead):
     """Of a smooth function of the map, along a direction: finite differences of the first ones; with dead channels."""
     a = np.array(normal(2, *shape) + 1)

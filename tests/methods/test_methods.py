@@ -197,7 +197,7 @@ def single_image_functions():
 
 
 @pytest.mark.parametrize("name", single_image_functions())
-@pytest.mark.sample(4, first=1)
+@pytest.mark.thorough
 def test_jit_equals_eager_and_vmap_equals_a_loop(name):
     function = single_image_functions()[name]
     batch, classes = np.abs(np.random.default_rng(0).normal(size=(4, 3, 2, 3))), np.array([0, 3, 1, 3])
@@ -210,6 +210,7 @@ def test_jit_equals_eager_and_vmap_equals_a_loop(name):
 
 @pytest.mark.parametrize("score", ["exp", "softmax"])
 @pytest.mark.parametrize("alphas", ["exact", "closed_form"])
+@pytest.mark.sample(3)
 def test_maps_are_differentiable_by_the_parameters(alphas, score):
     a, w1, w2 = positive(0, 4, 3), normal(1, 12, 5), normal(2, 5, 4)
     spread, direction, step = normal(3, 4), normal(4, 12, 5), 1e-6

@@ -80,14 +80,14 @@ def loop(name):
 
 
 @pytest.mark.parametrize("name", TABLE)
-@pytest.mark.sample(4)
+@pytest.mark.sample(7)
 def test_jit_is_eager(name):
     found = of_an_image(name)(jnp.asarray(IMAGES[0]), int(CLASSES[0]))
     np.testing.assert_allclose(found, loop(name)[0], rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", TABLE)
-@pytest.mark.sample(2, first=1)
+@pytest.mark.sample(3, first=1)
 def test_vmap_is_a_loop(name):
     found = jax.jit(jax.vmap(of_an_image(name)))(IMAGES, CLASSES)
     np.testing.assert_allclose(found, loop(name), rtol=1e-9, atol=1e-12)

@@ -404,7 +404,7 @@ ALL = {
 
 
 @pytest.mark.parametrize("name", ALL)
-@pytest.mark.sample(3)
+@pytest.mark.sample(5)
 def test_jit_is_eager_and_vmap_the_loop(name):
     f, *arguments = ALL[name]
 

@@ -12,8 +12,8 @@ from jaxcam.models.modules import Folded
 LARGE = ["resnet20", "resnet18", "resnet50", "efficientnet_b0"]
 SINGLE, DOUBLE = (np.float32, 1e-5), (np.float64, 1e-12)
 CASES = [
-    *(("mini_resnet", *SINGLE), ("mini_resnet", *DOUBLE), ("mini_vgg", *DOUBLE)),
-    pytest.param("mini_vgg", *SINGLE, marks=pytest.mark.thorough),
+    *(("mini_resnet", *DOUBLE), ("mini_vgg", *DOUBLE)),
+    *(pytest.param(name, *SINGLE, marks=pytest.mark.thorough) for name in ("mini_resnet", "mini_vgg")),
     *(pytest.param(name, *precision, marks=pytest.mark.thorough) for name in LARGE for precision in (SINGLE, DOUBLE)),
 ]
 

@@ -72,7 +72,7 @@ def squeezenet():
     return network(models.squeezenet1_0, num_classes=10)
 
 
-@pytest.mark.parametrize("name", ["resnet50", "efficientnet_b0"])
+@pytest.mark.parametrize("name", ["resnet50", pytest.param("efficientnet_b0", marks=pytest.mark.thorough)])
 def test_layers_are_those_that_users_of_torchvision_know(name):
     model = nnx.eval_shape(models.MODELS[name])
     if name == "resnet50":

@@ -135,7 +135,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.sample(2)
+@pytest.mark.sample(4)
 def test_the_sum_is_the_value(name):
     found = decomposed(MODELS[name])
     assert sum(np.abs(bias).sum() for bias in found.biases) > 0.01

@@ -108,7 +108,7 @@ NESTED = {
 
 @pytest.mark.parametrize("name", NESTED)
 @pytest.mark.parametrize("activation", [relu, jax.nn.silu])
-@pytest.mark.sample(3)
+@pytest.mark.sample(6)
 def test_inside_other_programs(name, activation):
     make = NESTED[name]
     (value, found), (_, expected), (plain, ordinary) = runs(

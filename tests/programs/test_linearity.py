@@ -237,6 +237,7 @@ def test_a_rule_does_not_count_whose_value_has_another_slope(f):
 
 
 @pytest.mark.parametrize("f", LINEAR.values(), ids=LINEAR)
+@pytest.mark.sample(3)
 def test_what_is_proven_can_be_taken_backwards(f):
     def total(x):
         moving = [out for out in jax.tree.leaves(f(x)) if jnp.issubdtype(out.dtype, jnp.floating)]

@@ -79,6 +79,7 @@ NOT_ROUNDED = {
 
 
 @pytest.mark.parametrize("name", [*ROUNDED, *NOT_ROUNDED])
+@pytest.mark.sample(2)
 def test_steps_between_layer_and_score(name):
     head = (ROUNDED | NOT_ROUNDED)[name]
     # Not the default layer, which may lie behind the steps.

@@ -39,6 +39,7 @@ def widths(program: ClosedJaxpr) -> set[int]:
 
 
 @pytest.mark.parametrize("name", DRAWS)
+@pytest.mark.sample(3)
 def test_all_draws_are_of_32_bits_under_x64(name):
     assert jax.config.jax_enable_x64
     assert widths(jax.make_jaxpr(DRAWS[name])()) == {32}

@@ -9,7 +9,7 @@ from jaxcam import scenes
 from jaxcam.scenes import motion
 from jaxcam.scenes.figures import signed_distance
 
-NUM = 192
+NUM = 128
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from test_sentences import PLURALS, centroids
 
 from jaxcam import scenes
 
-NUM = 512
+NUM = 256
 SIZE = 48
 
 

@@ -13,7 +13,7 @@ from jaxcam.scenes.paint import paint
 from jaxcam.scenes.visibility import unhidden
 
 NUM_CLASSES = len(scenes.CLASS_NAMES)
-NUM = 256
+NUM = 192
 SPAN = 2.6  # side of the square on which figures are measured
 
 

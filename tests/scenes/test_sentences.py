@@ -9,7 +9,7 @@ from compactness import by_class, compactness
 from jaxcam import scenes
 from jaxcam.scenes.figures import signed_distance
 
-NUM = 192
+NUM = 128
 PLURALS = {name: {"cross": "crosses", "fish": "fish"}.get(name, name + "s") for name in scenes.CLASS_NAMES}
 HUES = {"red": 0.0, "yellow": 0.15, "green": 0.34, "blue": 0.61, "purple": 0.8}
 
