@@ -208,16 +208,20 @@ def negated(target: Target) -> Target:
     return lambda outputs, inputs: -target(outputs, inputs)
 
 
-def tokens(ids: Int[Array, " t"] | Int[np.ndarray, " t"] | Sequence[int], *, of: Of = _all) -> Target:
+def tokens(ids: Int[Array, " t"] | Int[np.ndarray, " t"] | Sequence[int], *, ignore: int = -1, of: Of = _all) -> Target:
     """t_i = log p(token i | those before it), for logits `[t, v]` of a language model: all words at once.
 
     Args:
-        ids: the token at each step, `[t]`; -1 for steps that are not explained, which get the score 0.
+        ids: the token at each step, `[t]`.
+        ignore: the id at steps that are not explained, as the pad is; they get the score 0.
         of: picks the logits out of the outputs.
 
     Raises:
+        TypeError: the ids are no integers `[t]`, or `ignore` is none.
         ValueError: there are not as many as the logits have steps, or one is out of range.
     """
+    if not is_integer(ignore):
+        raise TypeError(f"ignore must be an integer but is {ignore!r}")
     wanted: Any = ids if _traced(ids) else np.asarray(ids)
     if wanted.ndim != 1 or not np.issubdtype(wanted.dtype, np.integer):
         raise TypeError(f"ids must be integers [t] but are {wanted.dtype}{list(wanted.shape)}")
@@ -226,12 +230,12 @@ def tokens(ids: Int[Array, " t"] | Int[np.ndarray, " t"] | Sequence[int], *, of:
         logits = _array(of(outputs), 2, "[t, v]")
         if logits.shape[0] != wanted.shape[0]:
             raise ValueError(f"ids must be one for each of the {logits.shape[0]} steps but are {wanted.shape[0]}")
-        wrong = (wanted >= logits.shape[1]) | (wanted < -1)
+        wrong = (wanted != ignore) & ((wanted >= logits.shape[1]) | (wanted < 0))
         if not _traced(wrong) and wrong.any():
-            raise ValueError(f"ids must be from 0 to {logits.shape[1] - 1}, or -1, but one is {wanted[wrong][0]}")
+            raise ValueError(f"ids must be from 0 to {logits.shape[1] - 1}, or {ignore}, but one is {wanted[wrong][0]}")
         chosen = jnp.asarray(wanted, jnp.int32)
-        found = jax.vmap(scores.log_softmax)(logits, jnp.maximum(chosen, 0))
-        found = jnp.where(chosen >= 0, found, 0)
+        found = jax.vmap(scores.log_softmax)(logits, jnp.where(chosen != ignore, chosen, 0))
+        found = jnp.where(chosen != ignore, found, 0)
         return jnp.where(wrong, jnp.nan, found) if _traced(wrong) else found
 
     return target

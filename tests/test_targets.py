@@ -159,6 +159,15 @@ def test_tokens_all_at_once_and_one_by_one():
             np.testing.assert_allclose(found.value[:, step], alone.value, rtol=1e-9)
 
 
+def test_tokens_that_are_ignored_have_the_score_zero():
+    logits = np.asarray(normal(4, 5, 4))
+    found = targets.tokens([2, 0, 3, 3, 1], ignore=3)(jnp.asarray(logits), None)
+    chosen = [logits[t, token] - np.log(np.exp(logits[t]).sum()) for t, token in ((0, 2), (1, 0), (4, 1))]
+    np.testing.assert_allclose(found, [*chosen[:2], 0, 0, chosen[2]], rtol=1e-12)
+    with pytest.raises(ValueError, match="ids must be from 0 to 3, or 3, but one is -1"):
+        targets.tokens([2, 0, -1, 3, 1], ignore=3)(jnp.asarray(logits), None)
+
+
 def cosine_to(embedding, reference):
     return embedding @ reference / jnp.sqrt((embedding @ embedding) * (reference @ reference))
 
@@ -289,6 +298,7 @@ def test_documented_errors_of_the_arguments():
         (lambda: targets.best_box(0, (2, 2, 1, 3)), ValueError, "x0 < x1"),
         (lambda: targets.similarity(np.zeros(3)), ValueError, "other than zero"),
         (lambda: targets.tokens(np.ones(3)), TypeError, "ids must be integers"),
+        (lambda: targets.tokens([1], ignore=None), TypeError, "ignore must be an integer but is None"),
         (lambda: targets.negated(2), TypeError, "must be a function"),
     ):
         with pytest.raises(error, match=message):

@@ -9,7 +9,7 @@ from pathlib import Path
 from jaxcam.commands.parser import Parser, report
 from jaxcam.files import replace_file
 from jaxcam.models import weights
-from jaxcam.models.train import RECIPES, UNSEEN_SEED, accuracy, train
+from jaxcam.models.train import RECIPES, UNSEEN_SEED, are_right, top_1, train
 
 _EPILOG = """\
 Writes NAME.safetensors and training.json (with the accuracy on 2,000 unseen
@@ -58,16 +58,20 @@ def run(arguments: list[str]) -> int:
             return 2
         seconds = time.monotonic() - start
         weights.save(model, folder / f"{name}.safetensors")
-        top_1 = accuracy(model, draw=RECIPES[name].draw)
+        right = are_right(model, draw=RECIPES[name].draw)
+        shares = {"top_1": top_1(right)}
+        if right.ndim > 1:
+            shares["words"] = float(right.mean())
         records[name] = {
             "seed": options.seed,
             "steps": options.steps or RECIPES[name].num_steps,
             "batch_size": RECIPES[name].batch_size,
             "parameters": weights.size_of(model),
-            "unseen_scenes": {"seed": UNSEEN_SEED, "num": 2000, "top_1": top_1},
+            "unseen_scenes": {"seed": UNSEEN_SEED, "num": len(right), **shares},
             "seconds": round(seconds),
             "versions": {package: version(package) for package in ("jax", "flax", "optax")},
         }
-        print(f"{name}: top-1 {100 * top_1:.2f} % on 2,000 unseen inputs, trained in {seconds:.0f} s")
+        told = ", ".join(f"{what.replace('_', '-')} {100 * share:.2f} %" for what, share in shares.items())
+        print(f"{name}: {told} on {len(right):,} unseen inputs, trained in {seconds:.0f} s")
         replace_file(path, (json.dumps(records, indent=2) + "\n").encode())
     return 0

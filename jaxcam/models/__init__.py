@@ -4,8 +4,8 @@
 
 Every constructor takes `weights` (a file, a folder, a Hugging Face repo, "imagenet", or None for random parameters; see
 `Weights`) and the keyword arguments of `Options`. The embedded ones need no file: `mini_vgg`, `mini_resnet` and
-`mini_vit` of pictures, `mini_tcn` of series, `mini_net3d` of volumes. Flax is imported here; elsewhere only inside the
-functions that need it.
+`mini_vit` of pictures, `mini_tcn` of series, `mini_net3d` of volumes. `mini_captioner` and `mini_vqa` read words beside
+a picture. Flax is imported here; elsewhere only inside the functions that need it.
 """
 
 from collections.abc import Callable
@@ -25,9 +25,13 @@ from jaxcam.models import swin as _swin
 from jaxcam.models import vgg as _vgg
 from jaxcam.models import vit as _vit
 from jaxcam.models import weights as weights
+from jaxcam.models.answering import MiniVQA as MiniVQA
+from jaxcam.models.answering import mini_vqa as mini_vqa
 from jaxcam.models.architecture import Options as Options
 from jaxcam.models.architecture import Weights as Weights
 from jaxcam.models.batch_norm import fold_batch_norm as fold_batch_norm
+from jaxcam.models.captioner import MiniCaptioner as MiniCaptioner
+from jaxcam.models.captioner import mini_captioner as mini_captioner
 from jaxcam.models.chain import Chain as Chain
 from jaxcam.models.cifar_resnet import CifarResNet as CifarResNet
 from jaxcam.models.cifar_resnet import resnet20 as resnet20
@@ -35,6 +39,7 @@ from jaxcam.models.cifar_resnet import resnet32 as resnet32
 from jaxcam.models.cifar_resnet import resnet44 as resnet44
 from jaxcam.models.cifar_resnet import resnet56 as resnet56
 from jaxcam.models.cifar_resnet import resnet110 as resnet110
+from jaxcam.models.classifier import Classifier as Classifier
 from jaxcam.models.convnext import ConvNeXt as ConvNeXt
 from jaxcam.models.convnext import convnext_tiny as convnext_tiny
 from jaxcam.models.densenet import DenseNet as DenseNet
@@ -60,6 +65,7 @@ from jaxcam.models.mini import mini_vit as mini_vit
 from jaxcam.models.mobilenet import MobileNetV3 as MobileNetV3
 from jaxcam.models.mobilenet import mobilenet_v3_small as mobilenet_v3_small
 from jaxcam.models.network import Network as Network
+from jaxcam.models.reading import Reader as Reader
 from jaxcam.models.resnet import ResNet as ResNet
 from jaxcam.models.resnet import resnet18 as resnet18
 from jaxcam.models.resnet import resnet34 as resnet34
@@ -111,6 +117,10 @@ SEQUENCE_MODELS: MappingProxyType[str, Callable[..., Chain]] = MappingProxyType(
     {name: getattr(_sequences, name) for name in _sequences.ARCHITECTURES}
 )
 """Those of series, volumes and clips."""
+WORD_MODELS: MappingProxyType[str, Callable[..., Reader]] = MappingProxyType(
+    {"mini_captioner": mini_captioner, "mini_vqa": mini_vqa}
+)
+"""Those of a picture and words."""
 EMBEDDED_MODELS = ("mini_resnet", "mini_vgg", "mini_vit")
 """Networks of pictures whose trained weights are in the package."""
 
@@ -120,22 +130,27 @@ __all__ = [
     "MODELS",
     "SEQUENCE_MODELS",
     "VGG",
+    "WORD_MODELS",
     "Chain",
     "CifarResNet",
+    "Classifier",
     "ConvNeXt",
     "DenseNet",
     "EfficientNet",
     "EfficientNetLite",
     "MiniC3D",
+    "MiniCaptioner",
     "MiniConvLSTM",
     "MiniNet3D",
     "MiniResNet",
     "MiniTCN",
     "MiniVGG",
+    "MiniVQA",
     "MiniViT",
     "MobileNetV3",
     "Network",
     "Options",
+    "Reader",
     "ResNet",
     "SqueezeNet",
     "Swin",
@@ -154,12 +169,14 @@ __all__ = [
     "efficientnet_lite0",
     "fold_batch_norm",
     "mini_c3d",
+    "mini_captioner",
     "mini_convlstm",
     "mini_net3d",
     "mini_resnet",
     "mini_tcn",
     "mini_vgg",
     "mini_vit",
+    "mini_vqa",
     "mobilenet_v3_small",
     "resnet18",
     "resnet20",

@@ -9,11 +9,11 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from jaxcam.images.preprocessing import Preprocessing
-from jaxcam.models.chain import Chain
+from jaxcam.models.classifier import Classifier
 
 MOST_CLASSES = 2**20
 """Every class has a name: what a damaged file says must not fill the memory with them."""
-N = TypeVar("N", bound=Chain)
+N = TypeVar("N", bound=Classifier)
 Weights = str | PathLike[str] | None
 """Where parameters come from:
 

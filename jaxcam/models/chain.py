@@ -10,13 +10,13 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
-from jaxcam.cuts.refusals import in_training
+from jaxcam.models.classifier import Classifier
 from jaxcam.models.modules import Dropout, GlobalAveragePool, Random
 
 Inputs = Float[Array, "n *grid d"] | Float[np.ndarray, "n *grid d"]
 
 
-class Chain(nnx.Module):
+class Chain(Classifier):
     """A network `[n, *spatial, d]` -> logits `[n, c]`, equal to `head(features(inputs))` at any of its layers.
 
     The stages carry the names that users of torchvision know (`features.12`, `layer4.1`), and so do the parameters
@@ -28,18 +28,12 @@ class Chain(nnx.Module):
 
     default_layer: str
     """Where explanations are made when no layer is named: the last one with spatial axes."""
-    kind: str = "inputs"
-    """What the inputs are, in one word, for messages."""
-    one: str = "input"
-    """The same of a single one."""
     axes: tuple[str, ...]
     """The names of the inputs' axes of positions, for messages."""
     channels: int
     """Of the inputs."""
     smallest_image: int | tuple[int, ...] = 1
     """In pixels, samples, voxels or frames, along every axis or along each: what the strides multiply to."""
-    dialect: str = "torchvision"
-    """Whose arithmetic this is where implementations differ: "torchvision", "timm" or "tf"; see `efficientnet.py`."""
 
     def __init__(self, stages: Mapping[str, nnx.Module], *, class_names: Iterable[str]) -> None:
         """Makes the chain.
@@ -117,11 +111,6 @@ class Chain(nnx.Module):
         if isinstance(last, nnx.Linear):
             return last.kernel[...]
         return jnp.eye(len(self.class_names), dtype=jax.tree.leaves(nnx.state(self))[0].dtype)
-
-    @property
-    def training(self) -> bool:
-        """Whether batch norm or dropout is in training mode (`train()`, undone by `eval()`)."""
-        return in_training(self)
 
     def resolved(self, layer: str) -> str:
         """The name of the stage that `layer` means: the last one that it is the beginning of."""

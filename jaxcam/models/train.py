@@ -1,13 +1,14 @@
 """Training of the embedded networks on generated inputs: `python -m jaxcam train`.
 
 Every batch is drawn anew, so there is no data set to overfit; the run is a function of the seed and of the arithmetic
-of the machine. The inputs that accuracy is measured on have another seed and are never trained on.
+of the machine. The inputs that accuracy is measured on have another seed and are never trained on. What is learnt are
+labels: of an input, or of each word of its caption, given those before it.
 """
 
 import io
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,10 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from jaxcam import maps, scenes
 from jaxcam.checks import check_integer
 from jaxcam.files import replace_file
+from jaxcam.models.answering import mini_vqa
+from jaxcam.models.captioner import mini_captioner
 from jaxcam.models.chain import Chain
+from jaxcam.models.classifier import Classifier
 from jaxcam.models.mini import mini_resnet, mini_vgg, mini_vit
 from jaxcam.models.network import Network
 from jaxcam.models.sequences import mini_c3d, mini_convlstm, mini_net3d, mini_tcn
@@ -37,10 +41,12 @@ _EVERY = 50  # steps between two checkpoints
 class Drawn(NamedTuple):
     """A batch of generated inputs, of whatever kind."""
 
-    inputs: Float[Array, "n *spatial d"]
+    inputs: Any
+    """`[n, *spatial, d]`; or of networks that read words as well a dict of these, "image", and "words" `[n, l]`."""
     shown: Bool[Array, "n *spatial"]
     """Where the figures, patterns or solids are."""
-    class_idx: Int[Array, " n"]
+    class_idx: Int[Array, "n *t"]
+    """The label, or one for each word; -1 where there is none."""
     others: Int[Array, "n m"] | None = None
     """The classes of all figures, where only one of them is the label."""
 
@@ -73,10 +79,22 @@ def _clips(key: Any, num: int, *, many: bool = False) -> Drawn:
     return Drawn(drawn.frames, drawn.masks.any(2), drawn.class_idx, drawn.instance_classes)
 
 
+def _captions(key: Any, num: int, *, many: bool = False) -> Drawn:
+    drawn = _several(scenes.caption, key, num, many)
+    after = drawn.words[:, 1:]
+    inputs = {"image": drawn.image, "words": drawn.words}
+    return Drawn(inputs, drawn.masks.any(1), jnp.where(after == scenes.PAD, -1, after))
+
+
+def _questions(key: Any, num: int, *, many: bool = False) -> Drawn:
+    drawn = _several(scenes.question, key, num, many)
+    return Drawn({"image": drawn.image, "words": drawn.words}, drawn.masks.any(1), drawn.answer)
+
+
 class Recipe(NamedTuple):
     """How a network is trained."""
 
-    create: Callable[..., Chain]
+    create: Callable[..., Classifier]
     num_steps: int
     learning_rate: float
     draw: Draw = _pictures
@@ -86,6 +104,8 @@ class Recipe(NamedTuple):
     """Steps in which the learning rate grows from 0."""
     longest: float | None = None
     """What longer gradients are shortened to; as they are where it is None."""
+    begins_as: Callable[..., Chain] | None = None
+    """The embedded network whose layers of the same name and shape its `sight` begins with."""
     hint: str | None = None
     """The layer whose means, by a linear layer that is thrown away, also have to tell the classes of all figures."""
 
@@ -100,12 +120,16 @@ RECIPES = {
     "mini_convlstm": Recipe(
         mini_convlstm, num_steps=3600, learning_rate=3e-3, draw=_clips, batch_size=16, longest=1.0, hint="relu4"
     ),
+    "mini_captioner": Recipe(
+        mini_captioner, num_steps=6000, learning_rate=2e-3, draw=_captions, longest=1.0, begins_as=mini_vgg
+    ),
+    "mini_vqa": Recipe(mini_vqa, num_steps=6000, learning_rate=2e-3, draw=_questions, longest=1.0, begins_as=mini_vgg),
 }
 
 
 def train(
     name: str, *, seed: int = 0, num_steps: int | None = None, checkpoint: str | os.PathLike[str] | None = None
-) -> Chain:
+) -> Classifier:
     """A network of RECIPES, trained with AdamW under a warm-up and cosine schedule.
 
     Args:
@@ -123,6 +147,8 @@ def train(
     recipe = RECIPES[name]
     steps = check_integer("num_steps", recipe.num_steps if num_steps is None else num_steps, low=1)
     model = recipe.create(None, seed=seed)
+    if recipe.begins_as is not None:
+        _take_over(model, recipe.begins_as())
     model.train()
     schedule = optax.warmup_cosine_decay_schedule(0.0, recipe.learning_rate, min(recipe.warm_up, steps // 2), steps)
     rule = optax.adamw(schedule, weight_decay=recipe.weight_decay)
@@ -143,16 +169,35 @@ def train(
     return model
 
 
-def accuracy(model: Chain, *, num: int = 2000, draw: Draw = _pictures) -> float:
-    """The share of unseen inputs, `draw`n from UNSEEN_SEED, that are classified rightly."""
+def accuracy(model: Classifier, *, num: int = 2000, draw: Draw = _pictures) -> float:
+    """The share of unseen inputs that are classified rightly; of captions those with every word right."""
+    return top_1(are_right(model, num=num, draw=draw))
+
+
+def are_right(model: Classifier, *, num: int = 2000, draw: Draw = _pictures) -> Bool[np.ma.MaskedArray, "n *t"]:
+    """Whether the labels of unseen inputs, `draw`n from UNSEEN_SEED, are the likeliest; masked where there is none."""
     drawn = draw(UNSEEN_SEED, num, many=True)
     # 250 at a time: the activations of 2,000 pictures at once would need gigabytes.
-    predicted = [_logits(model, drawn.inputs[start : start + 250]).argmax(-1) for start in range(0, num, 250)]
-    return float(np.mean(np.concatenate(predicted) == np.asarray(drawn.class_idx)))
+    predicted = [
+        _logits(model, jax.tree.map(lambda x, start=start: x[start : start + 250], drawn.inputs)).argmax(-1)
+        for start in range(0, num, 250)
+    ]
+    labels = np.asarray(drawn.class_idx)
+    return np.ma.masked_array(np.concatenate(predicted) == labels, labels < 0)
 
 
-def dimmed(drawn: Drawn, key: Key[Array, ""]) -> Float[Array, "n *spatial d"]:
+def top_1(right: Bool[np.ma.MaskedArray, "n *t"]) -> float:
+    """The share of inputs of which every label is right.
+
+    A caption whose every word is right, given the true ones before it, is the one that is decoded greedily.
+    """
+    return float(right.reshape(len(right), -1).all(1).mean())
+
+
+def dimmed(drawn: Drawn, key: Key[Array, ""]) -> Any:
     """The inputs, of which a share is dimmed as explanation maps E = L ∘ I are: smoothly, the figures least.
+
+    Where there are words beside the pictures these stay as they are.
 
     A network that has never seen black has no opinion of E that means anything: one trained without this called nearly
     every E a heart.
@@ -171,28 +216,39 @@ def dimmed(drawn: Drawn, key: Key[Array, ""]) -> Float[Array, "n *spatial d"]:
     light = jax.random.uniform(light_key, ones, jnp.float32, minval=0.5)
     mask = jnp.maximum(background, light * figures)
     chosen = jax.random.bernoulli(choice_key, jnp.float32(DIMMED_SHARE), ones)
-    return maps.explanation_map(drawn.inputs, jnp.where(chosen, mask, 1))
+    light = jnp.where(chosen, mask, 1)
+    if isinstance(drawn.inputs, Mapping):
+        return {**drawn.inputs, "image": maps.explanation_map(drawn.inputs["image"], light)}
+    return maps.explanation_map(drawn.inputs, light)
 
 
 class _Learner(nnx.Module):
     """The network, and the linear layer that is thrown away."""
 
-    def __init__(self, model: Chain, hint: nnx.Linear | None) -> None:
+    def __init__(self, model: Any, hint: nnx.Linear | None) -> None:
         self.model, self.hint = model, hint
 
 
-def _hinted(model: Chain, recipe: Recipe, seed: int) -> nnx.Linear:
+def _take_over(model: Any, other: Chain) -> None:
+    """Gives the layers of a network's sight the parameters of those of the same name and shape."""
+    for name in set(model.sight.layers) & set(other.layers):
+        own, given = (nnx.state(chain.stages[name]) for chain in (model.sight, other))
+        if jax.tree.map(jnp.shape, own) == jax.tree.map(jnp.shape, given):
+            nnx.update(model.sight.stages[name], given)
+
+
+def _hinted(model: Any, recipe: Recipe, seed: int) -> nnx.Linear:
     like = jax.eval_shape(lambda key: recipe.draw(key, 1).inputs, jax.random.key(0))
     width = nnx.eval_shape(lambda model, x: model.features(x, layer=recipe.hint), model, like).shape[-1]
     return nnx.Linear(width, len(model.class_names), rngs=nnx.Rngs(seed))
 
 
-def _normalised(model: Chain, inputs: Float[Array, "n *spatial d"]) -> Float[Array, "n *spatial d"]:
+def _normalised(model: Any, inputs: Any) -> Any:
     return model.preprocessing.normalise(inputs) if isinstance(model, Network) else inputs
 
 
 @jax.jit
-def _logits(model: Chain, inputs: Float[Array, "n *spatial d"]) -> Float[Array, "n c"]:
+def _logits(model: Any, inputs: Any) -> Float[Array, "n *t c"]:
     return model(_normalised(model, inputs))
 
 
@@ -203,16 +259,21 @@ def _step(learner: _Learner, optimizer: nnx.Optimizer, key: Key[Array, ""], *, r
 
     def loss(learner: _Learner) -> Float[Array, ""]:
         if learner.hint is None or drawn.others is None:
-            logits = learner.model(inputs)
-            return optax.softmax_cross_entropy_with_integer_labels(logits, drawn.class_idx).mean()
+            return _cross_entropy(learner.model(inputs), drawn.class_idx)
         between = learner.model.features(inputs, layer=recipe.hint)
         logits = learner.model.head(between, layer=recipe.hint)
         told = learner.hint(between.mean(tuple(range(1, between.ndim - 1))))
         there = jax.nn.one_hot(drawn.others, told.shape[-1], dtype=told.dtype).sum(1)
         hints = optax.sigmoid_binary_cross_entropy(told, there).mean()
-        return optax.softmax_cross_entropy_with_integer_labels(logits, drawn.class_idx).mean() + hints
+        return _cross_entropy(logits, drawn.class_idx) + hints
 
     optimizer.update(learner, nnx.grad(loss)(learner))
+
+
+def _cross_entropy(logits: Float[Array, "n *t c"], labels: Int[Array, "n *t"]) -> Float[Array, ""]:
+    """The mean over the labels that there are."""
+    each = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return each.mean(where=labels >= 0)
 
 
 def _keep(path: Path, run: str, step: int, *modules: Any) -> None:
