@@ -11,13 +11,13 @@ from typing import Any, Unpack
 
 import jax
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jaxcam import scenes
 from jaxcam.models.architecture import Architecture, Options, Weights
 from jaxcam.models.class_names import class_names
 from jaxcam.models.embedded import EMBEDDED, embedded, linear
-from jaxcam.models.reading import Inputs, Reader
+from jaxcam.models.reading import Reader
 
 
 class MiniVQA(Reader):
@@ -29,14 +29,9 @@ class MiniVQA(Reader):
         self.fc2 = linear(self.hidden, num_classes, rngs=rngs)
         self.class_names = class_names(num_classes, of=scenes.ANSWERS)
 
-    def __call__(self, inputs: Inputs) -> Float[Array, "n c"]:
-        """The logits of the answers.
-
-        Raises:
-            TypeError, ValueError: as `checked`.
-        """
-        last = self.read(*self.checked(inputs))[:, -1]
-        return self.fc2(jax.nn.relu(self.fc1(last)))
+    def told(self, features: Float[Array, "n i j d"], words: Int[Array, "n l"]) -> Float[Array, "n c"]:
+        """The logits of the answers."""
+        return self.fc2(jax.nn.relu(self.fc1(self.read(features, words)[:, -1])))
 
 
 ARCHITECTURES: dict[str, Architecture[Any]] = {

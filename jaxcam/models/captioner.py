@@ -24,7 +24,7 @@ from jaxcam.models.architecture import Architecture, Options, Weights
 from jaxcam.models.class_names import class_names
 from jaxcam.models.decoding import Decoded, Step, beams, greedy
 from jaxcam.models.embedded import EMBEDDED, embedded, linear
-from jaxcam.models.reading import Inputs, Reader, Seen, State
+from jaxcam.models.reading import Reader, Seen, State
 from jaxcam.scenes.sentences import CAPTION_LENGTH
 
 Images = Float[Array, "n H W 3"] | Float[np.ndarray, "n H W 3"]
@@ -38,14 +38,9 @@ class MiniCaptioner(Reader):
         self.fc = linear(self.hidden, num_classes, rngs=rngs)
         self.class_names = class_names(num_classes, of=scenes.VOCABULARY)
 
-    def __call__(self, inputs: Inputs) -> Float[Array, "n t v"]:
-        """The logits of words 1 to l - 1, each given the picture and the words before it; t = l - 1.
-
-        Raises:
-            TypeError, ValueError: as `checked`.
-        """
-        image, words = self.checked(inputs)
-        return self.fc(self.read(image, words[:, :-1]))
+    def told(self, features: Float[Array, "n i j d"], words: Int[Array, "n l"]) -> Float[Array, "n t c"]:
+        """The logits of words 1 to l - 1, each given the picture and the words before it; t = l - 1."""
+        return self.fc(self.read(features, words[:, :-1]))
 
     def caption(self, images: Images, *, length: int = CAPTION_LENGTH) -> Int[Array, "n l"]:
         """A sentence for every picture, of which each word is the likeliest: ids `[n, l]`, see `decoding.greedy`.
@@ -84,7 +79,9 @@ class MiniCaptioner(Reader):
 
 @partial(jax.jit, static_argnums=2)
 def _greedy(model: MiniCaptioner, images: Float[Array, "n H W 3"], length: int) -> Int[Array, "n l"]:
-    return jax.vmap(lambda seen: greedy(model.following(seen), model.begin(), length=length))(model.seen(images))
+    return jax.vmap(lambda seen: greedy(model.following(seen), model.begin(), length=length))(
+        model.attention.seen(model.look(images))
+    )
 
 
 @partial(jax.jit, static_argnums=(2, 3))
@@ -92,7 +89,7 @@ def _beams(model: MiniCaptioner, images: Float[Array, "n H W 3"], length: int, w
     def each(seen: Seen) -> Decoded:
         return beams(model.following(seen), model.begin(), length=length, width=width)
 
-    return jax.vmap(each)(model.seen(images))
+    return jax.vmap(each)(model.attention.seen(model.look(images)))
 
 
 ARCHITECTURES: dict[str, Architecture[Any]] = {

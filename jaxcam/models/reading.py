@@ -15,6 +15,7 @@ of the picture is meant, in units of a sixteenth: a mean of values does not tell
 al. 2015, "An empirical exploration of recurrent network architectures", for the 1 that is added to f.
 """
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -113,10 +114,22 @@ class Reader(Classifier):
         self.attention = Attention(channels, word + hidden, heads=heads, key=key, value=value, rngs=rngs)
         self.gates = linear(word + heads * (value + 1) + hidden, 4 * hidden, rngs=rngs)
 
-    def seen(self, image: Float[Array, "n H W 3"]) -> Seen:
-        """What the words look at, of each picture."""
-        # As what `mini_vgg` sees: of mean 1/2 and deviation 1/4.
-        return self.attention.seen(self.sight.features(4 * image - 2))
+    def __call__(self, inputs: Inputs) -> Float[Array, "n *t c"]:
+        """The logits.
+
+        Raises:
+            TypeError, ValueError: as `checked`.
+        """
+        image, words = self.checked(inputs)
+        return self.told(self.look(image), words)
+
+    def look(self, image: Float[Array, "n H W 3"]) -> Float[Array, "n i j d"]:
+        """The features of every place."""
+        return self.sight.features(4 * image - 2)  # as what `mini_vgg` sees: of mean 1/2 and deviation 1/4
+
+    @abstractmethod
+    def told(self, features: Float[Array, "n i j d"], words: Int[Array, "n l"]) -> Float[Array, "n *t c"]:
+        """The logits from the features of the picture and the words: what these networks differ in."""
 
     def begin(self) -> State:
         """The state before the first word, of one picture."""
@@ -132,7 +145,7 @@ class Reader(Classifier):
         cell = jax.nn.sigmoid(f + 1) * state.cell + jax.nn.sigmoid(i) * jnp.tanh(g)
         return State(jax.nn.sigmoid(o) * jnp.tanh(cell), cell)
 
-    def read(self, image: Float[Array, "n H W 3"], words: Int[Array, "n l"]) -> Float[Array, "n l k"]:
+    def read(self, features: Float[Array, "n i j d"], words: Int[Array, "n l"]) -> Float[Array, "n l k"]:
         """The hidden states after every word; a pad leaves it as it is."""
 
         def each(seen: Seen, words: Int[Array, " l"]) -> Float[Array, "l k"]:
@@ -143,7 +156,7 @@ class Reader(Classifier):
 
             return jax.lax.scan(step, self.begin(), words)[1]
 
-        return jax.vmap(each)(self.seen(image), words)
+        return jax.vmap(each)(self.attention.seen(features), words)
 
     def checked(self, inputs: Inputs) -> tuple[Float[Array, "n H W 3"], Int[Array, "n l"]]:
         """The picture and the words.

@@ -108,7 +108,7 @@ def test_teacher_forcing_is_step_by_step():
 
     @jax.jit
     def both(model, given):
-        seen, words = model.seen(given["image"]), given["words"]
+        seen, words = model.attention.seen(model.look(given["image"])), given["words"]
         follow = jax.vmap(lambda seen, state, word: model.following(seen)(state, word))
         state, stepped = jax.vmap(lambda _: model.begin())(words), []
         for t in range(LENGTH - 1):
@@ -150,7 +150,7 @@ def test_gradients_through_the_scan_are_those_of_the_words_written_out():
         return (model({"image": image[None], "words": words[None]})[0] * along).sum()
 
     def written_out(model, image):
-        return (outputs(model, model.sight.features(4 * image[None] - 2)[0], words, jnp) * along).sum()
+        return (outputs(model, model.look(image[None])[0], words, jnp) * along).sum()
 
     found, expected = jax.jit(lambda *x: [jax.grad(f, (0, 1))(*x) for f in (scanned, written_out)])(
         model, given["image"][0]
