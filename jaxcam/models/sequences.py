@@ -3,7 +3,7 @@
 `mini_tcn` sees series `[n, t, 3]`, `mini_net3d` volumes `[n, z, y, x, 1]`, `mini_c3d` and `mini_convlstm` clips
 `[n, t, H, W, 3]` of pixels in [0, 1], as `scenes.series`, `scenes.volume` and `scenes.clip` draw them, of any length
 and size; nothing is normalised beforehand. Their maps have the grids of `default_layer`: `[t / 2]`, `[z / 4, y / 4,
-x / 4]`, `[t / 2, H / 4, W / 4]` and `[t, H / 4, W / 4]`. `python -m jaxcam train` makes their weights again.
+x / 4]`, `[t / 2, H / 8, W / 8]` and `[t, H / 8, W / 8]`. `python -m jaxcam train` makes their weights again.
 """
 
 from typing import Any, Unpack
@@ -18,7 +18,16 @@ from jaxcam.models.architecture import Architecture, Options, Weights
 from jaxcam.models.chain import Chain
 from jaxcam.models.class_names import class_names
 from jaxcam.models.embedded import EMBEDDED, conv, embedded, linear, norm
+from jaxcam.models.mini import MiniResNet
 from jaxcam.models.modules import GlobalAveragePool, ReLU
+
+
+class Centre(nnx.Module):
+    """Pixels in [0, 1] as `mini_resnet` has them: of mean 1/2 and standard deviation 1/4."""
+
+    def __call__(self, x: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
+        """4 x - 2."""
+        return 4 * x - 2
 
 
 class TemporalBlock(nnx.Module):
@@ -81,23 +90,24 @@ class MiniNet3D(Chain):
 
 
 class MiniC3D(Chain):
-    """3-D convolutions over frames and pixels, global average pooling and two fully connected layers.
+    """The layers of `mini_resnet`, frame by frame; two 3-D convolutions, global average pooling and a linear layer.
 
-    **Source**: Tran et al. 2015, "Learning spatiotemporal features with 3D convolutional networks".
+    **Source**: Tran et al. 2015, "Learning spatiotemporal features with 3D convolutional networks"; Xie et al. 2018,
+    "Rethinking spatiotemporal feature learning", for convolutions over time at the top only.
     """
 
     kind, one, axes, channels = "clips", "clip", ("t", "H", "W"), 3
-    default_layer = "relu4"
-    smallest_image = (2, 4, 4)
+    default_layer = "relu5"
+    smallest_image = (2, 8, 8)
 
     def __init__(self, *, num_classes: int = len(scenes.CLASS_NAMES), rngs: nnx.Rngs) -> None:
         super().__init__(
             {
-                **_stage(1, 3, 16, (3, 5, 5), strides=(1, 2, 2), rngs=rngs),
-                **_stage(2, 16, 24, (3, 3, 3), strides=(2, 1, 1), rngs=rngs),
-                **_stage(3, 24, 40, (3, 3, 3), strides=(1, 2, 2), rngs=rngs),
-                **_stage(4, 40, 48, (3, 3, 3), rngs=rngs),
-                **_classifier(48, num_classes, rngs=rngs),
+                **_frames(rngs=rngs),
+                **_stage(4, 64, 48, (3, 3, 3), strides=(1, 2, 2), rngs=rngs),
+                **_stage(5, 48, 64, (3, 3, 3), strides=(2, 1, 1), rngs=rngs),
+                "avgpool": GlobalAveragePool(),
+                "fc": linear(64, num_classes, rngs=rngs),
             },
             class_names=class_names(num_classes, of=scenes.CLASS_NAMES),
         )
@@ -138,22 +148,20 @@ class ConvLSTM(nnx.Module):
 
 
 class MiniConvLSTM(Chain):
-    """2-D convolutions of every frame, a ConvLSTM over the frames; the mean of all its hidden states is classified."""
+    """The layers of `mini_resnet`, frame by frame, and a ConvLSTM; the mean of all its hidden states is classified."""
 
     kind, one, axes, channels = "clips", "clip", ("t", "H", "W"), 3
     default_layer = "lstm"
-    smallest_image = (1, 4, 4)
+    smallest_image = (1, 8, 8)
 
     def __init__(self, *, num_classes: int = len(scenes.CLASS_NAMES), rngs: nnx.Rngs) -> None:
         super().__init__(
             {
-                **_stage(1, 3, 16, (5, 5), strides=(2, 2), rngs=rngs),
-                **_stage(2, 16, 24, (3, 3), rngs=rngs),
-                **_stage(3, 24, 40, (3, 3), strides=(2, 2), rngs=rngs),
-                **_stage(4, 40, 40, (3, 3), rngs=rngs),
-                "lstm": ConvLSTM(40, 24, rngs=rngs),
+                **_frames(rngs=rngs),
+                **_stage(4, 64, 32, (3, 3), strides=(2, 2), rngs=rngs),
+                "lstm": ConvLSTM(32, 32, rngs=rngs),
                 "avgpool": GlobalAveragePool(),
-                "fc": linear(24, num_classes, rngs=rngs),
+                "fc": linear(32, num_classes, rngs=rngs),
             },
             class_names=class_names(num_classes, of=scenes.CLASS_NAMES),
         )
@@ -162,7 +170,7 @@ class MiniConvLSTM(Chain):
 ARCHITECTURES: dict[str, Architecture[Any]] = {
     "mini_tcn": Architecture("mini_tcn", MiniTCN, classifier="fc", num_classes=len(scenes.PATTERN_NAMES)),
     "mini_net3d": Architecture("mini_net3d", MiniNet3D, classifier="fc6", num_classes=len(scenes.SOLID_NAMES)),
-    "mini_c3d": Architecture("mini_c3d", MiniC3D, classifier="fc6", num_classes=len(scenes.CLASS_NAMES)),
+    "mini_c3d": Architecture("mini_c3d", MiniC3D, classifier="fc", num_classes=len(scenes.CLASS_NAMES)),
     "mini_convlstm": Architecture("mini_convlstm", MiniConvLSTM, classifier="fc", num_classes=len(scenes.CLASS_NAMES)),
 }
 """By name."""
@@ -179,13 +187,21 @@ def mini_net3d(weights: Weights = EMBEDDED, **options: Unpack[Options]) -> MiniN
 
 
 def mini_c3d(weights: Weights = EMBEDDED, **options: Unpack[Options]) -> MiniC3D:
-    """The network of clips with 3-D convolutions; it has no trained parameters in the package yet."""
+    """The embedded network of clips with 3-D convolutions; "embedded" are the trained parameters in the package."""
     return embedded(ARCHITECTURES["mini_c3d"], weights, options)
 
 
 def mini_convlstm(weights: Weights = EMBEDDED, **options: Unpack[Options]) -> MiniConvLSTM:
-    """The network of clips with a ConvLSTM; it has no trained parameters in the package yet."""
+    """The embedded network of clips with a ConvLSTM; "embedded" are the trained parameters in the package."""
     return embedded(ARCHITECTURES["mini_convlstm"], weights, options)
+
+
+def _frames(*, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
+    """The layers of `mini_resnet` up to its last grid: they take the frames of clips as they take pictures."""
+    network = MiniResNet(rngs=rngs)
+    return {"centre": Centre()} | {
+        name: network.stages[name] for name in network.layers[: network.layers.index("avgpool")]
+    }
 
 
 def _stage(

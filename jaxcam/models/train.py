@@ -47,8 +47,6 @@ class Drawn(NamedTuple):
     """Where the figures, patterns or solids are."""
     class_idx: Int[Array, "n *t"]
     """The label, or one for each word; -1 where there is none."""
-    others: Int[Array, "n m"] | None = None
-    """The classes of all figures, where only one of them is the label."""
 
 
 Draw = Callable[..., Drawn]
@@ -76,7 +74,7 @@ def _volumes(key: Any, num: int, *, many: bool = False) -> Drawn:
 
 def _clips(key: Any, num: int, *, many: bool = False) -> Drawn:
     drawn = _several(scenes.clip, key, num, many)
-    return Drawn(drawn.frames, drawn.masks.any(2), drawn.class_idx, drawn.instance_classes)
+    return Drawn(drawn.frames, drawn.masks.any(2), drawn.class_idx)
 
 
 def _captions(key: Any, num: int, *, many: bool = False) -> Drawn:
@@ -105,9 +103,9 @@ class Recipe(NamedTuple):
     longest: float | None = None
     """What longer gradients are shortened to; as they are where it is None."""
     begins_as: Callable[..., Chain] | None = None
-    """The embedded network whose layers of the same name and shape its `sight` begins with."""
-    hint: str | None = None
-    """The layer whose means, by a linear layer that is thrown away, also have to tell the classes of all figures."""
+    """The embedded network whose layers of the same name and shape it, or its `sight`, begins with."""
+    keeps: bool = False
+    """Whether those layers stay as they are."""
 
 
 RECIPES = {
@@ -116,9 +114,25 @@ RECIPES = {
     "mini_vit": Recipe(mini_vit, num_steps=2600, learning_rate=2e-3, weight_decay=0.02, warm_up=300, longest=1.0),
     "mini_tcn": Recipe(mini_tcn, num_steps=1500, learning_rate=5e-3, draw=_series),
     "mini_net3d": Recipe(mini_net3d, num_steps=4500, learning_rate=4e-3, draw=_volumes, batch_size=16),
-    "mini_c3d": Recipe(mini_c3d, num_steps=4000, learning_rate=3e-3, draw=_clips, batch_size=16, hint="relu3"),
+    "mini_c3d": Recipe(
+        mini_c3d,
+        num_steps=1000,
+        learning_rate=3e-3,
+        draw=_clips,
+        batch_size=16,
+        longest=1.0,
+        begins_as=mini_resnet,
+        keeps=True,
+    ),
     "mini_convlstm": Recipe(
-        mini_convlstm, num_steps=3600, learning_rate=3e-3, draw=_clips, batch_size=16, longest=1.0, hint="relu4"
+        mini_convlstm,
+        num_steps=1200,
+        learning_rate=3e-3,
+        draw=_clips,
+        batch_size=16,
+        longest=1.0,
+        begins_as=mini_resnet,
+        keeps=True,
     ),
     "mini_captioner": Recipe(
         mini_captioner, num_steps=6000, learning_rate=2e-3, draw=_captions, longest=1.0, begins_as=mini_vgg
@@ -147,22 +161,24 @@ def train(
     recipe = RECIPES[name]
     steps = check_integer("num_steps", recipe.num_steps if num_steps is None else num_steps, low=1)
     model = recipe.create(None, seed=seed)
-    if recipe.begins_as is not None:
-        _take_over(model, recipe.begins_as())
+    taken = [] if recipe.begins_as is None else _take_over(model, recipe.begins_as())
     model.train()
+    kept = taken if recipe.keeps else []
+    for *_, layer in kept:
+        _sight(model).stages[layer].eval()
     schedule = optax.warmup_cosine_decay_schedule(0.0, recipe.learning_rate, min(recipe.warm_up, steps // 2), steps)
     rule = optax.adamw(schedule, weight_decay=recipe.weight_decay)
     if recipe.longest is not None:
         rule = optax.chain(optax.clip_by_global_norm(recipe.longest), rule)
-    learner = _Learner(model, None if recipe.hint is None else _hinted(model, recipe, seed))
-    optimizer = nnx.Optimizer(learner, rule, wrt=nnx.Param)
+    learnt = nnx.All(nnx.Param, lambda path, _: not any(path[: len(start)] == start for start in kept))
+    optimizer = nnx.Optimizer(model, rule, wrt=learnt)
     keys = jax.random.split(jax.random.key(seed), steps)
     run = f"{name}, seed {seed}, {steps} steps"
-    start = 0 if checkpoint is None else _resumed(Path(checkpoint), run, learner, optimizer)
+    start = 0 if checkpoint is None else _resumed(Path(checkpoint), run, model, optimizer)
     for i, key in enumerate(progress(keys[start:], total=steps, label=f"train {name}", done=start), start=start + 1):
-        _step(learner, optimizer, key, recipe=recipe)
+        _step(model, optimizer, key, recipe=recipe)
         if checkpoint is not None and i % _EVERY == 0:
-            _keep(Path(checkpoint), run, i, learner, optimizer)
+            _keep(Path(checkpoint), run, i, model, optimizer)
     if checkpoint is not None:
         Path(checkpoint).unlink(missing_ok=True)
     model.eval()
@@ -222,25 +238,20 @@ def dimmed(drawn: Drawn, key: Key[Array, ""]) -> Any:
     return maps.explanation_map(drawn.inputs, light)
 
 
-class _Learner(nnx.Module):
-    """The network, and the linear layer that is thrown away."""
-
-    def __init__(self, model: Any, hint: nnx.Linear | None) -> None:
-        self.model, self.hint = model, hint
+def _sight(model: Any) -> Chain:
+    """What a network sees pictures with: itself, or a part of it."""
+    return getattr(model, "sight", model)
 
 
-def _take_over(model: Any, other: Chain) -> None:
-    """Gives the layers of a network's sight the parameters of those of the same name and shape."""
-    for name in set(model.sight.layers) & set(other.layers):
-        own, given = (nnx.state(chain.stages[name]) for chain in (model.sight, other))
-        if jax.tree.map(jnp.shape, own) == jax.tree.map(jnp.shape, given):
-            nnx.update(model.sight.stages[name], given)
-
-
-def _hinted(model: Any, recipe: Recipe, seed: int) -> nnx.Linear:
-    like = jax.eval_shape(lambda key: recipe.draw(key, 1).inputs, jax.random.key(0))
-    width = nnx.eval_shape(lambda model, x: model.features(x, layer=recipe.hint), model, like).shape[-1]
-    return nnx.Linear(width, len(model.class_names), rngs=nnx.Rngs(seed))
+def _take_over(model: Any, other: Chain) -> list[tuple[str, ...]]:
+    """Gives layers of a network the parameters of those of the same name and shape; returns where these are."""
+    sight, taken = _sight(model), list[tuple[str, ...]]()
+    for name in sight.layers:
+        own, given = (nnx.state(chain.stages[name]) if name in chain.layers else None for chain in (sight, other))
+        if given and jax.tree.map(jnp.shape, own) == jax.tree.map(jnp.shape, given):
+            nnx.update(sight.stages[name], given)
+            taken.append((*(() if sight is model else ("sight",)), "stages", name))
+    return taken
 
 
 def _normalised(model: Any, inputs: Any) -> Any:
@@ -253,21 +264,14 @@ def _logits(model: Any, inputs: Any) -> Float[Array, "n *t c"]:
 
 
 @nnx.jit(static_argnames="recipe")
-def _step(learner: _Learner, optimizer: nnx.Optimizer, key: Key[Array, ""], *, recipe: Recipe) -> None:
+def _step(model: Any, optimizer: nnx.Optimizer, key: Key[Array, ""], *, recipe: Recipe) -> None:
     drawn = recipe.draw(key, recipe.batch_size)
-    inputs = _normalised(learner.model, dimmed(drawn, jax.random.fold_in(key, 1)))
+    inputs = _normalised(model, dimmed(drawn, jax.random.fold_in(key, 1)))
 
-    def loss(learner: _Learner) -> Float[Array, ""]:
-        if learner.hint is None or drawn.others is None:
-            return _cross_entropy(learner.model(inputs), drawn.class_idx)
-        between = learner.model.features(inputs, layer=recipe.hint)
-        logits = learner.model.head(between, layer=recipe.hint)
-        told = learner.hint(between.mean(tuple(range(1, between.ndim - 1))))
-        there = jax.nn.one_hot(drawn.others, told.shape[-1], dtype=told.dtype).sum(1)
-        hints = optax.sigmoid_binary_cross_entropy(told, there).mean()
-        return _cross_entropy(logits, drawn.class_idx) + hints
+    def loss(model: Any) -> Float[Array, ""]:
+        return _cross_entropy(model(inputs), drawn.class_idx)
 
-    optimizer.update(learner, nnx.grad(loss)(learner))
+    optimizer.update(model, nnx.grad(loss, argnums=nnx.DiffState(0, optimizer.wrt))(model))
 
 
 def _cross_entropy(logits: Float[Array, "n *t c"], labels: Int[Array, "n *t"]) -> Float[Array, ""]:

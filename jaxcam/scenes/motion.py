@@ -85,7 +85,7 @@ def _clip(key: Key[Array, ""], size: int, num_frames: int) -> Clip:
     return Clip(frames, classes[moving], moving, classes, masks[:, :NUM_FIGURES])
 
 
-def clip(key: Key[Array, ""] | UInt32[Array, "2"] | int, *, size: int = 32, num_frames: int = 8) -> Clip:
+def clip(key: Key[Array, ""] | UInt32[Array, "2"] | int, *, size: int = 64, num_frames: int = 8) -> Clip:
     """A clip of three figures of different classes; the label is the class of the one that travels.
 
     Args:
