@@ -62,8 +62,8 @@ class Block(nnx.Module):
             None if (inputs, strides) == (outputs, 1) else _conv(inputs, outputs, size=1, strides=strides, rngs=rngs)
         )
 
-    def __call__(self, x: Float[Array, "n H W d"]) -> Float[Array, "n h w k"]:
-        """ReLU(residual + shortcut)."""
+    def __call__(self, x: Float[Array, "*n H W d"]) -> Float[Array, "*n h w k"]:
+        """ReLU(residual + shortcut); of the frames of clips as of pictures."""
         residual = self.bn2(self.conv2(nnx.relu(self.bn1(self.conv1(x)))))
         return nnx.relu(residual + (x if self.shortcut is None else self.shortcut(x)))
 

@@ -17,6 +17,7 @@ from jaxcam import scenes
 from jaxcam.models.architecture import Architecture, Options, Weights
 from jaxcam.models.chain import Chain
 from jaxcam.models.class_names import class_names
+from jaxcam.models.convolution import convolution_of_patches
 from jaxcam.models.embedded import EMBEDDED, conv, embedded, linear, norm
 from jaxcam.models.mini import MiniResNet
 from jaxcam.models.modules import GlobalAveragePool, ReLU
@@ -124,7 +125,8 @@ class ConvLSTM(nnx.Module):
     def __init__(self, inputs: int, hidden: int, *, rngs: nnx.Rngs) -> None:
         self.hidden = hidden
         self.conv_x = nnx.Conv(inputs, 4 * hidden, (3, 3), rngs=rngs)
-        self.conv_h = nnx.Conv(hidden, 4 * hidden, (3, 3), use_bias=False, rngs=rngs)
+        in_scan: Any = convolution_of_patches
+        self.conv_h = nnx.Conv(hidden, 4 * hidden, (3, 3), use_bias=False, conv_general_dilated=in_scan, rngs=rngs)
 
     def step(
         self, state: tuple[Float[Array, "n h w k"], Float[Array, "n h w k"]], from_frame: Float[Array, "n h w k4"]

@@ -17,7 +17,12 @@ from jaxcam.models import sequences, train, weights
 from jaxcam.programs.convolution import convolution_3d
 
 DATA = files("jaxcam") / "data"
-SHAPES = {"mini_tcn": (21, 3), "mini_net3d": (8, 9, 8, 1), "mini_c3d": (8, 8, 12, 3), "mini_convlstm": (3, 8, 12, 3)}
+SHAPES = {
+    "mini_tcn": (21, 3),
+    "mini_net3d": (8, 9, 8, 1),
+    "mini_c3d": (8, 16, 24, 3),
+    "mini_convlstm": (3, 16, 24, 3),
+}
 
 
 TRAINED = [name for name in SHAPES if (DATA / f"{name}.safetensors").is_file()]
@@ -73,9 +78,9 @@ def linear(x, layer):
     return x @ np.asarray(layer.kernel[...]) + np.asarray(layer.bias[...])
 
 
-def by_layers(model, x, num):
+def by_layers(model, x, num, first=1):
     s = model.stages
-    for i in range(1, num + 1):
+    for i in range(first, num + 1):
         x = relu(normed(convolved(x, s[f"conv{i}"]), s[f"bn{i}"]))
     return x
 
@@ -94,8 +99,23 @@ def volumes(model, x):
     return x, linear(relu(linear(x.mean((1, 2, 3)), s["fc5"])), s["fc6"])
 
 
+def frame_by_frame(model, x):
+    """The layers of mini_resnet."""
+    s = model.stages
+    x = relu(normed(convolved((x - 0.5) / 0.25, s["conv1"]), s["bn1"]))
+    for block in (s["layer1"], s["layer2"], s["layer3"]):
+        residual = normed(convolved(relu(normed(convolved(x, block.conv1), block.bn1)), block.conv2), block.bn2)
+        x = relu(residual + (x if block.shortcut is None else convolved(x, block.shortcut)))
+    return x
+
+
+def clips(model, x):
+    x = by_layers(model, frame_by_frame(model, x), 5, first=4)
+    return x, linear(x.mean((1, 2, 3)), model.stages["fc"])
+
+
 def recurrent(model, x):
-    x, lstm, states = by_layers(model, x, 4), model.stages["lstm"], []
+    x, lstm, states = by_layers(model, frame_by_frame(model, x), 4, first=4), model.stages["lstm"], []
     hidden = cell = np.zeros((*x[:, 0].shape[:-1], lstm.hidden))
     for frame in np.moveaxis(x, 1, 0):
         i, f, o, g = np.split(convolved(frame, lstm.conv_x) + convolved(hidden, lstm.conv_h), 4, -1)
@@ -106,7 +126,7 @@ def recurrent(model, x):
     return x, linear(x.mean((1, 2, 3)), model.stages["fc"])
 
 
-BY_HAND = {"mini_tcn": tcn, "mini_net3d": volumes, "mini_c3d": volumes, "mini_convlstm": recurrent}
+BY_HAND = {"mini_tcn": tcn, "mini_net3d": volumes, "mini_c3d": clips, "mini_convlstm": recurrent}
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -192,13 +212,13 @@ def test_an_lstms_gates_are_not_piecewise_linear():
             lambda a, model=model, layer=layer: model.head(a[None], layer=layer)[0],
             jax.eval_shape(lambda x, model=model, layer=layer: model.features(x, layer=layer)[0], inputs(name)),
         )
-        for name, layers in {"mini_c3d": ("relu1", "relu4"), "mini_convlstm": ("relu4", "lstm")}.items()
+        for name, layers in {"mini_c3d": ("layer1", "relu5"), "mini_convlstm": ("relu4", "lstm")}.items()
         for model in [created(name)]
         for layer in layers
     }
     assert proven == {
-        ("mini_c3d", "relu1"): True,
-        ("mini_c3d", "relu4"): True,
+        ("mini_c3d", "layer1"): True,
+        ("mini_c3d", "relu5"): True,
         ("mini_convlstm", "relu4"): False,  # before the gates
         ("mini_convlstm", "lstm"): True,  # behind them: a mean and a linear layer
     }
@@ -210,17 +230,16 @@ C = 3
 def test_maps_of_clips_are_those_of_the_papers():
     """Behind the pooling the gradient g_k is the same at all n positions: g, and n ReLU(g) / (2 + S g)."""
     model, x = created("mini_c3d"), inputs("mini_c3d")
-    a, _ = volumes(model, x)
-    s = model.stages
-    hidden, count = linear(a.mean((1, 2, 3)), s["fc5"]), a[0, ..., 0].size
-    g = ((hidden > 0) * np.asarray(s["fc6"].kernel[...])[:, C]) @ np.asarray(s["fc5"].kernel[...]).T / count
-    mapped = lambda w: relu(np.einsum("ntijk,nk->ntij", a, w))
-    alphas = 1 / (2 + a.sum((1, 2, 3)) * g)
-    for options, w in (({}, g), ({"method": "grad_cam_pp"}, count * alphas * relu(g))):
+    a, _ = clips(model, x)
+    count = a[0, ..., 0].size
+    g = np.asarray(model.stages["fc"].kernel[...])[:, C] / count
+    mapped = lambda w: relu(np.einsum("ntijk,nk->ntij", a, np.broadcast_to(w, (len(a), len(g)))))
+    weights = count * np.maximum(g, 0) / (2 + a.sum((1, 2, 3)) * g)
+    for options, w in (({}, g), ({"method": "grad_cam_pp"}, weights)):
         found = jaxcam.explain(model, x, class_idx=C, **options)
         np.testing.assert_allclose(found.cam_map, mapped(w), rtol=1e-8, atol=1e-12)
     exact = jaxcam.explain(model, x, class_idx=C, method="grad_cam_pp", alphas="exact")
-    np.testing.assert_allclose(exact.cam_map, mapped(count * alphas * relu(g)), rtol=1e-7, atol=1e-12)
+    np.testing.assert_allclose(exact.cam_map, mapped(weights), rtol=1e-7, atol=1e-12)
 
 
 def test_maps_of_clips_through_the_convlstm():
@@ -234,11 +253,11 @@ def test_maps_of_clips_through_the_convlstm():
 
 def test_wrong_inputs_are_told():
     model = created("mini_c3d")
-    with pytest.raises(ValueError, match=r"clips must be \[n, t, H, W, 3\].* as \[8, 8, 12, 3\]; add .* clip\[None\]"):
+    with pytest.raises(ValueError, match=r"clips must be \[n, t, H, W, 3\].* as \[8, 16, 24, 3\]; add .* clip\[None\]"):
         model.features(inputs("mini_c3d")[0])
     with pytest.raises(ValueError, match=r"volumes must be \[n, z, y, x, 1\].* \[1, 8, 8, 8, 2\]"):
         created("mini_net3d").features(np.zeros((1, 8, 8, 8, 2)))
-    with pytest.raises(ValueError, match=r"clips are too small: \[1, 8, 8\] .* needs \(2, 4, 4\)"):
+    with pytest.raises(ValueError, match=r"clips are too small: \[1, 8, 8\] .* needs \(2, 8, 8\)"):
         model.features(np.zeros((1, 1, 8, 8, 3)))
     with pytest.raises(ValueError, match="preprocessing is for networks of pictures, but mini_tcn takes series"):
         models.mini_tcn(None, preprocessing=jaxcam.images.IMAGENET)
