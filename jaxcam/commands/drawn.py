@@ -221,7 +221,7 @@ def _table(found: Sequence[Shown]) -> str:
 def _parser(kind: str, shown: Kind) -> Parser:
     parser = Parser(
         prog=f"python -m jaxcam {kind}",
-        description=f"Draws one, explains what a network saw of it, and shows the truth beside it.",
+        description="Draws one, explains what a network saw of it, and shows the truth beside it.",
         epilog=f"  python -m jaxcam {kind} --seed 7 --methods grad_cam,grad_cam_positive",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -17,10 +17,10 @@ from jaxcam import scenes
 from jaxcam.models.architecture import Architecture, Options, Weights
 from jaxcam.models.chain import Chain
 from jaxcam.models.class_names import class_names
-from jaxcam.models.convolution import convolution_of_patches
 from jaxcam.models.embedded import EMBEDDED, conv, embedded, linear, norm
 from jaxcam.models.mini import MiniResNet
 from jaxcam.models.modules import GlobalAveragePool, ReLU
+from jaxcam.programs.convolution import convolution_of_patches
 
 
 class Centre(nnx.Module):

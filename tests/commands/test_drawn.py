@@ -32,17 +32,24 @@ def by_hand(heat, truth):
     return 100 * heat[truth].sum() / heat.sum(), nearest <= reach
 
 
-@pytest.mark.parametrize("kind", ["series", pytest.param("volume", marks=pytest.mark.thorough)])
+FIELDS = {"series": ("mini_tcn", "values"), "volume": ("mini_net3d", "density"), "clip": ("mini_c3d", "frames")}
+
+
+@pytest.mark.parametrize(
+    "kind", ["series", *(pytest.param(one, marks=pytest.mark.thorough) for one in FIELDS if one != "series")]
+)
 def test_the_table_says_how_much_heat_lies_on_the_truth(kind, tmp_path):
     place = tmp_path / "found.png"
     code, out, err = run(kind, "--seed", 2, "--method", "grad_cam", "--out", place)
     assert (code, err) == (0, "")
-    name, field = {"series": ("mini_tcn", "values"), "volume": ("mini_net3d", "density")}[kind]
+    name, field = FIELDS[kind]
     drawn, model = getattr(scenes, kind)(2), models.SEQUENCE_MODELS[name]()
     values = np.asarray(getattr(drawn, field))[None]
     confidence = np.asarray(jax.nn.softmax(model(values)))[0]
     found = jaxcam.explain(model, values, method="grad_cam")
-    energy, hits = by_hand(np.asarray(found.heatmap[0], np.float64), np.asarray(drawn.masks).any(0))
+    masks = np.asarray(drawn.masks)
+    truth = masks[:, int(drawn.moving)] if kind == "clip" else masks.any(0)
+    energy, hits = by_hand(np.asarray(found.heatmap[0], np.float64), truth)
     top = int(confidence.argmax())
     first, _, row = out.splitlines()
     true_name = model.class_names[int(drawn.class_idx)]
@@ -59,6 +66,25 @@ def test_a_class_is_explained_that_is_asked_for(tmp_path):
     assert code == 0
     assert f"bump {100 * confidence[scenes.PATTERN_NAMES.index('bump')]:.1f} %" in out
     assert run("series", "-q", "--method", "grad_cam", "--out", place) == (0, "", "")
+
+
+@pytest.mark.thorough
+def test_a_clip_moves(tmp_path):
+    place = tmp_path / "found.webp"
+    assert run("clip", "-q", "--method", "grad_cam", "--out", place)[0] == 0
+    frames = np.asarray(scenes.clip(0).frames)
+    with Image.open(place) as picture:
+        assert picture.n_frames == len(frames)
+        picture.seek(3)
+        shown = np.asarray(picture.convert("RGB"), np.float64) / 255
+    side = shown.shape[0]
+    assert shown.shape == (side, 2 * side, 3)  # the truth, and the map
+    hot = np.abs(shown[:, :side] - shown[:, :side].mean(-1, keepdims=True)).sum(-1) > 0.2  # the rest is grey
+    wide = np.repeat(
+        np.repeat(np.asarray(scenes.clip(0).masks)[3, int(scenes.clip(0).moving)], side // 64, 0), side // 64, 1
+    )
+    assert hot[wide].mean() > 0.8  # all but the contours
+    assert hot[~wide].mean() < 0.1
 
 
 @pytest.mark.parametrize(
@@ -82,7 +108,7 @@ def test_one_line_says_what_is_wrong(arguments, told, tmp_path, monkeypatch):
 
 
 def test_help_fits_a_screen():
-    for kind in ("series", "volume"):
+    for kind in FIELDS:
         code, out, _ = run(kind, "--help")
         assert code == 0
         assert len(out.splitlines()) <= 24
