@@ -43,7 +43,7 @@ ROOMS = {
 """The rooms in the order of a reader who comes from `explain`, with the titles of their pages."""
 OURS = {"checks", "commands", "files", "foldable", "precision", "progress", "tables", "types", "version"}
 """Rooms with nothing for users: what all the others share, and the command, which has a --help."""
-MEASURED = ("README", "tables", "protocols", "controls")
+MEASURED = ("README", "tables", "protocols", "controls", "learning")
 """The notes of tests/benchmarks that are pages."""
 
 
