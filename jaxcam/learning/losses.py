@@ -45,6 +45,9 @@ def distillation(student: Map, teacher: Map, *, normalise: bool = False) -> Floa
 def inside(cam_map: Map, mask: Mask) -> Float[Array, ""]:
     """The share of the map's energy outside of the mask, Σ ReLU(L) (1 - m) / Σ ReLU(L), in [0, 1]; 0 for a zero map.
 
+    Of the map of a logit a network may come to 0 with a map that is zero everywhere, where what speaks for the class is
+    told by the other logits alone. Maps of `score="log_softmax"`, of the class against the others, leave no such way.
+
     Args:
         cam_map: L, `[*spatial]`, of any positive scale.
         mask: m, the same shape: 1 or True where the network should look.
