@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-EXPERIMENTS = ("shortcut",)
+EXPERIMENTS = ("distillation", "shortcut", "agreement")
 
 
 @pytest.fixture(scope="module")
