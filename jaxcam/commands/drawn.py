@@ -62,7 +62,7 @@ def _cells_of_volume(values: Values, heat: Heat, truth: Bool[np.ndarray, "z y x"
 
 
 def _cells_of_clip(values: Values, heat: Heat, truth: Bool[np.ndarray, "t h w"]) -> list[Cell]:
-    return clip_cells(values, heat, longest=2 * _CELL, num=len(values))
+    return [Cell(cell.image) for cell in clip_cells(values, heat, longest=2 * _CELL, num=len(values))]
 
 
 KINDS: Mapping[str, Kind] = {
@@ -83,7 +83,7 @@ KINDS: Mapping[str, Kind] = {
         ("mini_c3d", "mini_convlstm"),
         lambda drawn: drawn.masks[:, int(drawn.moving)],
         _cells_of_clip,
-        tuple(f"{i}" for i in range(8)),
+        tuple(f"frame {i}" for i in range(8)),
         moves=True,
     ),
 }
