@@ -92,7 +92,9 @@ def in_keras():
     return call
 
 
-@pytest.mark.parametrize("library", [in_nnx, in_linen, in_equinox, pytest.param(in_keras, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize(
+    "library", [in_linen, in_equinox, *(pytest.param(f, marks=pytest.mark.thorough) for f in (in_nnx, in_keras))]
+)
 def test_layers_of_libraries(library):
     layer = library()
 
