@@ -65,7 +65,7 @@ from jaxcam.models.mini import mini_vit as mini_vit
 from jaxcam.models.mobilenet import MobileNetV3 as MobileNetV3
 from jaxcam.models.mobilenet import mobilenet_v3_small as mobilenet_v3_small
 from jaxcam.models.network import Network as Network
-from jaxcam.models.reading import Reader as Reader
+from jaxcam.models.reader import Reader as Reader
 from jaxcam.models.resnet import ResNet as ResNet
 from jaxcam.models.resnet import resnet18 as resnet18
 from jaxcam.models.resnet import resnet34 as resnet34

@@ -17,7 +17,7 @@ from jaxcam import scenes
 from jaxcam.models.architecture import Architecture, Options, Weights
 from jaxcam.models.class_names import class_names
 from jaxcam.models.embedded import EMBEDDED, embedded, linear
-from jaxcam.models.reading import Reader
+from jaxcam.models.reader import Reader
 
 
 class MiniVQA(Reader):

@@ -21,10 +21,10 @@ from jaxtyping import Array, Float, Int
 
 from jaxcam import scenes
 from jaxcam.models.architecture import Architecture, Options, Weights
+from jaxcam.models.beams import Decoded, Step, beams, greedy
 from jaxcam.models.class_names import class_names
-from jaxcam.models.decoding import Decoded, Step, beams, greedy
 from jaxcam.models.embedded import EMBEDDED, embedded, linear
-from jaxcam.models.reading import Reader, Seen, State
+from jaxcam.models.reader import Reader, Seen, State
 from jaxcam.scenes.sentences import CAPTION_LENGTH
 
 Images = Float[Array, "n H W 3"] | Float[np.ndarray, "n H W 3"]
@@ -43,14 +43,14 @@ class MiniCaptioner(Reader):
         return self.fc(self.read(features, words[:, :-1]))
 
     def caption(self, images: Images, *, length: int = CAPTION_LENGTH) -> Int[Array, "n l"]:
-        """A sentence for every picture, of which each word is the likeliest: ids `[n, l]`, see `decoding.greedy`.
+        """A sentence for every picture, of which each word is the likeliest: ids `[n, l]`, see `beams.greedy`.
 
         Args:
             images: `[n, H, W, 3]`, pixels in [0, 1].
             length: l, with start and end.
 
         Raises:
-            TypeError, ValueError: of images as `sight.features`, of length as `decoding.greedy`.
+            TypeError, ValueError: of images as `sight.features`, of length as `beams.greedy`.
         """
         return _greedy(self, images, length)
 
@@ -63,12 +63,12 @@ class MiniCaptioner(Reader):
             length: l, with start and end.
 
         Raises:
-            TypeError, ValueError: of images as `sight.features`, of length and width as `decoding.beams`.
+            TypeError, ValueError: of images as `sight.features`, of length and width as `beams.beams`.
         """
         return _beams(self, images, length, width)
 
     def following(self, seen: Seen) -> Step:
-        """The step of `decoding` for one picture: the state after a word, and the logits of the next one."""
+        """The step of `beams` for one picture: the state after a word, and the logits of the next one."""
 
         def step(state: State, word: Int[Array, ""]) -> tuple[State, Float[Array, " v"]]:
             state = self.step(state, word, seen)

@@ -14,7 +14,7 @@ NUM = 128
 
 @pytest.fixture(scope="module")
 def clips() -> scenes.Clip:
-    return jax.tree.map(np.asarray, scenes.many(scenes.clip, 0, NUM))
+    return jax.tree.map(np.asarray, scenes.many(scenes.clip, 0, NUM, size=32))
 
 
 def excursions(masks):
