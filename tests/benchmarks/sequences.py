@@ -4,9 +4,9 @@
 
 Inputs that no network was trained on, as drawn by `jaxcam.scenes` from a seed of its own; the true class is explained.
 Prints for every network evaluate's table (with a shuffled head as its check: "same when shuffled"), and for clips where
-the map goes: the share of its energy on the moving figure and on the two standing ones, the mean share of the frames
-that each of them covers, how often its maximum lies on which, and how often the moving figure has more energy, or more
-energy for its area, than each of the standing ones. Intervals are of the bootstrap.
+the map goes: the share of its energy on the moving figure, on all places that it passes, and on the two standing ones,
+the mean share of the frames that each of them covers, how often its maximum lies on which, and how often the moving
+figure has more energy, or more energy for its area, than each of the standing ones. Intervals are of the bootstrap.
 """
 
 import argparse
@@ -45,8 +45,8 @@ def interval(values, random):
 
 
 def figures(model, drawn, method, batch=40):
-    """For each clip: energy on the moving and the two standing figures, their areas, and where the maximum lies."""
-    energies, areas, tops = [], [], []
+    """For each clip: energy on the moving figure and the standing ones, their areas, the maximum; energy on the path."""
+    energies, areas, tops, paths = [], [], [], []
     for start in range(0, len(drawn.frames), batch):
         part = jax.tree.map(lambda leaf, start=start: leaf[start : start + batch], drawn)
         found = jaxcam.explain(model, part.frames, class_idx=part.class_idx, method=method)
@@ -60,9 +60,12 @@ def figures(model, drawn, method, batch=40):
         is_top = heat == heat.max((1, 2, 3), keepdims=True)
         tops.append((is_top[:, None] & masks).sum(axes) / is_top.sum((1, 2, 3))[:, None])
         areas.append(masks.mean(axes))
-    energies, areas, tops = map(np.concatenate, (energies, areas, tops))
+        path = masks[:, 0].any(1, keepdims=True)  # where the moving figure is in any of the frames
+        with np.errstate(invalid="ignore"):
+            paths.append((heat * path).sum((1, 2, 3)) / total[:, 0])
+    energies, areas, tops, paths = map(np.concatenate, (energies, areas, tops, paths))
     tops[~np.isfinite(energies[:, 0])] = np.nan
-    return energies, areas, tops
+    return energies, areas, tops, paths
 
 
 def report(name, num):
@@ -86,10 +89,11 @@ def report(name, num):
     names = ("moving", "standing", "standing")
     rows = {}
     for method in METHODS:
-        energies, areas, tops = figures(model, drawn, method)
+        energies, areas, tops, paths = figures(model, drawn, method)
         density = energies / areas
         rows[method] = [
             interval(energies[:, 0], random),
+            interval(paths, random),
             interval(energies[:, 1:].sum(1), random),
             interval(tops[:, 0], random),
             interval(tops[:, 1:].sum(1), random),
@@ -97,11 +101,10 @@ def report(name, num):
             interval(np.where(np.isfinite(energies[:, :1]), density[:, :1] > density[:, 1:], np.nan).mean(1), random),
         ]
     print(", ".join(f"{who} {100 * share:.1f} %" for who, share in zip(names, areas.mean(0), strict=True)), end="\n\n")
-    print(
-        "| | energy on the moving figure, % | on the two standing | maximum on the moving, % | on a standing |", end=""
-    )
-    print(" moving has more energy than each standing, % | more for its area, % |")
-    print("|---|---|---|---|---|---|---|")
+    print("| | energy on the moving figure, % | where it passes in any frame | on the two standing |", end="")
+    print(" maximum on the moving, % | on a standing | moving has more energy than each standing, % |", end="")
+    print(" more for its area, % |")
+    print("|---|---|---|---|---|---|---|---|")
     for method, row in rows.items():
         print(f"| {method} | " + " | ".join(row) + " |", flush=True)
     print()

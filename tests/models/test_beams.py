@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support import drawn
 
-from jaxcam.models import decoding
+from jaxcam.models import beams
 from jaxcam.scenes import END, PAD, START
 
 V, LENGTH = 5, 5
@@ -44,7 +44,7 @@ def test_beams_of_full_width_are_the_search_through_all_sentences(seed):
     table = 2 * drawn(seed, V, V, V)
     every = sorted(((log_probability(table, words), words) for words in sentences()), reverse=True)
     width = len(every)
-    found = jax.jit(lambda table: decoding.beams(table_step(table), jnp.int32(PAD), length=LENGTH, width=width))(table)
+    found = jax.jit(lambda table: beams.beams(table_step(table), jnp.int32(PAD), length=LENGTH, width=width))(table)
     np.testing.assert_allclose(found.log_probability, [each for each, _ in every], rtol=1e-12)
     assert [tuple(row[1:]) for row in np.asarray(found.words).tolist()] == [words for _, words in every]
     assert (np.asarray(found.words)[:, 0] == START).all()
@@ -57,8 +57,8 @@ def test_a_beam_finds_what_greed_does_not():
     table[START, 3] = [0, 0, 0, 0, 0]
     table[START, 4] = [-9, -9, 9, -9, -9]
     step = table_step(table)
-    greedy = decoding.greedy(step, jnp.int32(PAD), length=3)
-    one, two = (decoding.beams(step, jnp.int32(PAD), length=3, width=width) for width in (1, 2))
+    greedy = beams.greedy(step, jnp.int32(PAD), length=3)
+    one, two = (beams.beams(step, jnp.int32(PAD), length=3, width=width) for width in (1, 2))
     assert greedy.tolist()[:2] == one.words[0].tolist()[:2] == [START, 3]
     assert two.words[0].tolist() == [START, 4, END]
     assert two.log_probability[0] > one.log_probability[0] + 0.5
@@ -72,8 +72,8 @@ def test_greed_is_a_beam_of_one_and_the_word_by_word_maximum():
     def both(table):
         step = table_step(table)
         return (
-            decoding.greedy(step, jnp.int32(PAD), length=LENGTH),
-            decoding.beams(step, jnp.int32(PAD), length=LENGTH, width=1),
+            beams.greedy(step, jnp.int32(PAD), length=LENGTH),
+            beams.beams(step, jnp.int32(PAD), length=LENGTH, width=1),
         )
 
     greedy, beam = both(tables)
@@ -92,7 +92,7 @@ def test_greed_is_a_beam_of_one_and_the_word_by_word_maximum():
 
 
 def test_fewer_sentences_than_beams():
-    found = decoding.beams(table_step(np.zeros((3, 3, 3))), jnp.int32(PAD), length=2, width=5)
+    found = beams.beams(table_step(np.zeros((3, 3, 3))), jnp.int32(PAD), length=2, width=5)
     np.testing.assert_allclose(found.log_probability, [*3 * [-np.log(3)], -np.inf, -np.inf])
     assert sorted(found.words[:3, 1].tolist()) == [0, 1, 2]
 
@@ -101,9 +101,9 @@ def test_fewer_sentences_than_beams():
 def test_lengths_and_widths_that_are_none():
     step = table_step(np.zeros((3, 3, 3)))
     for call, error, message in (
-        (lambda: decoding.greedy(step, jnp.int32(0), length=1), ValueError, "length must be .* 2 .* is 1"),
-        (lambda: decoding.beams(step, jnp.int32(0), length=3, width=0), ValueError, "width must be .* 1 .* is 0"),
-        (lambda: decoding.beams(step, jnp.int32(0), length=3.0, width=1), TypeError, "length must be an integer"),
+        (lambda: beams.greedy(step, jnp.int32(0), length=1), ValueError, "length must be .* 2 .* is 1"),
+        (lambda: beams.beams(step, jnp.int32(0), length=3, width=0), ValueError, "width must be .* 1 .* is 0"),
+        (lambda: beams.beams(step, jnp.int32(0), length=3.0, width=1), TypeError, "length must be an integer"),
     ):
         with pytest.raises(error, match=message):
             call()
