@@ -45,7 +45,7 @@ def interval(values, random):
 
 
 def figures(model, drawn, method, batch=40):
-    """For each clip: energy on the moving figure and the standing ones, their areas, the maximum; energy on the path."""
+    """For each clip: energy on the moving figure and the two standing ones, areas, the maximum, and its path."""
     energies, areas, tops, paths = [], [], [], []
     for start in range(0, len(drawn.frames), batch):
         part = jax.tree.map(lambda leaf, start=start: leaf[start : start + batch], drawn)
