@@ -1,6 +1,6 @@
 """A training step with maps against the plain step of the same network, in one run, in turns; and its memory.
 
-    python tests/benchmarks/training.py [--runs 20] [--models mini_vgg resnet18] [--steps 1000]
+    python tests/benchmarks/training.py [--runs 20] [--models mini_vgg resnet18] [--batch 2] [--steps 1000]
 
 The plain step is the cross-entropy's gradient by all parameters and an update of SGD; the others add to the loss the
 energy of the map of the true class outside a mask, from `learning.forward`. Prints for every network the median of the
@@ -22,7 +22,7 @@ from flax import nnx
 import jaxcam
 from jaxcam import learning, models
 
-BATCHES = {"mini_vgg": 32}
+BATCHES = {"mini_vgg": 32, "mini_resnet": 32}
 METHODS = (None, "grad_cam", "grad_cam_pp")
 OPTIMIZER = optax.sgd(1e-4)
 
@@ -48,9 +48,9 @@ def step_with(method):
     return step
 
 
-def timed(name, runs):
+def timed(name, runs, batch_size):
     model = models.mini_vgg() if name == "mini_vgg" else models.MODELS[name](None)
-    num, side = BATCHES.get(name, 4), model.preprocessing.crop
+    num, side = batch_size or BATCHES.get(name, 4), model.preprocessing.crop
     random = np.random.default_rng(0)
     grid = jax.eval_shape(model.features, jax.ShapeDtypeStruct((1, side, side, 3), np.float32)).shape[1:3]
     pictures = jax.device_put(random.normal(size=(num, side, side, 3)).astype(np.float32))
@@ -91,11 +91,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--models", nargs="*", default=["mini_vgg", "resnet18"])
+    parser.add_argument("--batch", type=int, help="the network's own unless given: 32, or 4 for large ones")
     parser.add_argument("--steps", type=int, default=1000)
     given = parser.parse_args()
     print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}, jaxcam {jaxcam.__version__}, {given.runs} runs")
     print(f"{'model':<12} {'batch':>5} {'plain ms':>9} {'Grad-CAM':>12} {'Grad-CAM++':>12}   compile s")
-    measured = [timed(name, given.runs) for name in given.models]
+    measured = [timed(name, given.runs, given.batch) for name in given.models]
     if given.steps:
         remembered(*measured[0], given.steps)
 
