@@ -102,10 +102,10 @@ class Recipe(NamedTuple):
     """Steps in which the learning rate grows from 0."""
     longest: float | None = None
     """What longer gradients are shortened to; as they are where it is None."""
-    begins_as: Callable[..., Chain] | None = None
-    """The embedded network whose layers of the same name and shape it, or its `sight`, begins with."""
+    begins_as: Callable[..., Classifier] | None = None
+    """The embedded network that has learnt what this one begins with: see `_take_over`."""
     keeps: bool = False
-    """Whether those layers stay as they are."""
+    """Whether that stays as it is."""
 
 
 RECIPES = {
@@ -137,7 +137,9 @@ RECIPES = {
     "mini_captioner": Recipe(
         mini_captioner, num_steps=6000, learning_rate=2e-3, draw=_captions, longest=1.0, begins_as=mini_vgg
     ),
-    "mini_vqa": Recipe(mini_vqa, num_steps=6000, learning_rate=2e-3, draw=_questions, longest=1.0, begins_as=mini_vgg),
+    "mini_vqa": Recipe(
+        mini_vqa, num_steps=6000, learning_rate=2e-3, draw=_questions, longest=1.0, begins_as=mini_captioner
+    ),
 }
 
 
@@ -161,16 +163,17 @@ def train(
     recipe = RECIPES[name]
     steps = check_integer("num_steps", recipe.num_steps if num_steps is None else num_steps, low=1)
     model = recipe.create(None, seed=seed)
-    taken = [] if recipe.begins_as is None else _take_over(model, recipe.begins_as())
+    taken = set() if recipe.begins_as is None else _take_over(model, recipe.begins_as())
+    kept = taken if recipe.keeps else set()
     model.train()
-    kept = taken if recipe.keeps else []
-    for *_, layer in kept:
-        _sight(model).stages[layer].eval()
+    for path, module in nnx.iter_modules(model):
+        if isinstance(module, nnx.BatchNorm) and (*path, "mean") in kept:
+            module.eval()
     schedule = optax.warmup_cosine_decay_schedule(0.0, recipe.learning_rate, min(recipe.warm_up, steps // 2), steps)
     rule = optax.adamw(schedule, weight_decay=recipe.weight_decay)
     if recipe.longest is not None:
         rule = optax.chain(optax.clip_by_global_norm(recipe.longest), rule)
-    learnt = nnx.All(nnx.Param, lambda path, _: not any(path[: len(start)] == start for start in kept))
+    learnt = nnx.All(nnx.Param, lambda path, _: tuple(path) not in kept)
     optimizer = nnx.Optimizer(model, rule, wrt=learnt)
     keys = jax.random.split(jax.random.key(seed), steps)
     run = f"{name}, seed {seed}, {steps} steps"
@@ -238,20 +241,20 @@ def dimmed(drawn: Drawn, key: Key[Array, ""]) -> Any:
     return maps.explanation_map(drawn.inputs, light)
 
 
-def _sight(model: Any) -> Chain:
-    """What a network sees pictures with: itself, or a part of it."""
-    return getattr(model, "sight", model)
+def _take_over(model: Any, other: Any) -> set[tuple[Any, ...]]:
+    """Gives a network the parameters of the same name and shape of another, and returns where they are.
 
-
-def _take_over(model: Any, other: Chain) -> list[tuple[str, ...]]:
-    """Gives layers of a network the parameters of those of the same name and shape; returns where these are."""
-    sight, taken = _sight(model), list[tuple[str, ...]]()
-    for name in sight.layers:
-        own, given = (nnx.state(chain.stages[name]) if name in chain.layers else None for chain in (sight, other))
-        if given and jax.tree.map(jnp.shape, own) == jax.tree.map(jnp.shape, given):
-            nnx.update(sight.stages[name], given)
-            taken.append((*(() if sight is model else ("sight",)), "stages", name))
-    return taken
+    Of a network of pictures those of its features, which go to what the network sees with: itself, or its `sight`.
+    """
+    into, layers = model, None
+    if isinstance(other, Chain):
+        into = getattr(model, "sight", model)
+        layers = other.layers[: other.layers.index(other.default_layer) + 1]
+    own, given = (dict(nnx.to_flat_state(nnx.state(each))) for each in (into, other))
+    same = [path for path in own if path in given and own[path].shape == given[path].shape]
+    same = [path for path in same if layers is None or path[1] in layers]
+    nnx.update(into, nnx.from_flat_state([(path, given[path]) for path in same]))
+    return {path if into is model else ("sight", *path) for path in same}
 
 
 def _normalised(model: Any, inputs: Any) -> Any:

@@ -272,3 +272,13 @@ def test_training_begins_with_the_convolutions_of_pictures():
         for a, b in zip(*(jax.tree.leaves(net.stages[name]) for net in (model.sight, other)), strict=True):
             np.testing.assert_array_equal(a, b)
     np.testing.assert_array_equal(model.sight.stages["conv5"].kernel[...], before)
+
+
+def test_training_begins_with_all_that_another_reader_knows():
+    model, other = models.mini_vqa(None), created("mini_captioner")
+    before = np.asarray(model.fc1.kernel[...])
+    train._take_over(model, other)
+    for name in ("sight", "attention", "embedding", "gates"):
+        for a, b in zip(*(jax.tree.leaves(getattr(net, name)) for net in (model, other)), strict=True):
+            np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(model.fc1.kernel[...], before)
