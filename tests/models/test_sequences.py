@@ -288,6 +288,23 @@ def test_embedded_networks_know_unseen_inputs(name):
 
 
 @pytest.mark.slow
+def test_clips_keep_the_layers_of_pictures():
+    """What mini_c3d begins with is the features of mini_resnet, statistics of batch norm too; the rest learns."""
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes types
+        found, first = train.train("mini_c3d", num_steps=2), models.mini_c3d(None, seed=0)
+    begun = models.mini_resnet()
+
+    def of(net, name):
+        return [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.state(net.stages[name]))]
+
+    features = begun.layers[: begun.layers.index("avgpool")]
+    for name in filter(lambda name: of(found, name), found.layers):
+        kept = name in begun.layers and all(map(np.array_equal, of(found, name), of(begun, name)))
+        moved = any(not np.array_equal(a, b) for a, b in zip(of(found, name), of(first, name), strict=True))
+        assert (kept, moved) == (name in features, True), name
+
+
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_to_the_same_network(tmp_path, monkeypatch):
     monkeypatch.setattr(train, "_EVERY", 2)
     file = tmp_path / "run.part"
