@@ -251,6 +251,15 @@ def test_maps_of_clips_through_the_convlstm():
     assert found.heatmap.shape == x.shape[:-1]
 
 
+def test_the_last_step_of_the_convlstm_is_a_layer_of_the_network():
+    """No layer of the chain, but one of its program; behind the last state there is only the mean."""
+    model, x = created("mini_convlstm"), inputs("mini_convlstm")
+    states, _ = recurrent(model, x)
+    w = np.asarray(model.stages["fc"].kernel[...])[:, C] / states[0, ..., 0].size
+    found = jaxcam.explain(model, x, layer="scan[2]", class_idx=C)
+    np.testing.assert_allclose(np.ravel(found.cam_map), np.ravel(relu(states[:, 2] @ w)), rtol=1e-8, atol=1e-12)
+
+
 def test_wrong_inputs_are_told():
     model = created("mini_c3d")
     with pytest.raises(ValueError, match=r"clips must be \[n, t, H, W, 3\].* as \[8, 16, 24, 3\]; add .* clip\[None\]"):
