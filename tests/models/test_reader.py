@@ -142,6 +142,7 @@ def test_sentences_are_those_of_their_words():
             np.testing.assert_allclose(value, expected, rtol=1e-9)
 
 
+@pytest.mark.thorough
 def test_gradients_through_the_scan_are_those_of_the_words_written_out():
     model, given = created("mini_captioner"), inputs("mini_captioner")
     words, along = given["words"][0], drawn(2, LENGTH - 1, len(scenes.VOCABULARY))
@@ -202,6 +203,7 @@ def test_all_words_at_once_are_one_by_one():
     np.testing.assert_allclose(alone.cam_map, found.cam_map[:, 2], rtol=1e-9, atol=1e-13)
 
 
+@pytest.mark.thorough
 def test_why_this_answer_and_not_that_one():
     model, given = created("mini_vqa"), inputs("mini_vqa")
     red, blue = (scenes.ANSWERS.index(name) for name in ("red", "blue"))
