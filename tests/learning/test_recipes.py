@@ -26,7 +26,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def names_of(package):
-        names = {"jax": jax, "jaxcam": jaxcam, "nnx": nnx, "np": np, "optax": optax}
+        names = {"jax": jax, "jaxcam": jaxcam, "nnx": nnx, "optax": optax}
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"), jax.enable_x64(False):
             for word in ("def step_with_maps", f"import {package}\n"):
                 (block,) = [block for block in BLOCKS if word in block]
