@@ -198,7 +198,9 @@ show(
     pictures.panel(
         [
             jaxcam.Row("frames", [jaxcam.Cell(one[0, t]) for t in range(8)]),
-            jaxcam.Row("Guided\nGrad-CAM", [jaxcam.Cell(0.5 + 0.5 * np.clip(gradient[t] / scale, -1, 1)) for t in range(8)]),
+            jaxcam.Row(
+                "Guided\nGrad-CAM", [jaxcam.Cell(0.5 + 0.5 * np.clip(gradient[t] / scale, -1, 1)) for t in range(8)]
+            ),
         ],
         headings=[f"frame {t}" for t in range(8)],
         colormap=None,

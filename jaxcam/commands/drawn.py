@@ -56,9 +56,10 @@ def _cells_of_series(values: Values, heat: Heat, truth: Bool[np.ndarray, " t"]) 
 
 
 def _cells_of_volume(values: Values, heat: Heat, truth: Bool[np.ndarray, "z y x"]) -> list[Cell]:
-    # The same slices for every method: those through the middle of what the label is about.
-    at = [round(float(places.mean())) for places in np.nonzero(truth)]
-    return volume_cells(values, heat, longest=2 * _CELL, at=at)
+    # The same slices for every method: through what the label is about, near its middle, which may be a torus's hole.
+    places = np.argwhere(truth)
+    nearest = np.square(places - places.mean(0)).sum(1).argmin()
+    return volume_cells(values, heat, longest=2 * _CELL, at=places[nearest].tolist())
 
 
 def _cells_of_clip(values: Values, heat: Heat, truth: Bool[np.ndarray, "t h w"]) -> list[Cell]:

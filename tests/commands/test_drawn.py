@@ -12,6 +12,7 @@ from PIL import Image
 import jaxcam
 from jaxcam import __main__ as command
 from jaxcam import models, scenes
+from jaxcam.commands import drawn
 
 
 def run(*arguments):
@@ -43,16 +44,16 @@ def test_the_table_says_how_much_heat_lies_on_the_truth(kind, tmp_path):
     code, out, err = run(kind, "--seed", 2, "--method", "grad_cam", "--out", place)
     assert (code, err) == (0, "")
     name, field = FIELDS[kind]
-    drawn, model = getattr(scenes, kind)(2), models.SEQUENCE_MODELS[name]()
-    values = np.asarray(getattr(drawn, field))[None]
+    made, model = getattr(scenes, kind)(2), models.SEQUENCE_MODELS[name]()
+    values = np.asarray(getattr(made, field))[None]
     confidence = np.asarray(jax.nn.softmax(model(values)))[0]
     found = jaxcam.explain(model, values, method="grad_cam")
-    masks = np.asarray(drawn.masks)
-    truth = masks[:, int(drawn.moving)] if kind == "clip" else masks.any(0)
+    masks = np.asarray(made.masks)
+    truth = masks[:, int(made.moving)] if kind == "clip" else masks.any(0)
     energy, hits = by_hand(np.asarray(found.heatmap[0], np.float64), truth)
     top = int(confidence.argmax())
     first, _, row = out.splitlines()
-    true_name = model.class_names[int(drawn.class_idx)]
+    true_name = model.class_names[int(made.class_idx)]
     assert f"{model.class_names[top]} {100 * confidence[top]:.1f} %, drawn as {true_name}" in first
     assert row.split() == ["Grad-CAM", f"{energy:.1f}", "%", "yes" if hits else "no", "ok"]
     with Image.open(place) as picture:
@@ -66,6 +67,16 @@ def test_a_class_is_explained_that_is_asked_for(tmp_path):
     assert code == 0
     assert f"bump {100 * confidence[scenes.PATTERN_NAMES.index('bump')]:.1f} %" in out
     assert run("series", "-q", "--method", "grad_cam", "--out", place) == (0, "", "")
+
+
+def test_slices_of_a_torus_meet_it():
+    """Those through its middle would meet its hole."""
+    ring = np.zeros((9, 9, 9), bool)
+    ring[4, 2:7, 2:7] = True
+    ring[4, 3:6, 3:6] = False
+    cells = drawn._cells_of_volume(np.zeros((9, 9, 9, 1), np.float32), np.zeros((9, 9, 9), np.float32), ring)
+    place = [int(cell.caption.split("=")[1]) for cell in cells]
+    assert ring[tuple(place)]
 
 
 @pytest.mark.thorough
