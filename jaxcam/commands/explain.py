@@ -35,6 +35,8 @@ _PAGE_METHODS = ("grad_cam", "grad_cam_pp")
 _PAGE = ".html"
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", _PAGE)
 _OUT = "jaxcam.png"
+_MOST_ENLARGED = 8
+"""Pictures that are enlarged by more show a network little: CIFAR's, of 32 pixels, by 7."""
 _EPILOG = """\
 Without IMAGE a photograph is explained with the extra `photographs`, else a
 drawing. Several pictures go to OUT with their names added. Exit codes: 0;
@@ -75,6 +77,8 @@ def run(arguments: list[str]) -> int:
                 bar.update(done)
 
             kind = _page if is_page else _panel
+            if not options.quiet:
+                _tell_if_small(source, model)
             draw = partial(kind, model, options=options, choices=choices, class_idx=class_idx, name=name)
             try:
                 made, table = draw(source, title=source.name, heading=heading, told=told)
@@ -175,6 +179,21 @@ def _parser() -> argparse.ArgumentParser:
     add("--dark", action="store_true", help="on a dark ground")
     add_quiet(parser)
     return parser
+
+
+def _tell_if_small(source: Path, model: Network) -> None:
+    """A note where there is so little to be seen that the network's opinion means nothing."""
+    try:
+        with Image.open(source) as picture:
+            width, height = picture.size
+    except (OSError, ValueError, Image.DecompressionBombError):  # what is wrong with it is said where it is read
+        return
+    side = model.preprocessing.crop
+    if side is not None and side > _MOST_ENLARGED * min(width, height):
+        report(
+            f"{printable(str(source))} has {width} x {height} pixels, of which the network sees {min(width, height)} x "
+            f"{min(width, height)}, enlarged to {side} x {side}: what it makes of them means little"
+        )
 
 
 def _check_style(options: argparse.Namespace, *, is_page: bool) -> None:

@@ -396,3 +396,14 @@ def test_as_a_process(picture, tmp_path):
     # On a busy machine it takes more than the two seconds after which it says how far it is.
     assert all(line.startswith("explain ") for line in done.stderr.splitlines())
     assert (tmp_path / "jaxcam.png").stat().st_size > 10_000
+
+
+def test_a_picture_that_is_hardly_there_is_told(tmp_path):
+    place = tmp_path / "thin.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (7, 40, 3), np.uint8)).save(place)
+    code, _, err = run(place, *ONE_METHOD, "--model", "mini_resnet", "--out", tmp_path / "out.png")
+    assert code == 0
+    assert "thin.png has 40 x 7 pixels, of which the network sees 7 x 7, enlarged to 64 x 64" in err
+    assert run(place, *ONE_METHOD, "--model", "mini_resnet", "--out", tmp_path / "out.png", "-q") == (0, "", "")
+    Image.open(place).resize((40, 8)).save(place)
+    assert "enlarged" not in run(place, *ONE_METHOD, "--model", "mini_resnet", "--out", tmp_path / "out.png")[2]
