@@ -16,7 +16,7 @@ from jaxcam.scenes.parts import MAX_INSTANCES, Instances, Strokes, instance_dist
 
 MIN_VISIBLE = 0.67
 _REACH = 1.35  # a figure lies within this many radii of its centre, however sheared
-_BEHIND, _FRONT = np.triu_indices(MAX_INSTANCES, 1)
+_BEHIND, _FRONT = np.stack(np.triu_indices(MAX_INSTANCES, 1)).astype(np.int32)
 # Sample points of a figure: the R2 low-discrepancy sequence over the square that encloses every figure.
 _SAMPLES = np.asarray(
     (np.arange(1, 225)[:, None] * np.array([0.7548776662466927, 0.5698402909980532])) % 1.0 * 2.4 - 1.2,
