@@ -128,10 +128,10 @@ class Cut:
         def head(a: Array) -> Array:
             return self.halves.head(arrays, whole(a), passing)[0][0]
 
-        # A layer may be one that the program has and the model does not know: a step of its scan.
-        known = model.told("layers") or (self.layer,)
-        is_known = any(name == self.layer or f"{name}".startswith(f"{self.layer}.") for name in known)
-        if (class_logit := model.told("class_logit")) is not None and is_known and not isinstance(self.layer, int):
+        # Not of a layer that the program has and the model does not know: a step of its scan.
+        class_logit, has_layer = model.told("class_logit"), model.told("has_layer")
+        is_known = callable(class_logit) and callable(has_layer) and not isinstance(self.layer, int)
+        if is_known and has_layer(self.layer):
             # One class costs less than all of them: see `jaxcam.models.Network.class_logit`.
             head.logit = lambda a, class_idx: class_logit(whole(a), class_idx, layer=self.layer)[0]  # type: ignore[attr-defined]
         return Traced(head, self.activations, is_piecewise_linear=self.halves.is_piecewise_linear)

@@ -109,7 +109,7 @@ class Adapted:
         return cls(merged(state, list(children[0]))[0], *rest)
 
     def told(self, name: str) -> Any:
-        """What the model says of itself, or None: `cam_layer`, `cam_kernel`, `class_logit`, `layers`."""
+        """What the model says of itself, or None: `cam_layer`, `cam_kernel`, `class_logit`, `has_layer`."""
         return getattr(self.state, name, None) if self.call in (_called, _halves) else None
 
     @property

@@ -112,6 +112,10 @@ class Chain(Classifier):
             return last.kernel[...]
         return jnp.eye(len(self.class_names), dtype=jax.tree.leaves(nnx.state(self))[0].dtype)
 
+    def has_layer(self, layer: str | None) -> bool:
+        """Whether it can be cut there: at a stage, at the last of several, or, for None, at its default."""
+        return layer is None or bool(self._matching(layer))
+
     def resolved(self, layer: str) -> str:
         """The name of the stage that `layer` means: the last one that it is the beginning of."""
         return self.layers[self._cut(layer) - 1]
@@ -126,14 +130,16 @@ class Chain(Classifier):
     def _cut(self, layer: str | None) -> int:
         """How many stages come before the cut."""
         layer = self.default_layer if layer is None else layer
-        matching = [i for i, name in enumerate(self.layers) if name == layer or name.startswith(f"{layer}.")]
-        if not matching:
+        if not (matching := self._matching(layer)):
             groups = dict.fromkeys(prefix for name in self.layers if (prefix := name.rpartition(".")[0]))
             raise ValueError(
                 f"layer={layer!r} is not in this {type(self).__name__}: it has {', '.join(self.layers)}"
                 + (f"; and for the last of each group {', '.join(groups)}" if groups else "")
             )
         return matching[-1] + 1
+
+    def _matching(self, layer: str) -> list[int]:
+        return [i for i, name in enumerate(self.layers) if name == layer or name.startswith(f"{layer}.")]
 
     def _checked(self, inputs: Inputs) -> Array:
         shape, wanted = list(inputs.shape), ", ".join(("n", *self.axes, str(self.channels)))

@@ -309,6 +309,34 @@ def test_submodules_called_features_and_head_are_no_halves():
     np.testing.assert_allclose(found.cam_map, expected, rtol=1e-4, atol=1e-6)
 
 
+def test_attributes_of_a_model_that_are_called_as_those_of_ours_mean_nothing(images):
+    """12 layers, a list of them, a layer that tells classes: no reason to ask them as a network of the package is."""
+
+    class Other(nnx.Module):
+        def __init__(self, **attributes):
+            self.conv, self.fc = (make(rngs=nnx.Rngs(0)) for make in (conv, fc))
+            for name, value in attributes.items():
+                setattr(self, name, value)
+
+        def __call__(self, x):
+            return self.fc(nnx.relu(self.conv(x)).mean((1, 2)))
+
+    conv = lambda rngs: nnx.Conv(3, 4, (3, 3), param_dtype=np.float64, rngs=rngs)
+    fc = lambda rngs: nnx.Linear(4, 5, param_dtype=np.float64, rngs=rngs)
+    plain = Other()
+    w = np.asarray(plain.fc.kernel[...])[:, 2] / (12 * 10)
+    a = np.asarray(nnx.relu(plain.conv(images)))
+    expected = np.maximum(a @ w, 0)
+    assert expected.max() > 0
+    for attributes in (
+        {"layers": 12},
+        {"layers": nnx.List([nnx.Linear(2, 2, rngs=nnx.Rngs(1))]), "class_logit": nnx.Linear(2, 2, rngs=nnx.Rngs(1))},
+        {"class_logit": 3, "has_layer": True},
+    ):
+        found = jaxcam.explain(Other(**attributes), images, class_idx=2)
+        np.testing.assert_allclose(found.cam_map, expected, atol=1e-12 * expected.max())
+
+
 def test_channels_first_inside_of_a_channels_last_model(model, images):
     kernel, last = normal(0, 6, 3, 3, 3), normal(1, 6, 5)
 
