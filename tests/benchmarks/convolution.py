@@ -10,7 +10,7 @@ import time
 import jax
 import numpy as np
 
-from jaxcam.programs.convolution import convolution, convolution_3d
+from jaxcam.programs.convolution import convolution, convolution_3d, convolution_of_patches
 
 # positions, input channels, outputs, kernel, strides, groups: layers of ResNet-50 and EfficientNet-B0
 LAYERS = [
@@ -33,6 +33,8 @@ VOLUMES = [
     ((12, 12, 12), 16, 32, (3, 3, 3), (2, 2, 2)),
     ((12, 16, 16), 16, 24, (3, 3, 3), (2, 1, 1)),
 ]
+# positions, input channels, outputs, kernel, rounds of the loop: the ConvLSTM of mini_convlstm
+LOOPS = [(8, 32, 128, 3, 8)]
 
 
 def seconds(function, *arguments):
@@ -82,6 +84,23 @@ def main():
         slopes = [jax.grad(lambda x, w, f=f: (f(x, w) ** 2).sum(), (0, 1)) for f in functions]
         for what, ways in (("forward", functions), ("gradients", slopes)):
             ms, ratio = compared(*map(jax.jit, ways), arrays, runs)
+            print(f"{told}, {what:<9}: {ms:8.1f} ms, ours {ratio:6.1f} times as fast", flush=True)
+    for side, inputs, outputs, size, rounds in LOOPS:
+        shapes = (8, side, side, inputs), (size, size, inputs, outputs)
+        arrays = [jax.device_put(rng.normal(size=shape).astype(np.float32) / 10) for shape in shapes]
+
+        def loop(convolve, inputs=inputs, rounds=rounds):
+            def step(state, kernel):
+                made = convolve(state, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+                return jax.numpy.tanh(made[..., :inputs])
+
+            return lambda x, w: jax.lax.scan(lambda state, _: (step(state, w), None), x, None, length=rounds)[0]
+
+        functions = [loop(jax.lax.conv_general_dilated), loop(convolution_of_patches)]
+        slopes = [jax.grad(lambda x, w, f=f: (f(x, w) ** 2).sum(), (0, 1)) for f in functions]
+        for what, ways in (("forward", functions), ("gradients", slopes)):
+            ms, ratio = compared(*map(jax.jit, ways), arrays, runs)
+            told = f"{size}x{size} {side} x {side} {inputs} -> {outputs}, {rounds} rounds of a scan"
             print(f"{told}, {what:<9}: {ms:8.1f} ms, ours {ratio:6.1f} times as fast", flush=True)
 
 

@@ -9,7 +9,7 @@ from support import network, normal
 
 import jaxcam
 from jaxcam import models
-from jaxcam.programs.convolution import convolution
+from jaxcam.programs.convolution import convolution, convolution_of_patches
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 # size, input channels, outputs, groups, strides, padding
@@ -30,8 +30,9 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("side", [(8, 7), pytest.param((9, 12), marks=pytest.mark.thorough)])
-@pytest.mark.sample(3)
-def test_values_and_derivatives(case, side):
+@pytest.mark.parametrize("way", [convolution, convolution_of_patches], ids=["fastest", "patches"])
+@pytest.mark.sample(4)
+def test_values_and_derivatives(case, side, way):
     size, inputs, outputs, groups, strides, padding = CASES[case]
     x, w = normal(0, 2, *side, inputs), normal(1, size, size, inputs // groups, outputs)
 
@@ -41,7 +42,7 @@ def test_values_and_derivatives(case, side):
         )
 
     def ours(x, w):
-        return convolution(x, w, (strides, strides), padding, dimension_numbers=NHWC, feature_group_count=groups)
+        return way(x, w, (strides, strides), padding, dimension_numbers=NHWC, feature_group_count=groups)
 
     def everything(f):
         """In one program: the value, both derivatives, and a batch of batches."""
@@ -66,9 +67,10 @@ def test_eagerly_too():
     np.testing.assert_allclose(found, np.einsum("nhwi,io->nhwo", x, w[0, 0]), atol=1e-12)
 
 
-def test_dilation_is_left_to_lax():
+@pytest.mark.parametrize("way", [convolution, convolution_of_patches], ids=["fastest", "patches"])
+def test_dilation_is_left_to_lax(way):
     x, w = normal(0, 1, 9, 9, 4), normal(1, 1, 1, 4, 3)
-    found = convolution(x, w, (1, 1), [(0, 0), (0, 0)], lhs_dilation=(2, 1), dimension_numbers=NHWC)
+    found = way(x, w, (1, 1), [(0, 0), (0, 0)], lhs_dilation=(2, 1), dimension_numbers=NHWC)
     expected = jax.lax.conv_general_dilated(x, w, (1, 1), [(0, 0), (0, 0)], lhs_dilation=(2, 1), dimension_numbers=NHWC)
     np.testing.assert_allclose(found, expected, atol=1e-13)
 
