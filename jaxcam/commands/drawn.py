@@ -29,8 +29,7 @@ from jaxcam.progress import Progress, silent
 
 _METHODS = ("grad_cam", "grad_cam_pp")
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-_CELL, _WIDE = 160, 480
-"""The longer sides of pictures in points: of a slice or a frame, and of a curve."""
+_CURVE, _SLICE, _FRAME = 480, 160, 80
 _FPS = 6
 
 Values = Float[np.ndarray, "*grid d"]
@@ -46,45 +45,56 @@ class Kind(NamedTuple):
     networks: tuple[str, ...]
     truth: Callable[[Any], Bool[np.ndarray, "*grid"]]
     """What the label is about."""
-    cells: Callable[[Values, Heat, Bool[np.ndarray, "*grid"]], list[Cell]]
+    cells: Callable[[Values, Heat, Bool[np.ndarray, "*grid"], str], list[Cell]]
+    """In a style of overlays."""
     headings: tuple[str, ...]
+    side: int
+    """Of a cell, in points: its longer one."""
+    style: str | None = None
+    """The only one, where there is one."""
     moves: bool = False
 
 
-def _cells_of_series(values: Values, heat: Heat, truth: Bool[np.ndarray, " t"]) -> list[Cell]:
-    return [Cell(series(values, heat, width=_WIDE))]
+def _cells_of_series(values: Values, heat: Heat, truth: Bool[np.ndarray, " t"], style: str) -> list[Cell]:
+    del truth, style
+    return [Cell(series(values, heat, width=_CURVE))]
 
 
-def _cells_of_volume(values: Values, heat: Heat, truth: Bool[np.ndarray, "z y x"]) -> list[Cell]:
+def _cells_of_volume(values: Values, heat: Heat, truth: Bool[np.ndarray, "z y x"], style: str) -> list[Cell]:
     # The same slices for every method: through what the label is about, near its middle, which may be a torus's hole.
     places = np.argwhere(truth)
     nearest = np.square(places - places.mean(0)).sum(1).argmin()
-    return volume_cells(values, heat, longest=2 * _CELL, at=places[nearest].tolist())
+    return volume_cells(values, heat, longest=2 * _SLICE, at=places[nearest].tolist(), style=style)
 
 
-def _cells_of_clip(values: Values, heat: Heat, truth: Bool[np.ndarray, "t h w"]) -> list[Cell]:
-    return [Cell(cell.image) for cell in clip_cells(values, heat, longest=2 * _CELL, num=len(values))]
+def _cells_of_clip(values: Values, heat: Heat, truth: Bool[np.ndarray, "t h w"], style: str) -> list[Cell]:
+    del truth
+    return [Cell(cell.image) for cell in clip_cells(values, heat, longest=2 * _FRAME, num=len(values), style=style)]
+
+
+def _everything(drawn: Any) -> Bool[np.ndarray, "*grid"]:
+    return drawn.masks.any(0)
+
+
+def _what_travels(drawn: Any) -> Bool[np.ndarray, "t h w"]:
+    return drawn.masks[:, int(drawn.moving)]
 
 
 KINDS: Mapping[str, Kind] = {
     "series": Kind(
-        scenes.series, "values", ("mini_tcn",), lambda drawn: drawn.masks.any(0), _cells_of_series, ("time",)
+        *(scenes.series, "values", ("mini_tcn",), _everything, _cells_of_series, ("time",)),
+        side=_CURVE,
+        style="plain",  # the heat is the ground of the curve
     ),
     "volume": Kind(
-        scenes.volume,
-        "density",
-        ("mini_net3d",),
-        lambda drawn: drawn.masks.any(0),
-        _cells_of_volume,
-        ("across z", "across y", "across x"),
+        *(scenes.volume, "density", ("mini_net3d",), _everything, _cells_of_volume),
+        headings=("across z", "across y", "across x"),
+        side=_SLICE,
     ),
     "clip": Kind(
-        scenes.clip,
-        "frames",
-        ("mini_c3d", "mini_convlstm"),
-        lambda drawn: drawn.masks[:, int(drawn.moving)],
-        _cells_of_clip,
-        tuple(f"frame {i}" for i in range(8)),
+        *(scenes.clip, "frames", ("mini_c3d", "mini_convlstm"), _what_travels, _cells_of_clip),
+        headings=tuple(f"frame {i}" for i in range(8)),
+        side=_FRAME,
         moves=True,
     ),
 }
@@ -135,7 +145,8 @@ def run(arguments: list[str]) -> int:
     layer = model.default_layer if options.layer is None else options.layer
     about = f"{kind} {options.seed}, by {options.model or shown.networks[0]}, layer {layer}"
     try:
-        _save(place, shown, values, truth, found, title=f"{title}\n{about}", style=options.style, dark=options.dark)
+        style = shown.style or options.style
+        _save(place, shown, values, truth, found, title=f"{title}\n{about}", style=style, dark=options.dark)
     except (ValueError, OSError) as error:
         report(f"--out: {one_line(error)}")
         return 2
@@ -188,19 +199,15 @@ def _save(
     maps = [("drawn", "the truth", truth.astype(np.float32))]
     maps += [(each.choice.title, f"{100 * each.energy:.0f} % inside", each.heatmap) for each in found]
     if kind.moves and place.suffix.lower() == ".webp":
-        save(_moving(values, maps), place, fps=_FPS)
+        save(_moving(values, [heat for *_, heat in maps], style), place, fps=_FPS)
         return
-    cells = [(name, fact, kind.cells(values, heat, truth)) for name, fact, heat in maps]
-    rows = [Row(f"{name}\n{fact}", own) for name, fact, own in cells]
-    is_curve = len(kind.headings) == 1
-    size = _WIDE if is_curve else _CELL if len(kind.headings) == 3 else _CELL // 2
-    style = "plain" if is_curve else style  # the heat of a curve is its ground
-    save(panel(rows, headings=kind.headings, title=title, style=style, cell_size=size, dark=dark), place)
+    rows = [Row(f"{name}\n{fact}", kind.cells(values, heat, truth, style)) for name, fact, heat in maps]
+    save(panel(rows, headings=kind.headings, title=title, style=style, cell_size=kind.side, dark=dark), place)
 
 
-def _moving(values: Values, maps: Sequence[tuple[str, str, Heat]]) -> list[Image.Image]:
+def _moving(values: Values, heats: Sequence[Heat], style: str) -> list[Image.Image]:
     """The frames with each heat, side by side."""
-    lanes = [frames(values, heat, size=2 * _CELL) for _, _, heat in maps]
+    lanes = [frames(values, heat, size=4 * _FRAME, style=style) for heat in heats]
     width, height = lanes[0][0].size
     pages = []
     for together in zip(*lanes, strict=True):
@@ -239,7 +246,8 @@ def _parser(kind: str, shown: Kind) -> Parser:
     )
     moving = "; .webp moves" if shown.moves else ""
     add("--out", default=f"{kind}.png", metavar="FILE", help=f"the picture ({kind}.png{moving})")
-    add("--style", choices=STYLES, default=STYLES[0], metavar="NAME", help="grey (this), colour or plain")
+    if shown.style is None:
+        add("--style", choices=STYLES, default=STYLES[0], metavar="NAME", help="grey (this), colour or plain")
     add("--dark", action="store_true", help="on a dark ground")
     add_quiet(parser)
     return parser

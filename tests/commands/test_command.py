@@ -1,6 +1,5 @@
 """The command as its user runs it: arguments in, files, tables, one-line errors and exit codes out."""
 
-import contextlib
 import importlib.util
 import io
 import json
@@ -11,6 +10,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from as_typed import run
 from PIL import Image
 
 import jaxcam
@@ -20,16 +20,6 @@ from jaxcam.commands import networks, parser
 from jaxcam.models import weights
 
 ONE_METHOD = ("--method", "grad_cam")  # where it does not matter which: each is a program for each network
-
-
-def run(*arguments):
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            code = command.main([str(a) for a in arguments])
-        except SystemExit as ended:
-            code = ended.code
-    return code, out.getvalue(), err.getvalue()
 
 
 def test_bundled_picture(tmp_path, monkeypatch):

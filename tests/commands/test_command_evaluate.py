@@ -1,6 +1,5 @@
 """`python -m jaxcam evaluate` as its user runs it: a folder or scenes in, tables, files, errors and exit codes out."""
 
-import contextlib
 import csv
 import functools
 import inspect
@@ -12,10 +11,10 @@ from functools import partial
 
 import numpy as np
 import pytest
+from as_typed import run as typed
 from PIL import Image
 
 import jaxcam
-from jaxcam import __main__ as command
 from jaxcam import models, scenes
 from jaxcam.commands import evaluate as evaluate_command
 from jaxcam.evaluation import run as evaluation_run
@@ -26,14 +25,7 @@ SCENES = ("scenes", "--num", 6, *SMALL)
 direct = partial(inspect.unwrap(jaxcam.evaluate), num_resamples=10, batch_size=3, show_progress=False)
 
 
-def run(*arguments):
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            code = command.main(["evaluate", *(str(argument) for argument in arguments)])
-        except SystemExit as ended:
-            code = ended.code
-    return code, out.getvalue(), err.getvalue()
+run = partial(typed, "evaluate")
 
 
 def files_in(folder):

@@ -1,28 +1,17 @@
 """`python -m jaxcam series|volume|clip` as its user runs it: what is drawn, the figures of the table, the errors."""
 
-import contextlib
-import io
 import re
 
 import jax
 import numpy as np
 import pytest
+from as_typed import run
 from PIL import Image
 
 import jaxcam
 from jaxcam import __main__ as command
 from jaxcam import models, scenes
 from jaxcam.commands import drawn
-
-
-def run(*arguments):
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            code = command.main([str(a) for a in arguments])
-        except SystemExit as ended:
-            code = ended.code
-    return code, out.getvalue(), err.getvalue()
 
 
 def by_hand(heat, truth):
@@ -69,12 +58,30 @@ def test_a_class_is_explained_that_is_asked_for(tmp_path):
     assert run("series", "-q", "--method", "grad_cam", "--out", place) == (0, "", "")
 
 
+def test_the_commands_are_those_of_the_kinds():
+    assert tuple(drawn.KINDS) == command._DRAWN
+    assert all(tuple(kind.networks) for kind in drawn.KINDS.values())
+
+
+@pytest.mark.parametrize("kind", ["volume", "clip"])
+def test_a_style_is_that_of_the_pictures(kind):
+    """What is cold stays as bright as it is in one style, and is darkened by another."""
+    random = np.random.default_rng(0)
+    size = {"volume": (9, 9, 9, 1), "clip": (3, 8, 8, 3)}[kind]
+    values, heat = random.uniform(size=size).astype(np.float32), np.zeros(size[:-1], np.float32)
+    bright = {}
+    for style in ("grey", "plain"):
+        cells = drawn.KINDS[kind].cells(values, heat, heat == 0, style)
+        bright[style] = np.mean([np.asarray(cell.image, np.float64) for cell in cells])
+    assert bright["plain"] < 0.8 * bright["grey"]
+
+
 def test_slices_of_a_torus_meet_it():
     """Those through its middle would meet its hole."""
     ring = np.zeros((9, 9, 9), bool)
     ring[4, 2:7, 2:7] = True
     ring[4, 3:6, 3:6] = False
-    cells = drawn._cells_of_volume(np.zeros((9, 9, 9, 1), np.float32), np.zeros((9, 9, 9), np.float32), ring)
+    cells = drawn._cells_of_volume(np.zeros((9, 9, 9, 1), np.float32), np.zeros((9, 9, 9), np.float32), ring, "grey")
     place = [int(cell.caption.split("=")[1]) for cell in cells]
     assert ring[tuple(place)]
 
