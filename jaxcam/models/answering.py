@@ -1,4 +1,4 @@
-"""The embedded network that answers questions about a picture: `mini_vqa`.
+"""The network that answers questions about a picture: `mini_vqa`. It has no trained parameters yet.
 
 `model({"image": images, "words": questions})` are the logits of the answers. It sees pixels in [0, 1] of 64 x 64, as
 `scenes.question` draws them; its maps have 16 x 16 positions. Why this answer, and why rather than another one:

@@ -1,4 +1,4 @@
-"""The embedded network that tells a picture in a sentence: `mini_captioner`.
+"""The network that tells a picture in a sentence: `mini_captioner`. It has no trained parameters yet.
 
 `model(inputs)` are the logits of every word given those before it (teacher forcing), `model.caption(images)` writes
 sentences itself, greedily, and `model.captions(images)` by beams. It sees pixels in [0, 1] of 64 x 64, as

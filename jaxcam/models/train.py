@@ -108,32 +108,15 @@ class Recipe(NamedTuple):
     """Whether that stays as it is."""
 
 
+_CLIPS = Recipe(mini_c3d, 1000, 3e-3, draw=_clips, batch_size=16, longest=1.0, begins_as=mini_resnet, keeps=True)
 RECIPES = {
     "mini_vgg": Recipe(mini_vgg, num_steps=2600, learning_rate=4e-3),
     "mini_resnet": Recipe(mini_resnet, num_steps=2600, learning_rate=5e-3),
     "mini_vit": Recipe(mini_vit, num_steps=2600, learning_rate=2e-3, weight_decay=0.02, warm_up=300, longest=1.0),
     "mini_tcn": Recipe(mini_tcn, num_steps=1500, learning_rate=5e-3, draw=_series),
     "mini_net3d": Recipe(mini_net3d, num_steps=4500, learning_rate=4e-3, draw=_volumes, batch_size=16),
-    "mini_c3d": Recipe(
-        mini_c3d,
-        num_steps=1000,
-        learning_rate=3e-3,
-        draw=_clips,
-        batch_size=16,
-        longest=1.0,
-        begins_as=mini_resnet,
-        keeps=True,
-    ),
-    "mini_convlstm": Recipe(
-        mini_convlstm,
-        num_steps=1200,
-        learning_rate=3e-3,
-        draw=_clips,
-        batch_size=16,
-        longest=1.0,
-        begins_as=mini_resnet,
-        keeps=True,
-    ),
+    "mini_c3d": _CLIPS,
+    "mini_convlstm": _CLIPS._replace(create=mini_convlstm, num_steps=1200),
     "mini_captioner": Recipe(
         mini_captioner, num_steps=6000, learning_rate=2e-3, draw=_captions, longest=1.0, begins_as=mini_vgg
     ),
