@@ -20,18 +20,18 @@ target makes of the outputs (`aimed`), which is then a part of the model's progr
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from inspect import isroutine
 from typing import Any
 
 import jax
 import jax.export
-from jax.ad_checkpoint import checkpoint_name
 from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr
 from jaxtyping import Array
 
+from jaxcam.cuts.calls import Aimed, Apply, Own, Written, by_halves, flat, itself, scored, stateless
 from jaxcam.cuts.refusals import (
     calls_told,
     check_outputs,
@@ -41,22 +41,17 @@ from jaxcam.cuts.refusals import (
     check_scores,
     check_two,
     exported_told,
-    no_scores,
     shapes,
 )
-from jaxcam.cuts.sites import OUTPUTS
 from jaxcam.cuts.torch_modules import from_torch, is_torch
 from jaxcam.images.preprocessing import Preprocessing
-from jaxcam.programs.closures import Hoisted, hoist
+from jaxcam.programs.closures import hoist
 from jaxcam.programs.compiled import key_of
-from jaxcam.programs.partition import Static, merged, partitioned
+from jaxcam.programs.partition import merged, partitioned
 from jaxcam.programs.specs import spec_of, without_batch
 from jaxcam.programs.watched import watched
 
 __all__ = ["Adapted", "Probability", "adapt", "adapted", "name_of", "outputs_of", "program_of"]
-
-Apply = Callable[[Any, Any], Any]
-"""`(model, inputs) -> outputs`, of a batch."""
 
 Probability = str | Callable[..., Any] | None
 """What makes probabilities of the logits `[c]`: "softmax", "sigmoid", a function, None, or "auto"."""
@@ -110,23 +105,23 @@ class Adapted:
 
     def told(self, name: str) -> Any:
         """What the model says of itself, or None: `cam_layer`, `cam_kernel`, `class_logit`, `has_layer`."""
-        return getattr(self.state, name, None) if self.call in (_called, _halves) else None
+        return getattr(self.state, name, None) if self.call in (itself, by_halves) else None
 
     @property
     def is_aimed(self) -> bool:
         """Whether its outputs are a target's scores."""
-        return isinstance(self.call, _Aimed)
+        return isinstance(self.call, Aimed)
 
     def hoist(self, inputs: Any) -> Adapted:
         """The same with nothing captured and nothing new in it: equal for every call that does the same."""
         grid, probability = watched(self.grid), watched(self.probability)
-        if not isinstance(self.call, _Own):
+        if not isinstance(self.call, Own):
             return replace(self, grid=grid, probability=probability)
         static, arrays = partitioned((self.state,))
         leaves, structure = jax.tree.flatten(inputs)
         known, key = self.call.known, (static, structure, *map(spec_of, arrays), *map(spec_of, leaves))
         if known is None or (found := known.get(key)) is None:
-            run = partial(_run, self.call.function, static, structure)
+            run = partial(flat, self.call.function, static, structure)
             with calls_told(self.name, inputs):
                 found = call, captured = hoist(run, [*map(spec_of, arrays), *leaves])
             check_reads_statistics(self.name, self.state, call.closed, len(captured))
@@ -134,7 +129,7 @@ class Adapted:
             if known is not None and not any(isinstance(array, Tracer) for array in captured):
                 known[key] = found
         call, captured = found
-        return replace(self, state=[*captured, *arrays], call=_Hoisted(call), grid=grid, probability=probability)
+        return replace(self, state=[*captured, *arrays], call=Written(call), grid=grid, probability=probability)
 
     def aim(self, target: Callable[[Any, Any], Array], inputs: Any) -> tuple[Adapted, tuple[int, ...]]:
         """The model whose outputs are the scores `[1, m]` that a target makes of its outputs; and the target's shape.
@@ -153,7 +148,7 @@ class Adapted:
         check_outputs(self.name, outputs, inputs)
         one = [without_batch(outputs), without_batch(inputs)]
         leaves, structure = jax.tree.flatten(one)
-        made = partial(_scored, target, structure)
+        made = partial(scored, target, structure)
         try:
             scores = jax.eval_shape(made, *leaves)
         except Exception as error:
@@ -163,7 +158,7 @@ class Adapted:
         check_scores(scores)
         program, captured = hoist(made, leaves)
         check_reads_outputs(program.closed, len(captured), len(jax.tree.leaves(outputs)))
-        aimed = _Aimed(known.call, program)
+        aimed = Aimed(known.call, program)
         return replace(known, state=(known.state, captured), call=aimed, probability=None), scores.shape
 
 
@@ -256,14 +251,14 @@ def program_of(model: Adapted, inputs: Any) -> ClosedJaxpr:
     Raises:
         ValueError: the model cannot be called with such inputs.
     """
-    if isinstance(model.call, _Hoisted):
+    if isinstance(model.call, Written):
         return model.call.hoisted.closed
     return _read(model, inputs)[0]
 
 
 def outputs_of(model: Adapted, inputs: Any) -> Any:
     """What the outputs are like; found again without tracing the model."""
-    if isinstance(model.call, _Hoisted):
+    if isinstance(model.call, Written):
         return model.call.hoisted.results
     leaves, structure = jax.tree.flatten(inputs)
     arrays, static = jax.tree.flatten(model)[0], model.tree_flatten()[1]
@@ -302,86 +297,23 @@ def name_of(model: Any) -> str:
     return getattr(model, "__name__", type(model).__name__)
 
 
-@dataclass(frozen=True)
-class _Own:
-    """A user's function of state and inputs, which is traced on every call."""
-
-    function: Apply
-    known: dict[Hashable, tuple[Hoisted, list[Any]]] | None = field(default=None, compare=False)
-    """Of one that reads nothing that changes: its programs and what they captured, once for inputs of each shape."""
-
-    def __call__(self, state: Any, inputs: Any) -> Any:
-        return self.function(state, inputs)
-
-
-@dataclass(frozen=True)
-class _Hoisted:
-    """Its program, of which the arrays are the state."""
-
-    hoisted: Hoisted
-
-    def __call__(self, state: Any, inputs: Any) -> Any:
-        return self.hoisted(*state, *jax.tree.leaves(inputs))
-
-
-@dataclass(frozen=True)
-class _Aimed:
-    """A model and a target after it: the scores `[1, m]` of a batch of one."""
-
-    call: Callable[[Any, Any], Any]
-    target: Hoisted
-
-    def __call__(self, state: Any, inputs: Any) -> Any:
-        arrays, captured = state
-        outputs = jax.tree.map(lambda value: checkpoint_name(value, OUTPUTS), self.call(arrays, inputs))
-        one = [value.reshape(value.shape[1:]) for value in jax.tree.leaves((outputs, inputs))]
-        return self.target(*captured, *one).reshape(1, -1)
-
-
-def _stateless(model: Any, values: Any, inputs: Any) -> Any:
-    """A Keras model as a function of its variables, as for inference."""
-    return model.stateless_call(*values, inputs, training=False)[0]
-
-
-def _called(model: Any, inputs: Any) -> Any:
-    return model(inputs)
-
-
-def _halves(model: Any, inputs: Any) -> Any:
-    # The tag makes a layer of the place where the model cuts itself.
-    return model.head(checkpoint_name(model.features(inputs), "features"))
-
-
-def _run(function: Apply, static: Static, structure: Any, *flat: Any) -> Any:
-    split = len(flat) - structure.num_leaves
-    return function(merged(static, list(flat[:split]))[0], jax.tree.unflatten(structure, flat[split:]))
-
-
-def _scored(target: Callable[[Any, Any], Any], structure: Any, *flat: Any) -> Any:
-    outputs, inputs = jax.tree.unflatten(structure, flat)
-    scores = target(outputs, inputs)
-    if not isinstance(scores, Array):  # a Python or NumPy number as well: that is a constant, computed from nothing
-        raise no_scores(type(scores).__name__)
-    return scores
-
-
 def _adapted(model: Any, apply: Apply | None) -> Adapted:
     name = type(model).__name__
     if is_torch(model):
         arrays, function = from_torch(model, apply)
-        return Adapted(arrays, _Own(function, known={}), name)
+        return Adapted(arrays, Own(function, known={}), name)
     if apply is not None:
-        return Adapted(model, _Own(apply), "apply")
+        return Adapted(model, Own(apply), "apply")
     if isinstance(model, type):
         raise TypeError(f"model must be an instance but is the class {name_of(model)} itself")
     if callable(getattr(model, "stateless_call", None)):  # Keras: the weights are held outside the pytree
         values = [[v.value for v in kind] for kind in (model.trainable_variables, model.non_trainable_variables)]
-        return Adapted(values, _Own(partial(_stateless, model)), name)
+        return Adapted(values, Own(partial(stateless, model)), name)
     if isinstance(model, jax.export.Exported):
         raise exported_told(name)
     halves = _cuts_itself(model)
-    call, layer = (_halves, "features") if halves else (_called, _attribute(model, "default_layer", str))
-    if call is _called and not callable(model):
+    call, layer = (by_halves, "features") if halves else (itself, _attribute(model, "default_layer", str))
+    if call is itself and not callable(model):
         raise TypeError(
             f"model must be something that can be called, or that has features(images) -> activations and "
             f"head(activations) -> logits, but is {name}: use jaxcam.adapt(model, apply=...), with apply a function "
@@ -389,7 +321,7 @@ def _adapted(model: Any, apply: Apply | None) -> Adapted:
         )
     leaves = jax.tree.leaves(model)
     if len(leaves) == 1 and leaves[0] is model:  # a function, or an object that JAX knows nothing of
-        return Adapted((), _Own(lambda _, inputs: call(model, inputs)), name_of(model), default_layer=layer)
+        return Adapted((), Own(lambda _, inputs: call(model, inputs)), name_of(model), default_layer=layer)
     return Adapted(model, call, name, default_layer=layer)
 
 

@@ -8,7 +8,6 @@ many more there are. `over` is a drawing like those of `jaxcam.pictures`, and re
 import functools
 import html
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ from jax.core import Tracer
 from PIL import Image
 
 from jaxcam.checks import check_integer
+from jaxcam.explanation.facts import AXES, Fact, concrete, facts_of, heatmaps_of, left_out, told_of
 from jaxcam.images.picture import to_pillow
 from jaxcam.pictures.address import address
 from jaxcam.pictures.charts import series
@@ -28,12 +28,10 @@ from jaxcam.pictures.page import redrawn
 from jaxcam.pictures.panels import Cell, Row, panel
 from jaxcam.pictures.slices import clip_cells, volume_cells
 from jaxcam.pictures.values import colours
-from jaxcam.tables import printable
 
 __all__ = ["KINDS", "over", "plain", "table"]
 
 KINDS = ("series", "picture", "volume", "clip")
-_NUM_EXAMPLES, _NUM_MAPS = 4, 4
 _SIDE, _BAND = 96, 24
 """Pixels: the longer side of a small heatmap, and the height of a series'."""
 _NUM_COLOURS = 64
@@ -43,47 +41,28 @@ _CELL, _FRAME = 160, 100
 _STYLE, _COLORMAP = STYLES[0], "inferno"
 _ALARM = "#e03c3c"
 """The contrast of its letters is 4.3 : 1 on white, and as much on the #111111 of dark notebooks."""
-_AXES = {1: "t", 2: "H, W", 3: "D, H, W"}
-
-
-class _Fact(NamedTuple):
-    """What is said of one map."""
-
-    name: str
-    """Of its class, or which of the scores it is."""
-    figure: str
-    """The confidence, or the value where there is none."""
-    status: str
-    """Empty where all is well."""
-    place: tuple[int, ...]
-    """`[i, *m]`."""
-
-    @property
-    def words(self) -> str:
-        """On one line."""
-        return " · ".join(part for part in (self.name, self.figure, self.status) if part)
 
 
 def plain(explanation: Any, status_of: Callable[[int], str]) -> str:
     """The fields with their kinds and shapes, and a line for each of the first maps."""
     told = [
-        f"{field.name} {_told(getattr(explanation, field.name))}"
+        f"{field.name} {told_of(getattr(explanation, field.name))}"
         for field in fields(explanation)
         if field.name != "class_names" and getattr(explanation, field.name) is not None
     ]
     lines = [f"{type(explanation).__name__}: {', '.join(told)}"]
-    for i, facts in enumerate(_facts(explanation, status_of) or ()):
+    for i, facts in enumerate(facts_of(explanation, status_of) or ()):
         lines += [f"  {i}: {fact.words}" for fact in facts]
-    return "\n".join([*lines, *(f"  {note}" for note in _left_out(explanation))])
+    return "\n".join([*lines, *(f"  {note}" for note in left_out(explanation))])
 
 
 def table(explanation: Any, status_of: Callable[[int], str], inputs: Any = None) -> str:
     """The same as HTML, with a small picture of every map: over its input where the inputs are there, else alone."""
-    facts = _facts(explanation, status_of)
-    heatmaps = None if facts is None else _heatmaps(explanation, facts)
+    facts = facts_of(explanation, status_of)
+    heatmaps = None if facts is None else heatmaps_of(explanation, facts)
     if facts is None or heatmaps is None:
         return f"<pre>{html.escape(plain(explanation, status_of))}</pre>"
-    notes = [_told(explanation.heatmap), *_left_out(explanation)]
+    notes = [told_of(explanation.heatmap), *left_out(explanation)]
     lines = _lines_over(explanation, inputs, heatmaps, facts)
     if not lines:
         notes.append("over the inputs: .over(inputs)")
@@ -112,13 +91,14 @@ def over(
     for leaf in jax.tree.leaves(inputs):
         if isinstance(leaf, Tracer) or not isinstance(leaf, np.ndarray | jax.Array):
             raise TypeError(f"inputs must be concrete arrays but hold a {type(leaf).__name__}: draw outside of jit")
-    facts = _facts(explanation, status_of, num)
-    heatmaps = None if facts is None else _heatmaps(explanation, facts)
+    facts = facts_of(explanation, status_of, num)
+    heatmaps = None if facts is None else heatmaps_of(explanation, facts)
     if facts is None or heatmaps is None:
         raise TypeError("an explanation must hold concrete arrays to be drawn: draw outside of jit")
-    left_out = "\n" + "; ".join(_left_out(explanation, num)) if _left_out(explanation, num) else ""
+    missing = left_out(explanation, num)
+    note = "\n" + "; ".join(missing) if missing else ""
     pages = [
-        _page(values, heat, facts, kind, style, colormap, key + left_out)
+        _page(values, heat, facts, kind, style, colormap, key + note)
         for key, values, heat in _laid(explanation, inputs, heatmaps, facts)
     ]
     whole = Image.new("RGB", (max(page.width for page in pages), sum(page.height for page in pages)), "white")
@@ -130,10 +110,10 @@ def over(
 
 
 def _lines_over(
-    explanation: Any, inputs: Any, heatmaps: list[tuple[str, np.ndarray]], facts: list[list[_Fact]]
+    explanation: Any, inputs: Any, heatmaps: list[tuple[str, np.ndarray]], facts: list[list[Fact]]
 ) -> list["_Line"]:
     """The maps over their inputs; none where these cannot be laid under them."""
-    if any(_concrete(leaf, len(facts)) is None for leaf in jax.tree.leaves(inputs)):
+    if any(concrete(leaf, len(facts)) is None for leaf in jax.tree.leaves(inputs)):
         return []
     try:
         laid = _laid(explanation, inputs, heatmaps, facts)
@@ -144,7 +124,7 @@ def _lines_over(
 
 
 def _laid(
-    explanation: Any, inputs: Any, heatmaps: list[tuple[str, np.ndarray]], facts: list[list[_Fact]]
+    explanation: Any, inputs: Any, heatmaps: list[tuple[str, np.ndarray]], facts: list[list[Fact]]
 ) -> list[tuple[str, np.ndarray, np.ndarray]]:
     """Of each input that has heatmaps its key, its first examples with the channels last, and the heatmaps."""
     given = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(inputs)}
@@ -166,13 +146,13 @@ class _Line(NamedTuple):
     """What is side by side of one example."""
 
     label: str
-    fact: _Fact | None
+    fact: Fact | None
     """Of the map that the whole line shows, where it is one."""
-    cells: Sequence[tuple[Any, _Fact | str]]
+    cells: Sequence[tuple[Any, Fact | str]]
     """Pillow's pictures, or None, and what stands below each."""
 
 
-def _kind(inputs: np.ndarray, heat: np.ndarray, facts: list[list[_Fact]]) -> str:
+def _kind(inputs: np.ndarray, heat: np.ndarray, facts: list[list[Fact]]) -> str:
     axes = heat.ndim - len(facts[0][0].place)
     return {1: "series", 2: "picture"}.get(axes, "clip" if inputs.shape[axes + 1 :] == (3,) else "volume")
 
@@ -180,7 +160,7 @@ def _kind(inputs: np.ndarray, heat: np.ndarray, facts: list[list[_Fact]]) -> str
 def _lines(
     inputs: np.ndarray,
     heat: np.ndarray,
-    facts: list[list[_Fact]],
+    facts: list[list[Fact]],
     kind: str,
     *,
     style: str = _STYLE,
@@ -220,7 +200,7 @@ def _lines(
 def _page(
     inputs: np.ndarray,
     heat: np.ndarray,
-    facts: list[list[_Fact]],
+    facts: list[list[Fact]],
     kind: str | None,
     style: str,
     colormap: str,
@@ -230,7 +210,7 @@ def _page(
     axes = heat.ndim - len(facts[0][0].place)
     kind = kind or _kind(inputs, heat, facts)
     if axes != {"series": 1, "picture": 2}.get(kind, 3):
-        raise ValueError(f"kind must fit heatmaps with {axes} axes of positions ([n, {_AXES[axes]}]) but is {kind!r}")
+        raise ValueError(f"kind must fit heatmaps with {axes} axes of positions ([n, {AXES[axes]}]) but is {kind!r}")
     rows: list[Row] = []
     for line in _lines(inputs, heat, facts, kind, density=2, style=style, colormap=colormap):
         words = "" if line.fact is None else _caption(line.fact)
@@ -268,82 +248,7 @@ def _channels(leaf: Any, spatial: tuple[int, ...]) -> int | None:
     return next(fitting, None)
 
 
-def _facts(explanation: Any, status_of: Callable[[int], str], num: int = _NUM_EXAMPLES) -> list[list[_Fact]] | None:
-    """Of the first examples what is said of their first maps; None where there are no numbers, or no examples."""
-    read = [_concrete(getattr(explanation, name)) for name in ("class_idx", "value", "confidence", "status")]
-    if any(
-        each is None or each.size == 0 or each.shape != getattr(read[0], "shape", None) or not each.ndim
-        for each in read
-    ):
-        return None
-    chosen, values, confidences, statuses = (np.asarray(each) for each in read)
-    names: Sequence[str] = explanation.class_names
-    facts: list[list[_Fact]] = []
-    for i in range(min(num, len(chosen))):
-        places = [(i, *m) for m in itertools.islice(np.ndindex(chosen.shape[1:]), _NUM_MAPS)]
-        facts.append([])
-        for place in places:
-            index, confidence, value = int(chosen[place]), float(confidences[place]), float(values[place])
-            status = status_of(int(statuses[place]))
-            unnamed = f"class {index}" if not math.isnan(confidence) else f"score {index}" if chosen.max() > 0 else ""
-            name = printable(names[index]) if 0 <= index < len(names) else unnamed
-            figure = (
-                f"value {value:.4g}"
-                if math.isnan(confidence)
-                else "< 0.1 %"
-                if 0 < confidence < 0.0005
-                else f"{100 * confidence:.1f} %"
-            )
-            facts[-1].append(_Fact(name, figure, "" if status == "ok" else status, place))
-    return facts
-
-
-def _left_out(explanation: Any, num: int = _NUM_EXAMPLES) -> list[str]:
-    """What is not shown."""
-    chosen = _concrete(explanation.class_idx)
-    if chosen is None or chosen.ndim == 0:
-        return []
-    num_maps = math.prod(chosen.shape[1:])
-    notes = [f"the first {num} of {len(chosen)} examples"] if len(chosen) > num else []
-    return notes + ([f"the first {_NUM_MAPS} of {num_maps} maps of each"] if num_maps > _NUM_MAPS else [])
-
-
-def _heatmaps(explanation: Any, facts: list[list[_Fact]]) -> list[tuple[str, np.ndarray]] | None:
-    """The first heatmaps of the inputs that have some, by their places in these; None without numbers."""
-    found: list[tuple[str, np.ndarray]] = []
-    for path, leaf in jax.tree_util.tree_leaves_with_path(explanation.heatmap):
-        # A large batch stays where it is: only what is shown is fetched.
-        heat = _concrete(leaf, len(facts))
-        depth = len(facts[0][0].place)
-        if heat is None or np.shape(leaf)[:depth] != np.shape(explanation.class_idx) or heat.ndim - depth not in _AXES:
-            return None
-        found.append((jax.tree_util.keystr(path), heat))
-    return found or None
-
-
-def _concrete(value: Any, num: int | None = None) -> np.ndarray | None:
-    """The numbers of an array, or its first ones; None of what has none here: traced, deleted, or on other hosts."""
-    if isinstance(value, Tracer) or not isinstance(value, np.ndarray | jax.Array):
-        return None
-    try:
-        found = np.asarray(value if num is None else value[:num])
-        return found if found.dtype.kind in "iuf" else found.astype(np.float64)
-    except Exception:  # whatever JAX and NumPy say of arrays that have no numbers here
-        return None
-
-
-def _told(value: Any) -> str:
-    """Kind and shape of an array, and of the leaves of what is none."""
-    if hasattr(value, "dtype") and hasattr(value, "shape"):
-        return f"{value.dtype}[{','.join(map(str, value.shape))}]"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key!r}: {_told(one)}" for key, one in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "(" + ", ".join(map(_told, value)) + ")"
-    return type(value).__name__
-
-
-def _caption(fact: _Fact) -> str:
+def _caption(fact: Fact) -> str:
     return "\n".join(part for part in (fact.name, fact.figure, fact.status) if part)
 
 
@@ -376,7 +281,7 @@ def _heading(line: _Line) -> str:
     return f"<th>{html.escape(line.label)}{words}</th>"
 
 
-def _cell(line: _Line, image: Any, under: _Fact | str) -> str:
+def _cell(line: _Line, image: Any, under: Fact | str) -> str:
     """A picture in a table, with words in its place for who does not see it, and what stands below it."""
     fact = line.fact if isinstance(under, str) else under
     said = [under] if isinstance(under, str) else []
@@ -390,7 +295,7 @@ def _cell(line: _Line, image: Any, under: _Fact | str) -> str:
     return f'<td style="text-align:center;vertical-align:top">{shown}{words}</td>'
 
 
-def _words(fact: _Fact) -> str:
+def _words(fact: Fact) -> str:
     """What is said of a map, in a colour that is read on white and on black."""
     status = f'<b style="color:{_ALARM}">{html.escape(fact.status)}</b>' if fact.status else "ok"
     return "<br>".join(part for part in (html.escape(fact.name), html.escape(fact.figure), status) if part)
