@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 import jaxcam
-from jaxcam import models, scenes
+from jaxcam import models, scenes, tables
 
 SEED = 40_000
 METHODS = ("grad_cam", "grad_cam_pp", "grad_cam_positive")
@@ -62,9 +62,11 @@ def figures(model, drawn, method, batch=40):
         areas.append(masks.mean(axes))
         path = masks[:, 0].any(1, keepdims=True)  # where the moving figure is in any of the frames
         with np.errstate(invalid="ignore"):
-            paths.append((heat * path).sum((1, 2, 3)) / total[:, 0])
+            shares = (heat * path).sum((1, 2, 3)) / total[:, 0], (is_top & path).sum((1, 2, 3)) / is_top.sum((1, 2, 3))
+        paths.append(np.stack(shares, -1))
     energies, areas, tops, paths = map(np.concatenate, (energies, areas, tops, paths))
     tops[~np.isfinite(energies[:, 0])] = np.nan
+    paths[~np.isfinite(energies[:, 0])] = np.nan
     return energies, areas, tops, paths
 
 
@@ -93,20 +95,19 @@ def report(name, num):
         density = energies / areas
         rows[method] = [
             interval(energies[:, 0], random),
-            interval(paths, random),
+            interval(paths[:, 0], random),
             interval(energies[:, 1:].sum(1), random),
             interval(tops[:, 0], random),
+            interval(paths[:, 1], random),
             interval(tops[:, 1:].sum(1), random),
             interval(np.where(np.isfinite(energies[:, :1]), energies[:, :1] > energies[:, 1:], np.nan).mean(1), random),
             interval(np.where(np.isfinite(energies[:, :1]), density[:, :1] > density[:, 1:], np.nan).mean(1), random),
         ]
     print(", ".join(f"{who} {100 * share:.1f} %" for who, share in zip(names, areas.mean(0), strict=True)), end="\n\n")
-    print("| | energy on the moving figure, % | where it passes in any frame | on the two standing |", end="")
-    print(" maximum on the moving, % | on a standing | moving has more energy than each standing, % |", end="")
-    print(" more for its area, % |")
-    print("|---|---|---|---|---|---|---|---|")
-    for method, row in rows.items():
-        print(f"| {method} | " + " | ".join(row) + " |", flush=True)
+    header = ["", "energy on the moving figure, %", "where it passes in any frame", "on the two standing"]
+    header += ["maximum on the moving, %", "where it passes in any frame", "on a standing"]
+    header += ["moving has more energy than each standing, %", "more for its area, %"]
+    print(tables.markdown(header, [[method, *row] for method, row in rows.items()]), flush=True)
     print()
 
 
