@@ -61,6 +61,16 @@ def test_values_and_derivatives(case, side, way):
     jax.tree.map(partial(np.testing.assert_allclose, atol=1e-12), found, expected)
 
 
+@pytest.mark.parametrize("way", [convolution, convolution_of_patches], ids=["fastest", "patches"])
+@pytest.mark.parametrize("groups", [1, 6])
+def test_unlike_strides_kernels_and_pads(way, groups):
+    x, w = normal(0, 2, 9, 8, 6), normal(1, 3, 2, 6 // groups, 6)
+    options = {"dimension_numbers": NHWC, "feature_group_count": groups}
+    found = way(x, w, (1, 2), [(0, 2), (1, 0)], **options)
+    expected = jax.lax.conv_general_dilated(x, w, (1, 2), [(0, 2), (1, 0)], **options)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
 def test_eagerly_too():
     x, w = normal(0, 2, 8, 7, 6), normal(1, 1, 1, 6, 5)
     found = convolution(x, w, (1, 1), [(0, 0), (0, 0)], dimension_numbers=NHWC)
