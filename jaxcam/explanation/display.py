@@ -24,7 +24,7 @@ from jaxcam.pictures.address import address
 from jaxcam.pictures.charts import series
 from jaxcam.pictures.colours import colour_map
 from jaxcam.pictures.overlays import STYLES, overlay
-from jaxcam.pictures.page import redrawn
+from jaxcam.pictures.page import redrawn, stacked
 from jaxcam.pictures.panels import Cell, Row, panel
 from jaxcam.pictures.slices import clip_cells, volume_cells
 from jaxcam.pictures.values import colours
@@ -101,12 +101,7 @@ def over(
         _page(values, heat, facts, kind, style, colormap, key + note)
         for key, values, heat in _laid(explanation, inputs, heatmaps, facts)
     ]
-    whole = Image.new("RGB", (max(page.width for page in pages), sum(page.height for page in pages)), "white")
-    top = 0
-    for page in pages:
-        whole.paste(page, (0, top))
-        top += page.height
-    return whole
+    return stacked(pages)
 
 
 def _lines_over(

@@ -1,9 +1,11 @@
 """Pictures: heatmaps and gradients -> something to look at, and files.
 
 Overlays of pictures; series with the curve before its heat; volumes as three slices or a montage; clips as a strip or
-in motion; panels with captions and a colour scale, pictures of signed gradients. Written whole or not at all.
+in motion; captions word by word; panels with captions and a colour scale, pictures of signed gradients. Files are
+written whole or not at all.
 """
 
+from jaxcam.pictures.captions import caption as caption
 from jaxcam.pictures.charts import series as series
 from jaxcam.pictures.colours import colour_map as colour_map
 from jaxcam.pictures.gradients import gradient_picture as gradient_picture
@@ -20,6 +22,7 @@ from jaxcam.pictures.slices import volume as volume
 __all__ = [
     "Cell",
     "Row",
+    "caption",
     "clip",
     "colour_map",
     "frames",

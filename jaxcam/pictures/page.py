@@ -1,4 +1,4 @@
-"""The parts of a panel, as pictures: a cell with its caption, and the colour bar.
+"""The parts of a page, as pictures: a cell with its caption, the colour bar, and panels below one another.
 
 Contract: positions and sizes are whole pixels, so that a picture which has its size already keeps its pixels.
 """
@@ -64,6 +64,17 @@ def colour_bar(
     upright = beside.transpose(Image.Transpose.ROTATE_90)
     bar.paste(upright, (label_left, overhang + (length - upright.height) // 2))
     return bar, overhang
+
+
+def stacked(pictures: Sequence[Image.Image]) -> Image.Image:
+    """One below the other, from the left, on the ground that the first one has."""
+    size = max(picture.width for picture in pictures), sum(picture.height for picture in pictures)
+    whole = Image.new("RGB", size, pictures[0].getpixel((0, 0)))
+    top = 0
+    for picture in pictures:
+        whole.paste(picture, (0, top))
+        top += picture.height
+    return whole
 
 
 def common_size(pictures: Sequence[Image.Image | None], longest: int) -> tuple[int, int]:
