@@ -49,7 +49,7 @@ def run(arguments: list[str]) -> int:
         report(f"--out: {str(path)!r} has no records of trainings: move it away, what is said of other networks stays")
         return 2
     for name in options.names or RECIPES:
-        start = time.monotonic()
+        start, recipe = time.monotonic(), RECIPES[name]
         checkpoint = folder / f"{name}.part"
         try:
             model = train(name, seed=options.seed, num_steps=options.steps, checkpoint=checkpoint)
@@ -57,15 +57,16 @@ def run(arguments: list[str]) -> int:
             report(f"--out: {error}")
             return 2
         seconds = time.monotonic() - start
-        weights.save(model, folder / f"{name}.safetensors")
-        right = are_right(model, draw=RECIPES[name].draw)
+        file = folder / f"{name}.safetensors"
+        weights.save(model, file, dtype=recipe.stored)
+        right = are_right(recipe.create(file), draw=recipe.draw)  # as it is stored
         shares = {"top_1": top_1(right)}
         if right.ndim > 1:
             shares["words"] = float(right.mean())
         records[name] = {
             "seed": options.seed,
-            "steps": options.steps or RECIPES[name].num_steps,
-            "batch_size": RECIPES[name].batch_size,
+            "steps": options.steps or recipe.num_steps,
+            "batch_size": recipe.batch_size,
             "parameters": weights.size_of(model),
             "unseen_scenes": {"seed": UNSEEN_SEED, "num": len(right), **shares},
             "seconds": round(seconds),

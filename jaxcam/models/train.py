@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxcam import maps, scenes
@@ -106,6 +107,8 @@ class Recipe(NamedTuple):
     """The embedded network that has learnt what this one begins with: see `_take_over`."""
     keeps: bool = False
     """Whether that stays as it is."""
+    stored: DTypeLike | None = None
+    """What its parameters are rounded to in the file; as they are where it is None."""
 
 
 _CLIPS = Recipe(mini_c3d, 1000, 3e-3, draw=_clips, batch_size=16, longest=1.0, begins_as=mini_resnet, keeps=True)
@@ -118,10 +121,22 @@ RECIPES = {
     "mini_c3d": _CLIPS,
     "mini_convlstm": _CLIPS._replace(create=mini_convlstm, num_steps=1200),
     "mini_captioner": Recipe(
-        mini_captioner, num_steps=6000, learning_rate=2e-3, draw=_captions, longest=1.0, begins_as=mini_vgg
+        mini_captioner,
+        num_steps=4000,
+        learning_rate=2e-3,
+        draw=_captions,
+        longest=1.0,
+        begins_as=mini_vgg,
+        stored=np.float16,
     ),
     "mini_vqa": Recipe(
-        mini_vqa, num_steps=6000, learning_rate=2e-3, draw=_questions, longest=1.0, begins_as=mini_captioner
+        mini_vqa,
+        num_steps=5000,
+        learning_rate=2e-3,
+        draw=_questions,
+        longest=1.0,
+        begins_as=mini_captioner,
+        stored=np.float16,
     ),
 }
 
