@@ -92,6 +92,32 @@ def _question_words(
     return joined(words, jnp.zeros((QUESTION_LENGTH, 1), jnp.bool_), length=QUESTION_LENGTH)[0]
 
 
+class _Figures(NamedTuple):
+    """Of a picture."""
+
+    class_idx: Int[Array, " m"]
+    colours: Int[Array, " m"]
+    centres: Float[Array, "m 2"]
+    present: Bool[Array, " m"]
+
+
+def _asked(
+    about: _Figures, kind: Int[Array, ""], a: Int[Array, ""], b: Int[Array, ""], relation: Int[Array, ""]
+) -> tuple[Int[Array, " l"], Int[Array, ""], Bool[Array, " m"]]:
+    """The words of a question about the figures a and b, its answer, and which figures that rests on."""
+    alike = about.present & (about.class_idx == about.class_idx[a])
+    between = about.centres[a] - about.centres[b]
+    holds = jnp.stack([between[0] < 0, between[0] > 0, between[1] < 0, between[1] > 0])[relation]
+    number_at, yes_or_no = _NUMBERS_AT + alike.sum() - 1, jnp.where(holds, _YES, _YES + 1)
+    answers = [about.colours[a], number_at, yes_or_no, _FIGURES_AT + about.class_idx[a]]
+    answer = jnp.stack([jnp.asarray(one, jnp.int32) for one in answers])[kind]
+    slot = jnp.arange(MAX_INSTANCES, dtype=jnp.int32)
+    compared = (slot == a) | ((slot == b) & (kind == QUESTION_KINDS.index("relation")))
+    rests_on = jnp.where(kind == QUESTION_KINDS.index("count"), alike, about.present & compared)
+    first, second, colour = about.class_idx[a], about.class_idx[b], about.colours[a]
+    return _question_words(kind, first, second, colour, relation), answer, rests_on
+
+
 @partial(jax.jit, static_argnames="size")
 def _question(key: Key[Array, ""], size: int) -> Question:
     content_key, look_key = jax.random.split(key)
@@ -114,19 +140,15 @@ def _question(key: Key[Array, ""], size: int) -> Question:
     present = slot < jnp.where(counts, jnp.maximum(num_figures, filled), num_figures)
 
     # The picture's slots are in a random order already (places, colours and painting order are drawn by slots).
-    between = centre[0] - centre[1]
-    holds = jnp.stack([between[0] < 0, between[0] > 0, between[1] < 0, between[1] > 0])[relation]
-    answers = [colours[0], _NUMBERS_AT + asked_number, jnp.where(holds, _YES, _YES + 1), _FIGURES_AT + four[0]]
-    answer = jnp.stack([jnp.asarray(one, jnp.int32) for one in answers])[kind]
-    related = kind == QUESTION_KINDS.index("relation")
-    rests_on = present & jnp.where(counts, slot <= asked_number, slot < jnp.where(related, 2, 1))
+    about = _Figures(class_idx, colours, centre, present)
+    words, answer, rests_on = _asked(about, kind, jnp.asarray(0, jnp.int32), jnp.asarray(1, jnp.int32), relation)
 
     radius = draw(MAX_INSTANCES, low=0.11, high=0.135)
     plan = staged(look_key, class_idx, present, centre=centre, radius=radius)
     image, masks = paint(dressed(plan, draw, colours, jnp.zeros_like(present)), size)
     return Question(
         image=image,
-        words=_question_words(kind, four[0], four[1], colours[0], relation),
+        words=words,
         kind=kind,
         answer=answer,
         rests_on=rests_on,
@@ -136,6 +158,34 @@ def _question(key: Key[Array, ""], size: int) -> Question:
         centres=centre,
         masks=masks,
     )
+
+
+def asked_again(
+    key: Key[Array, ""], drawn: Question, num: int
+) -> tuple[Int[Array, "*batch q l"], Int[Array, "*batch q"]]:
+    """More questions about a picture and their answers: words `[q, l]` and answers `[q]`.
+
+    Where one class is there several times they are mostly of numbers, elsewhere half of them of where figures lie: what
+    is learnt last of all.
+
+    Args:
+        key: of the choice of questions.
+        drawn: a picture.
+        num: q.
+    """
+    about = _Figures(drawn.instance_classes, drawn.colours, drawn.centres, drawn.instance_classes >= 0)
+    many = drawn.kind == QUESTION_KINDS.index("count")
+    colour, count, relation, figure = range(len(QUESTION_KINDS))
+
+    def one(key: Key[Array, ""]) -> tuple[Array, Array]:
+        draw = Draws(key, 16)
+        a, b = jnp.argsort(draw(MAX_INSTANCES) + jnp.where(about.present, 0, 2))[:2].astype(jnp.int32)
+        kind = jnp.asarray([colour, relation, relation, figure], jnp.int32)[draw.choice(4)]
+        # "The" figure is the only one of its class.
+        kind = jnp.where(many & (kind != figure), count, kind).astype(jnp.int32)
+        return _asked(about, kind, a, b, draw.choice(len(RELATIONS)))[:2]
+
+    return jax.vmap(one)(jax.random.split(key, num))
 
 
 def question(key: Key[Array, ""] | UInt32[Array, "2"] | int, *, size: int = 64) -> Question:

@@ -2,11 +2,13 @@ import inspect
 from collections import Counter
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from test_sentences import PLURALS, centroids
 
 from jaxcam import scenes
+from jaxcam.scenes.questions import asked_again
 
 NUM = 256
 SIZE = 48
@@ -53,6 +55,19 @@ def test_answers_follow_from_the_pictures(many):
         np.testing.assert_array_equal(many.evidence[i], many.masks[i, sorted(own)].any(0))
         kind = {"what": "colour", "how": "count", "is": "relation", "which": "figure"}[words[0]]
         assert scenes.QUESTION_KINDS[many.kind[i]] == kind
+
+
+def test_more_questions_follow_from_the_pictures(many):
+    keys = jax.random.split(jax.random.key(1), NUM)
+    more = jax.jit(jax.vmap(lambda key, one: asked_again(key, one, 5)))(keys, jax.tree.map(jnp.asarray, many))
+    found = Counter()
+    for i in range(NUM):
+        for ids, answer in zip(*(np.asarray(each[i]) for each in more), strict=True):
+            words = scenes.decode(ids).replace("?", " ?").split()
+            assert scenes.ANSWERS[answer] == answered(words, many, i)[0], words
+            found[words[0]] += 1
+    assert min(found.values()) > NUM / 4
+    assert set(found) == {"what", "how", "is", "which"}
 
 
 def test_questions_have_one_answer_and_it_can_be_seen(many):
