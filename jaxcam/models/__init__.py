@@ -5,8 +5,8 @@
 Every constructor takes `weights` (a file, a folder, a Hugging Face repo, "imagenet", or None for random parameters; see
 `Weights`) and the keyword arguments of `Options`. The embedded ones need no file: `mini_vgg`, `mini_resnet` and
 `mini_vit` of pictures, `mini_tcn` of series, `mini_net3d` of volumes, `mini_c3d` and `mini_convlstm` of clips.
-`mini_captioner` and `mini_vqa` read words beside a picture, and have no trained parameters yet. Flax is imported here;
-elsewhere only inside the functions that need it.
+`mini_captioner` and `mini_vqa` read words beside a picture. Flax is imported here; elsewhere only inside the functions
+that need it.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The network that answers questions about a picture: `mini_vqa`. It has no trained parameters yet.
+"""The network that answers questions about a picture: `mini_vqa`.
 
 `model({"image": images, "words": questions})` are the logits of the answers. It sees pixels in [0, 1] of 64 x 64, as
 `scenes.question` draws them; its maps have 16 x 16 positions. Why this answer, and why rather than another one:
@@ -29,9 +29,9 @@ class MiniVQA(Reader):
         self.fc2 = linear(self.hidden, num_classes, rngs=rngs)
         self.class_names = class_names(num_classes, of=scenes.ANSWERS)
 
-    def told(self, features: Float[Array, "n i j d"], words: Int[Array, "n l"]) -> Float[Array, "n c"]:
+    def told(self, features: Float[Array, "n i j d"], words: Int[Array, "n *q l"]) -> Float[Array, "n *q c"]:
         """The logits of the answers."""
-        return self.fc2(jax.nn.relu(self.fc1(self.read(features, words)[:, -1])))
+        return self.fc2(jax.nn.relu(self.fc1(self.read(features, words)[..., -1, :])))
 
 
 ARCHITECTURES: dict[str, Architecture[Any]] = {
@@ -41,5 +41,5 @@ ARCHITECTURES: dict[str, Architecture[Any]] = {
 
 
 def mini_vqa(weights: Weights = EMBEDDED, **options: Unpack[Options]) -> MiniVQA:
-    """The network that answers questions; it has no trained parameters in the package yet."""
+    """The embedded network that answers questions; "embedded" are the trained parameters in the package."""
     return embedded(ARCHITECTURES["mini_vqa"], weights, options)

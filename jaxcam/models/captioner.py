@@ -1,4 +1,4 @@
-"""The network that tells a picture in a sentence: `mini_captioner`. It has no trained parameters yet.
+"""The network that tells a picture in a sentence: `mini_captioner`.
 
 `model(inputs)` are the logits of every word given those before it (teacher forcing), `model.caption(images)` writes
 sentences itself, greedily, and `model.captions(images)` by beams. It sees pixels in [0, 1] of 64 x 64, as
@@ -38,9 +38,9 @@ class MiniCaptioner(Reader):
         self.fc = linear(self.hidden, num_classes, rngs=rngs)
         self.class_names = class_names(num_classes, of=scenes.VOCABULARY)
 
-    def told(self, features: Float[Array, "n i j d"], words: Int[Array, "n l"]) -> Float[Array, "n t c"]:
+    def told(self, features: Float[Array, "n i j d"], words: Int[Array, "n *q l"]) -> Float[Array, "n *q t c"]:
         """The logits of words 1 to l - 1, each given the picture and the words before it; t = l - 1."""
-        return self.fc(self.read(features, words[:, :-1]))
+        return self.fc(self.read(features, words[..., :-1]))
 
     def caption(self, images: Images, *, length: int = CAPTION_LENGTH) -> Int[Array, "n l"]:
         """A sentence for every picture, of which each word is the likeliest: ids `[n, l]`, see `beams.greedy`.
@@ -101,5 +101,5 @@ ARCHITECTURES: dict[str, Architecture[Any]] = {
 
 
 def mini_captioner(weights: Weights = EMBEDDED, **options: Unpack[Options]) -> MiniCaptioner:
-    """The network that describes pictures; it has no trained parameters in the package yet."""
+    """The embedded network that tells pictures; "embedded" are the trained parameters in the package."""
     return embedded(ARCHITECTURES["mini_captioner"], weights, options)

@@ -1,8 +1,9 @@
 """Reader: a network that reads words, and looks at a picture with every one of them.
 
 It takes `{"image": [n, H, W, 3], "words": [n, l]}`: pixels in [0, 1], and ids of words as `jaxcam.scenes` has them,
-from 0 on; 0, the pad, is passed over. Convolutions make features of the picture's places, an LSTM reads the words in a
-scan. For each word it attends to the places, by the word and by what was read before:
+from 0 on; 0, the pad, is passed over. Words may be `[n, q, l]`: q sentences about each picture, which is looked at
+once. Convolutions make features of the picture's places, an LSTM reads the words in a scan. For each word it attends
+to the places, by the word and by what was read before:
 
     q = W_q [x_t, h_(t-1)],  s_p = q · k_p / sqrt(d),  z_t = [Σ_p softmax(s)_p v_p, 16 mean_p sigmoid(s_p + b)]
     i, f, o, g = W [x_t, z_t, h_(t-1)] + b
@@ -33,7 +34,7 @@ from jaxcam.models.modules import MaxPool, ReLU
 from jaxcam.scenes import PAD
 
 Inputs = Mapping[str, Any]
-"""`{"image": [n, H, W, 3], "words": [n, l]}`."""
+"""`{"image": [n, H, W, 3], "words": [n, *q, l]}`."""
 
 
 class Seen(NamedTuple):
@@ -105,6 +106,7 @@ class Reader(Classifier):
 
     kind, one = "pictures with words", "picture with words"
     default_layer = "relu5"
+    cam_layer = None
 
     def __init__(self, num_words: int, *, channels: int = 64, hidden: int = 96, heads: int = 4, rngs: nnx.Rngs) -> None:
         word, key, value = 32, 16, 24
@@ -114,7 +116,7 @@ class Reader(Classifier):
         self.attention = Attention(channels, word + hidden, heads=heads, key=key, value=value, rngs=rngs)
         self.gates = linear(word + heads * (value + 1) + hidden, 4 * hidden, rngs=rngs)
 
-    def __call__(self, inputs: Inputs) -> Float[Array, "n *t c"]:
+    def __call__(self, inputs: Inputs) -> Float[Array, "n *q_t c"]:
         """The logits.
 
         Raises:
@@ -128,7 +130,7 @@ class Reader(Classifier):
         return self.sight.features(4 * image - 2)  # as what `mini_vgg` sees: of mean 1/2 and deviation 1/4
 
     @abstractmethod
-    def told(self, features: Float[Array, "n i j d"], words: Int[Array, "n l"]) -> Float[Array, "n *t c"]:
+    def told(self, features: Float[Array, "n i j d"], words: Int[Array, "n *q l"]) -> Float[Array, "n *q_t c"]:
         """The logits from the features of the picture and the words: what these networks differ in."""
 
     def begin(self) -> State:
@@ -145,7 +147,7 @@ class Reader(Classifier):
         cell = jax.nn.sigmoid(f + 1) * state.cell + jax.nn.sigmoid(i) * jnp.tanh(g)
         return State(jax.nn.sigmoid(o) * jnp.tanh(cell), cell)
 
-    def read(self, features: Float[Array, "n i j d"], words: Int[Array, "n l"]) -> Float[Array, "n l k"]:
+    def read(self, features: Float[Array, "n i j d"], words: Int[Array, "n *q l"]) -> Float[Array, "n *q l k"]:
         """The hidden states after every word; a pad leaves it as it is."""
 
         def each(seen: Seen, words: Int[Array, " l"]) -> Float[Array, "l k"]:
@@ -156,9 +158,10 @@ class Reader(Classifier):
 
             return jax.lax.scan(step, self.begin(), words)[1]
 
-        return jax.vmap(each)(self.attention.seen(features), words)
+        read = each if words.ndim == 2 else jax.vmap(each, (None, 0))
+        return jax.vmap(read)(self.attention.seen(features), words)
 
-    def checked(self, inputs: Inputs) -> tuple[Float[Array, "n H W 3"], Int[Array, "n l"]]:
+    def checked(self, inputs: Inputs) -> tuple[Float[Array, "n H W 3"], Int[Array, "n *q l"]]:
         """The picture and the words.
 
         Raises:
@@ -171,10 +174,10 @@ class Reader(Classifier):
         image, words = inputs["image"], inputs["words"]
         if not jnp.issubdtype(words.dtype, jnp.integer):
             raise TypeError(f"words must be integers, as of scenes.encode, but are {words.dtype}")
-        if words.ndim != 2 or len(words) != len(image):
+        if words.ndim not in (2, 3) or len(words) != len(image):
             raise ValueError(
-                f"words must be [n, l], as many rows as the {len(image)} pictures, but are {list(words.shape)}: add "
-                "the batch axis with words[None]"
+                f"words must be [n, l] or [n, q, l], as many rows as the {len(image)} pictures, but are "
+                f"{list(words.shape)}: add the batch axis with words[None]"
             )
         if not isinstance(words, Tracer) and ((words < 0) | (words >= self.num_words)).any():
             raise ValueError(

@@ -31,11 +31,13 @@ from jaxcam.models.mini import mini_resnet, mini_vgg, mini_vit
 from jaxcam.models.network import Network
 from jaxcam.models.sequences import mini_c3d, mini_convlstm, mini_net3d, mini_tcn
 from jaxcam.progress import progress
+from jaxcam.scenes.questions import asked_again
 
 DIMMED_SHARE = 0.4
 """The share of the training inputs that are dimmed; accuracy is measured on inputs as they are."""
 UNSEEN_SEED = 20_000
 """The seed of the inputs for testing: training draws from other streams."""
+_MORE_QUESTIONS = 7
 _EVERY = 50  # steps between two checkpoints
 
 
@@ -47,7 +49,7 @@ class Drawn(NamedTuple):
     shown: Bool[Array, "n *spatial"]
     """Where the figures, patterns or solids are."""
     class_idx: Int[Array, "n *t"]
-    """The label, or one for each word; -1 where there is none."""
+    """The label, or one for each word or question; -1 where there is none."""
 
 
 Draw = Callable[..., Drawn]
@@ -87,7 +89,12 @@ def _captions(key: Any, num: int, *, many: bool = False) -> Drawn:
 
 def _questions(key: Any, num: int, *, many: bool = False) -> Drawn:
     drawn = _several(scenes.question, key, num, many)
-    return Drawn({"image": drawn.image, "words": drawn.words}, drawn.masks.any(1), drawn.answer)
+    words, answer = drawn.words, drawn.answer
+    if not many:  # to learn from more of them about each picture, which costs the most
+        keys = jax.random.split(jax.random.fold_in(key, 2), num)
+        more, answers = jax.vmap(lambda key, one: asked_again(key, one, _MORE_QUESTIONS))(keys, drawn)
+        words, answer = jnp.concatenate([words[:, None], more], 1), jnp.concatenate([answer[:, None], answers], 1)
+    return Drawn({"image": drawn.image, "words": words}, drawn.masks.any(1), answer)
 
 
 class Recipe(NamedTuple):
@@ -105,13 +112,13 @@ class Recipe(NamedTuple):
     """What longer gradients are shortened to; as they are where it is None."""
     begins_as: Callable[..., Classifier] | None = None
     """The embedded network that has learnt what this one begins with: see `_take_over`."""
-    keeps: bool = False
-    """Whether that stays as it is."""
+    keeps: tuple[str, ...] = ()
+    """Parts of what this one begins with that stay as they are."""
     stored: DTypeLike | None = None
     """What its parameters are rounded to in the file; as they are where it is None."""
 
 
-_CLIPS = Recipe(mini_c3d, 1000, 3e-3, draw=_clips, batch_size=16, longest=1.0, begins_as=mini_resnet, keeps=True)
+_CLIPS = Recipe(mini_c3d, 1000, 3e-3, draw=_clips, batch_size=16, longest=1.0, begins_as=mini_resnet, keeps=("stages",))
 RECIPES = {
     "mini_vgg": Recipe(mini_vgg, num_steps=2600, learning_rate=4e-3),
     "mini_resnet": Recipe(mini_resnet, num_steps=2600, learning_rate=5e-3),
@@ -136,6 +143,7 @@ RECIPES = {
         draw=_questions,
         longest=1.0,
         begins_as=mini_captioner,
+        keeps=("sight",),
         stored=np.float16,
     ),
 }
@@ -162,7 +170,7 @@ def train(
     steps = check_integer("num_steps", recipe.num_steps if num_steps is None else num_steps, low=1)
     model = recipe.create(None, seed=seed)
     taken = set() if recipe.begins_as is None else _take_over(model, recipe.begins_as())
-    kept = taken if recipe.keeps else set()
+    kept = {path for path in taken if path[0] in recipe.keeps}
     model.train()
     for path, module in nnx.iter_modules(model):
         if isinstance(module, nnx.BatchNorm) and (*path, "mean") in kept:

@@ -103,6 +103,15 @@ def test_networks_are_their_layers(name, tmp_path):
     assert again.class_names == model.class_names
 
 
+def test_several_questions_about_a_picture_are_one_by_one():
+    model, given = created("mini_vqa"), inputs("mini_vqa")
+    own, other = given["words"], given["words"][::-1]
+    cases = [{**given, "words": words} for words in (np.stack([own, other], 1), own, other)]
+    together, *alone = jax.jit(lambda model, cases: [model(case) for case in cases])(model, cases)
+    np.testing.assert_allclose(together, np.stack(alone, 1), rtol=1e-12)
+    assert np.abs(together[:, 0] - together[:, 1]).max() > 1e-3
+
+
 def test_teacher_forcing_is_step_by_step():
     model, given = created("mini_captioner"), inputs("mini_captioner")
 
@@ -228,7 +237,11 @@ def test_default_layer_is_found_without_the_networks_word(name):
 def test_words_that_are_none():
     model, given = created("mini_vqa"), inputs("mini_vqa")
     for change, error, message in (
-        ({"words": given["words"][0]}, ValueError, r"words must be \[n, l\], as many rows as the 2 pictures"),
+        (
+            {"words": given["words"][0]},
+            ValueError,
+            r"words must be \[n, l\] or \[n, q, l\], as many rows as the 2 pictures, but are \[6\]",
+        ),
         ({"words": given["words"].astype(float)}, TypeError, "words must be integers, as of scenes.encode, .* float64"),
         ({"words": given["words"] + 60}, ValueError, r"words must be ids from 0 to \d+ but reach from 60"),
         ({"image": given["image"][..., :2]}, ValueError, r"pictures must be \[n, H, W, 3\]"),

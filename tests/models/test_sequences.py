@@ -25,7 +25,7 @@ SHAPES = {
 }
 
 
-TRAINED = [name for name in SHAPES if (DATA / f"{name}.safetensors").is_file()]
+TRAINED = {**models.SEQUENCE_MODELS, **models.WORD_MODELS}
 
 
 def created(name):
@@ -291,7 +291,7 @@ def test_batch_norm_folds_into_kernels_of_any_axes():
 @pytest.mark.parametrize("name", TRAINED)
 def test_embedded_networks_know_unseen_inputs(name):
     record = json.loads((DATA / "training.json").read_text())[name]
-    top_1 = train.accuracy(models.SEQUENCE_MODELS[name](), num=500, draw=train.RECIPES[name].draw)
+    top_1 = train.accuracy(TRAINED[name](), num=500, draw=train.RECIPES[name].draw)
     # The recorded figure is of 2,000: four standard errors of 500.
     assert top_1 == pytest.approx(record["unseen_scenes"]["top_1"], abs=0.035)
 
