@@ -11,7 +11,7 @@ from pathlib import Path
 from jaxcam.commands.parser import hint, one_line, printable, report
 
 _COMMANDS = {name: f"jaxcam.commands.{name}" for name in ("evaluate", "layers", "train", "verify")}
-_DRAWN = ("series", "volume", "clip")
+_DRAWN = ("series", "volume", "clip", "caption", "question")
 """Kinds of inputs that are drawn and explained; the command reads which by itself."""
 
 

@@ -8,6 +8,7 @@ from jaxcam.evaluation.requests import parsed
 from jaxcam.methods.method import METHODS, bind
 from jaxcam.models import Network
 from jaxcam.models.chain import Chain
+from jaxcam.models.reader import Reader
 
 
 class Choice(NamedTuple):
@@ -24,7 +25,7 @@ class Choice(NamedTuple):
         return ", ".join([METHODS[self.method].title, *(f"{key}={value}" for key, value in self.options.items())])
 
 
-def choose(listed: str | None, model: Network | Chain, default: tuple[str, ...]) -> tuple[Choice, ...]:
+def choose(listed: str | None, model: Network | Chain | Reader, default: tuple[str, ...]) -> tuple[Choice, ...]:
     """The methods of --methods; by default those of the panel that apply to the model."""
     if listed is None:
         return tuple(Choice(name, name, {}) for name in default if name != "cam" or model.cam_layer is not None)
