@@ -6,20 +6,25 @@ Inputs that no network was trained on, drawn by `jaxcam.scenes` from a seed of i
 that are right to the last word, greedily and by beams, and of words given the true ones before. Questions: the share of
 right answers of each kind; of the language alone, which is asked about the picture of another question, or a grey one.
 Then evaluate's table for the words that name something (their figures are the truth) and for true answers (what they
-rest on), and for captions where the map of a word goes: to its own figures or to those of the other group.
+rest on), and for captions where the map of a word goes: to its own figures or to those of the other group; and what
+becomes of a word and its map when its figures are painted over.
 """
 
 import argparse
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from scipy import ndimage, stats
 
 import jaxcam
 from jaxcam import models, scenes, targets
 from jaxcam.evaluation.shares import wilson
+from jaxcam.scenes.words import PLURALS
 
 SEED = 40_000
+NOUNS = {scenes.VOCABULARY.index(word) for word in (*scenes.CLASS_NAMES, *PLURALS)}
 METHODS = ("grad_cam", "grad_cam_positive", "hires_cam")
 """No Grad-CAM++: behind the layer stand an LSTM's gates, where its exact derivatives take 10,000 forward passes."""
 PROTOCOL = jaxcam.Protocol(mask="input", baseline="zero", class_idx="true")
@@ -73,9 +78,9 @@ def captions(model, num):
         )
         for i, t in (naming[at] for at in chosen)
     ]
-    # Words have log probabilities, and no confidence of their own.
+    # The maps of p are those of log p, but for their scale.
     of_target = jaxcam.Protocol(mask="input", baseline="zero", confidence="target")
-    table(model, examples, of_target, target=lambda logits, x: said(logits, x)[x["at"]])
+    table(model, examples, of_target, target=lambda logits, x: jnp.exp(said(logits, x)[x["at"]]))
 
     print("| of words that name figures, two groups | energy on its own figures, % | on the others, % | own more, % |")
     print("|---|---|---|---|")
@@ -91,6 +96,39 @@ def captions(model, num):
         alive = total > 0
         own, other = ((heat * masks[counts]).sum((1, 2))[alive] / total[alive] for masks in (own_masks, other_masks))
         print(f"| {method} | {100 * own.mean():.1f} | {100 * other.mean():.1f} | {share(own > other)} |", flush=True)
+    print()
+    painted_over(model, drawn)
+
+
+def painted_over(model, drawn):
+    """The same words about pictures in which the figures of a noun are filled in from around them."""
+    i, t = np.array([(i, t) for i, t in np.argwhere(drawn.names.any(2)) if drawn.words[i, t] in NOUNS]).T
+    words = drawn.words[i]
+    masks = np.stack([ndimage.binary_dilation(mask, iterations=2) for mask in drawn.word_masks[i, t]])
+    filled = in_parts(jax.jit(jax.vmap(jaxcam.metrics.imputed)), drawn.image[i], masks)
+    print(f"{len(i)} nouns; their figures, with a rim, take {100 * masks.mean():.1f} % of the picture\n")
+    print("| | p of the noun, % | heat of its map there, % | maximum there, % | rank correlation with the map before |")
+    print("|---|---|---|---|---|")
+    for method in METHODS:
+
+        def both(image, words, method=method):
+            found = jaxcam.explain(model, {"image": image, "words": words}, target=said, method=method)
+            return np.concatenate(
+                [np.asarray(found.heatmap).reshape(*found.value.shape, -1), found.value[..., None]], 2
+            )
+
+        heats = []
+        for name, images in (("as drawn", drawn.image[i]), ("painted over", filled)):
+            found = in_parts(both, images, words, size=50)[np.arange(len(i)), t - 1]
+            heat, p = found[:, :-1], np.exp(found[:, -1])
+            heats.append(heat)
+            alive = heat.max(1) > 0
+            where = masks.reshape(heat.shape)
+            there = (heat * where).sum(1)[alive] / heat.sum(1)[alive]
+            top = where[np.arange(len(i)), heat.argmax(1)] & alive
+            ranks = [stats.spearmanr(*pair).statistic for pair in zip(*heats, strict=True)] if len(heats) == 2 else [1]
+            row = [f"{100 * p.mean():.1f}", f"{100 * there.mean():.1f}", share(top), f"{np.nanmean(ranks):.2f}"]
+            print(f"| {method}, {name} | " + " | ".join(row) + " |", flush=True)
 
 
 def questions(model, num):
