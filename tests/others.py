@@ -3,13 +3,20 @@
 A case is made by a function that returns the model as `explain` takes it, an input `[1, ...]`, and `by_hand`: a
 function of `tap` that computes the logits `[c]`, and calls `tap` on the value that should be the layer.
 
-What tests/parity-requirements.txt does not bring: bonsai and big_vision are on no index (checkouts on the path do), and
-the last transformers with Flax, 4.57.3, wants a huggingface_hub below 1 and a tokenizers below 0.23, which are older
-than what the rest gets: `pip install transformers==4.57.3` in an environment without it.
+What tests/parity-requirements.txt does not bring: tests/transformers-requirements.txt brings the last transformers with
+Flax, to an environment of its own. bonsai and big_vision are on no index (`jax-bonsai` is an empty name there, `bonsai`
+something else): `JAXCAM_CHECKOUTS` names the folders of their checkouts, with a colon between two.
 """
+
+import os
+import sys
 
 import jax
 import numpy as np
+
+# Before what is installed: `bonsai` may be somebody else's.
+sys.path[:0] = filter(None, os.environ.get("JAXCAM_CHECKOUTS", "").split(os.pathsep))
+
 import others_keras
 import others_linen
 import others_modules
