@@ -206,7 +206,9 @@ def _check_batch(value: jax.ShapeDtypeStruct, name: str) -> None:
         raise ValueError(
             f"the layer of {name} must have activations [n, *spatial, k] for 1 example, but its shape is "
             f"{list(value.shape)}: name another layer of jaxcam.layers(model, inputs), or keep the batch axis first in "
-            "the model, with swapaxes(0, 1) where tokens come first and jax.vmap in the place of jax.lax.map"
+            "the model, with swapaxes(0, 1) where tokens come first and jax.vmap in the place of jax.lax.map; a model "
+            "that wants [t, n, k] gets it of one example at a time: "
+            "jaxcam.adapt(model, apply=lambda model, inputs: jax.vmap(lambda x: model(x[:, None])[0])(inputs))"
         )
 
 

@@ -108,5 +108,6 @@ def _check_logits(name: str, outputs: Sequence[Any], inputs: Any) -> None:
             f"{name} must return logits [n, c] for inputs {given}, but returned {list(shape)}: for other outputs say "
             "what is explained with target=, as jaxcam.targets.region(class_idx, mask) for dense predictions; keep the "
             "batch axis, also of a single example (jaxcam.adapt(model, apply=lambda model, inputs: "
-            "jax.vmap(model)(inputs)) for a model of one example)"
+            "jax.vmap(model)(inputs)) for a model of one example, jax.vmap(lambda x: model(x[:, None])[0])(inputs) "
+            "for inputs [n, t, k] and a model that wants [t, n, k])"
         )

@@ -1,5 +1,6 @@
 """adapt: how a model is called, said once; a callable pytree for every function that takes a model."""
 
+import functools
 import sys
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
-from support import normal
+from support import drawn, normal
 
 import jaxcam
 from jaxcam.images import Preprocessing
@@ -210,3 +211,28 @@ def test_what_the_model_says_of_itself_and_what_is_said_of_it():
 def test_documented_errors(arguments, error, message):
     with pytest.raises(error, match=message):
         jaxcam.adapt(arguments.pop("model"), **arguments)
+
+
+def test_a_model_with_time_before_the_batch_is_refused_with_a_way_on_that_works():
+    """Self-attention over [t, n, k]: called for one example each it gives the maps of its twin over [n, t, k]."""
+    weights = {"first": drawn(1, 4, 6), "value": drawn(2, 6, 6), "head": drawn(3, 6, 3)}
+
+    def attended(axes, weights, x):
+        h = jax.nn.relu(x @ weights["first"])
+        shares = jax.nn.softmax(jnp.einsum(f"{axes}k,{axes.replace('t', 's')}k->nts", h, h))
+        h = jax.nn.relu(h + jnp.einsum(f"nts,{axes.replace('t', 's')}k->{axes}k", shares, h @ weights["value"]))
+        return h.mean(axes.index("t")) @ weights["head"]
+
+    time_first = functools.partial(attended, "tn")
+    x = drawn(4, 2, 7, 4)
+    with pytest.raises(ValueError, match=r"x\[:, None\]"):
+        jaxcam.explain(jaxcam.adapt(weights, apply=time_first), x.swapaxes(0, 1), class_idx=1)
+    swapped = lambda weights, x: time_first(weights, x.swapaxes(0, 1))
+    with pytest.raises(ValueError, match=r"x\[:, None\]"):
+        jaxcam.explain(jaxcam.adapt(weights, apply=swapped), x, class_idx=1)
+    one_each = lambda weights, x: jax.vmap(lambda one: time_first(weights, one[:, None])[0])(x)
+    found = jaxcam.explain(jaxcam.adapt(weights, apply=one_each), x, method="layer_cam", class_idx=1)
+    twin = jaxcam.adapt(weights, apply=functools.partial(attended, "nt"))
+    expected = jaxcam.explain(twin, x, method="layer_cam", class_idx=1)
+    assert (expected.cam_map.max(1) > 0).all()
+    np.testing.assert_allclose(found.cam_map, expected.cam_map, rtol=1e-12)
