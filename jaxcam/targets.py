@@ -99,6 +99,10 @@ def region(class_idx: ClassIdx, mask: Shaped[Array, "..."] | Shaped[np.ndarray, 
 
     def target(outputs: Any, inputs: Any) -> Array:
         predictions = of(outputs)
+        if not hasattr(predictions, "shape"):
+            raise ValueError(
+                f"outputs must be predictions [*spatial, c] for this target but are {_told(predictions)}: pick with of="
+            )
         if predictions.shape[:-1] != weights.shape:
             raise ValueError(
                 f"mask must be [*spatial] as the predictions {list(predictions.shape)} but is {list(weights.shape)}: "
@@ -149,7 +153,13 @@ def best_box(
         raise ValueError(f"reference must be (x0, y0, x1, y1) with x0 < x1 and y0 < y1 but is {reference!r}")
 
     def target(outputs: Any, inputs: Any) -> Array:
-        boxes, classes = of(outputs)
+        picked = of(outputs)
+        if not isinstance(picked, tuple | list) or [hasattr(each, "ndim") for each in picked] != [True] * 2:
+            raise ValueError(
+                f"outputs must be boxes [b, 4] and scores [b, c] for this target but are {_told(outputs)}: pick them "
+                'with of=, as of=lambda outputs: (outputs["boxes"], outputs["scores"])'
+            )
+        boxes, classes = picked
         if boxes.ndim != 2 or boxes.shape[-1] != 4 or classes.shape[:-1] != boxes.shape[:1]:
             raise ValueError(
                 f"of must return boxes [b, 4] and scores [b, c] but returned {list(boxes.shape)} and "
@@ -193,7 +203,7 @@ def output(*index: ClassIdx, of: Of = _all) -> Target:
 
     def target(outputs: Any, inputs: Any) -> Array:
         values = of(outputs)
-        if values.ndim == 1 and values.shape == (1,) and not index:  # [n, 1] of a regression
+        if getattr(values, "shape", None) == (1,) and not index:  # [n, 1] of a regression
             return values[0]
         values = _array(values, place.shape[0], f"with {place.shape[0]} axes, one for each index")
         return _at("index", values, place)
@@ -280,9 +290,18 @@ def _checked(name: str, index: Any, sizes: Sequence[int], found: Array) -> Array
 
 def _array(values: Any, num_axes: int, shape: str) -> Array:
     if not hasattr(values, "ndim") or values.ndim != num_axes:
-        came = list(values.shape) if hasattr(values, "shape") else type(values).__name__
-        raise ValueError(f"outputs of one example must be {shape} for this target but are {came}: pick with of=")
+        raise ValueError(
+            f"outputs of one example must be {shape} for this target but are {_told(values)}: pick with of="
+        )
     return values
+
+
+def _told(outputs: Any) -> str:
+    """What outputs are like: their shape, a dictionary's keys, or their type."""
+    if hasattr(outputs, "shape"):
+        return str(list(outputs.shape))
+    kind = type(outputs).__name__
+    return f"{kind} with {', '.join(map(repr, outputs))}" if isinstance(outputs, dict) else kind
 
 
 def _overlap(boxes: Float[Array, "b 4"], one: Float[Array, " 4"]) -> Float[Array, " b"]:

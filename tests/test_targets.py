@@ -283,11 +283,30 @@ def test_exact_alphas_of_a_target():
         (targets.pixel(0, (1, 2)), {}, ValueError, r"must be \[\*spatial, c\]"),
         (targets.similarity(np.ones(4)), {}, ValueError, r"reference must be \[d\] as the embedding \[5\]"),
         (targets.tokens([1, 2]), {}, ValueError, r"outputs of one example must be \[t, v\]"),
+        (targets.best_box(1), {}, ValueError, r"outputs must be boxes .* but are \[5\]: pick them with of="),
     ],
 )
 def test_documented_errors(target, options, error, message):
     with pytest.raises(error, match=message):
         jaxcam.explain(classify, INPUTS, target=target, **options)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    "target",
+    [
+        targets.best_box(1),
+        targets.region(0, MASK),
+        targets.pixel(0, (1, 2)),
+        targets.output(1),
+        targets.output(),
+        targets.logit(1),
+        targets.similarity(np.ones(5)),
+    ],
+)
+def test_of_a_dictionary_of_outputs_the_keys_are_told(target):
+    with pytest.raises(ValueError, match=r"are dict with 'boxes', 'scores': pick .*of="):
+        jaxcam.explain(lambda x: {"boxes": classify(x), "scores": classify(x)}, INPUTS, target=target)
 
 
 @pytest.mark.usefixtures("unchecked")
