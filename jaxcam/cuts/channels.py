@@ -2,14 +2,17 @@
 
 images [n, 3, H, W], kernel [O, 3, h, w]      axis 1: axes 2 and 3 are rows and columns
 images [n, H, W] -> [n, H, W, 1]              none: it slides along all of them
+nodes [n, t, d], (adjacency @ nodes) @ W      axis 2: the first product mixes positions, as a mixer's does; they last
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+
 from jax import lax
 from jax.extend.core import JaxprEqn, Var
 
-from jaxcam.cuts.axes import axes_of
+from jaxcam.cuts.axes import Axes, axes_of
 from jaxcam.programs.program import Program, shape
 
 __all__ = ["image_channel_axis", "slides_along_all"]
@@ -17,27 +20,53 @@ __all__ = ["image_channel_axis", "slides_along_all"]
 _PRODUCTS = (lax.conv_general_dilated_p, lax.dot_general_p)
 
 
-def image_channel_axis(program: Program, image: Var) -> int:
-    """The axis of the images' channels; where no product says it, by their lengths."""
-    return _contracted(program, image) or _likely(shape(image))
+def image_channel_axis(program: Program, image: Var, complete: Collection[Var]) -> int:
+    """The axis of the images' channels; where no product says it, by their lengths.
+
+    Args:
+        program: the model.
+        image: its argument.
+        complete: the values that everything flows through.
+    """
+    return _contracted(program, image, complete) or _likely(shape(image))
 
 
-def _contracted(program: Program, image: Var) -> int | None:
-    """The axis that the first convolution or product contracts; None without one."""
+def _contracted(program: Program, image: Var, complete: Collection[Var]) -> int | None:
+    """The axis that the first convolution or product contracts, unless that mixes positions; None without one."""
     first = _until_product(program, image)
     product = first.equations[-1] if first.equations else None
     if product is None or product.primitive not in _PRODUCTS:
         return None
-    fitting: dict[int, int] = {}
-    for candidate in {1, len(shape(image)) - 1} - _slid(first, image):
-        axes = axes_of(first, image, candidate)
-        where = axes.get(product.outvars[0])
-        lengths = [n for axis, n in enumerate(shape(image)) if axis not in (0, candidate)]
-        # Were the other axis the channels', this one would be rows or columns, of which nothing were left.
-        if where and [c.size > 1 for c in where[0].coordinates] == [n > 1 for n in lengths]:
-            fitting[candidate] = sum(n > 1 for n in lengths)
-    # An axis of length 1 fits either way: of one channel rather than of one row.
-    return max(fitting, key=lambda axis: fitting[axis], default=None)
+    candidates = {1, len(shape(image)) - 1} - _slid(first, image)
+    # Were the other axis the channels', this one would be rows or columns, of which nothing were left.
+    fitting = {a for a in candidates if _is_whole(product.outvars[0], axes_of(first, image, a), image, a)}
+    lasting: dict[int, tuple[bool, bool]] = {}
+    if product.primitive is lax.dot_general_p:
+        later = [var for eqn in program.equations[len(first.equations) :] for var in eqn.outvars if var in complete]
+        lasting = {a: _lasting(later, axes_of(program, image, a), image, a) for a in candidates}
+        fitting |= {a for a, (lasts, _) in lasting.items() if lasts}
+        if sorted(shape(product.outvars[0])) == sorted(shape(image)):  # as an adjacency matrix leaves it
+            fitting.add(len(shape(image)) - 1)
+    # An axis of length 1 fits either way: of one channel rather than of one row. And [n, t, d] is what is agreed on.
+    return max(fitting, key=lambda axis: (shape(image)[axis] == 1, lasting.get(axis, ()), axis), default=None)
+
+
+def _lasting(later: Sequence[Var], axes: Axes, image: Var, channel_axis: int) -> tuple[bool, bool]:
+    """Whether the images' positions last while there are any, and whether pooling ends them.
+
+    Both `adjacency @ nodes` and a dense layer of channels first contract axis 1. What weights contract while other
+    positions are left, or what is left as `[n, k]` when these are pooled, were channels.
+    """
+    whole = [(sum(n > 1 for n in shape(var)[1:]), _is_whole(var, axes, image, channel_axis)) for var in later]
+    before = [here for num_axes, here in whole if num_axes > 1]
+    return before[-1:] == [True], (1, True) not in whole
+
+
+def _is_whole(var: Var, axes: Axes, image: Var, channel_axis: int) -> bool:
+    """Whether a value has all positions of the images, where `channel_axis` has their channels."""
+    lengths = [n for axis, n in enumerate(shape(image)) if axis not in (0, channel_axis)]
+    where = axes.get(var)
+    return bool(where) and [c.size > 1 for c in where[0].coordinates] == [n > 1 for n in lengths]
 
 
 def _likely(images: tuple[int, ...]) -> int:

@@ -141,7 +141,7 @@ def analysed(model: ClosedJaxpr, *, num_inputs: int = 1, main: int = 0, rounds: 
     order = {var: i for i, eqn in enumerate(program.equations) for var in eqn.outvars}
     sites.sort(key=lambda s: order[s.var])
     values = [site("value", None, var) for var in order if var in complete and is_layer(var)]
-    image_axis = image_channel_axis(program, image)
+    image_axis = image_channel_axis(program, image, complete)
     axes = axes_of(program, image, image_axis)
     inside = dict(hidden(program.equations))
     return Analysis(model, program, num_inputs, image, sites, values, inside, image_axis, axes, rounds, not ruled)
