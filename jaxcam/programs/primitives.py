@@ -111,6 +111,11 @@ TABLE: Mapping[Key, Facts] = {
     lax.select_n_p: _activation(linear=JOINTLY),
     lax.sub_p: _activation(linear=JOINTLY, affine=True),
     lax.convert_element_type_p: _activation(affine=True),  # to integers it is a step
+    # Complex numbers, and their parts: linear where the numbers are real.
+    lax.complex_p: _each(linear=JOINTLY),
+    lax.conj_p: _each(linear=JOINTLY),
+    lax.imag_p: _each(linear=JOINTLY),
+    lax.real_p: _each(linear=JOINTLY),
     # The same values. That stop_gradient drops derivatives only makes them simpler.
     lax.copy_p: _activation(linear=JOINTLY, affine=True),
     lax.device_put_p: _each(linear=JOINTLY),

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from support import normal
+from support import drawn, normal
 
 import jaxcam
 
@@ -130,6 +130,20 @@ def test_integers_that_the_model_scales():
     assert found.status.tolist() == [0, 0, 0]
 
 
+def test_complex_numbers_as_two_channels():
+    """As spectra and fields are: the way on that the refusal of complex inputs names."""
+    kernel, out = drawn(60, 2, 4), drawn(61, 4, 3)
+    features = lambda z: jax.nn.relu(jnp.abs(z) @ kernel)
+    model = lambda z: features(z).mean((1, 2)) @ out
+    net = jaxcam.adapt(model, apply=lambda model, x: model(jax.lax.complex(*jnp.split(x, 2, -1))))
+    z = drawn(62, 2, 4, 5, 2) + 1j * drawn(63, 2, 4, 5, 2)
+    found = jaxcam.explain(net, np.concatenate([z.real, z.imag], -1))
+    weights = out[:, np.argmax(model(z), 1)].T / 20
+    expected = np.maximum(np.einsum("nijk,nk->nij", features(z), weights), 0)
+    assert expected.max() > 0
+    np.testing.assert_allclose(found.cam_map, expected, rtol=1e-12)
+
+
 @pytest.mark.usefixtures("unchecked")
 def test_grey_pictures_whose_axis_of_channels_the_model_adds():
     # Their last axis, columns, would be taken for the channels, and the heatmap be [n, H].
@@ -221,7 +235,7 @@ def test_standardised_weights_are_no_statistics_of_a_batch():
         ),
         (lambda d: d["a"], {"a": IMAGE, "b": FACTS[:2]}, {}, ValueError, "inputs must share their first axis n"),
         (lambda d: d, {"a": "text"}, {}, TypeError, "inputs must be an array .* but hold str"),
-        (lambda x: x, IMAGE + 1j, {}, TypeError, "inputs must be real but their dtype is complex128"),
+        (lambda x: x, IMAGE + 1j, {}, TypeError, r"must be real but .* complex128: give jnp\.concatenate"),
         (
             lambda x: encode((x.astype(float)) / 5).mean((1, 2)),
             IMAGE.astype(np.uint8),
