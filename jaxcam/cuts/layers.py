@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.extend.core.primitives import name_p
 from jax.typing import DTypeLike
 
@@ -22,6 +23,7 @@ from jaxcam.cuts.refusals import check_not_exported
 from jaxcam.cuts.sites import Analysis, Opening, Site, analysed
 from jaxcam.cuts.steps import at_steps, steps_of
 from jaxcam.cuts.torch_modules import without_torch
+from jaxcam.programs.primitives import Runs, about
 from jaxcam.programs.program import Program, shape, straight_line
 from jaxcam.programs.scopes import scope_results
 from jaxcam.programs.specs import batch_of_one, specs_of
@@ -148,9 +150,11 @@ def located(analysis: Analysis, layer: LayerName, model: Adapted) -> tuple[Analy
                 "no heatmap on it: name the one that the heatmap lies on with jaxcam.adapt(model, input=...)"
             )
         if default is None:
+            parts = any(about(eqn).runs is Runs.PARTS for eqn in analysis.program.equations)
+            hint = "explain the function that shard_map or pmap runs, or inside of them; or " if parts else ""
             raise ValueError(
                 "layer: this model has no value with positions that everything flows through, so there is no default: "
-                "name one of its layers, or say what they mean with jaxcam.adapt(model, grid=...):\n"
+                f"{hint}name one of its layers, or say what they mean with jaxcam.adapt(model, grid=...):\n"
                 f"{_listed(analysis, model)}"
             )
         return analysis, default
@@ -194,7 +198,7 @@ def check_inputs(inputs: Any) -> Any:
     """Shape and dtype of a batch: of an array, or of each of several.
 
     Raises:
-        TypeError: it is no array, and holds none.
+        TypeError: it is no array, and holds none, or it is complex.
         ValueError: it has too few axes, is empty, or its arrays do not share the axis n.
     """
     inputs = without_torch(inputs)
@@ -202,6 +206,11 @@ def check_inputs(inputs: Any) -> Any:
     for leaf in leaves or [inputs]:
         if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
             raise TypeError(f"inputs must be an array [n, ...], or several, but is {type(leaf).__name__}")
+        if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
+            raise TypeError(
+                f"inputs must be real but their dtype is {leaf.dtype}: give jnp.concatenate([x.real, x.imag], -1) to "
+                "jaxcam.adapt(model, apply=lambda model, x: model(jax.lax.complex(*jnp.split(x, 2, -1))))"
+            )
         if 0 in leaf.shape or len(leaf.shape) < 1:
             raise ValueError(f"inputs must have one example or more but came as {list(leaf.shape)}")
     if len({leaf.shape[0] for leaf in leaves}) > 1:

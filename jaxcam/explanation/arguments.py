@@ -12,6 +12,7 @@ from jaxcam.cuts.layers import check_inputs
 from jaxcam.cuts.split import check_layer
 from jaxcam.cuts.torch_modules import without_torch
 from jaxcam.methods.method import Bound
+from jaxcam.programs.specs import check_not_explicit
 
 __all__ = ["check_alone", "check_range", "classes_of", "inputs_of", "layers_of", "top_of"]
 
@@ -27,10 +28,9 @@ def inputs_of(inputs: Any) -> Any:
             "np.stack a list of pictures"
         )
     check_inputs(inputs)
-    for leaf in leaves:
-        if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
-            raise TypeError(f"inputs must be real but their dtype is {leaf.dtype}")
-    return jax.tree.map(jnp.asarray, inputs)
+    inputs = jax.tree.map(jnp.asarray, inputs)
+    check_not_explicit("inputs", inputs)
+    return inputs
 
 
 def layers_of(layer: Any, fusion: Any, method: Bound) -> tuple[Any, ...]:

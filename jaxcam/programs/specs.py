@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-__all__ = ["batch_of_one", "num_shards", "spec_of", "specs_of", "varied", "without_batch"]
+__all__ = ["batch_of_one", "check_not_explicit", "num_shards", "spec_of", "specs_of", "varied", "without_batch"]
 
 
 def spec_of(value: Any, shape: tuple[int, ...] | None = None) -> jax.ShapeDtypeStruct:
@@ -41,6 +41,22 @@ def batch_of_one(batch: Any) -> Any:
 def without_batch(batch: Any) -> Any:
     """What one example is like, without the axis n."""
     return jax.tree.map(lambda x: spec_of(x, x.shape[1:]), batch)
+
+
+def check_not_explicit(name: str, values: Any) -> None:
+    """Refuses arrays over explicit axes of a mesh: every operation of a program would have to be traced for them.
+
+    Raises:
+        TypeError: there is one.
+    """
+    for leaf in jax.tree.leaves(values):
+        sharding = jax.typeof(leaf).sharding
+        if any(sharding.spec) and AxisType.Explicit in sharding.mesh.axis_types:
+            raise TypeError(
+                f"{name} must be sharded over automatic axes but their mesh has {sharding.mesh.axis_names}, explicit: "
+                "make it with jax.make_mesh(..., axis_types=(jax.sharding.AxisType.Auto,)), or explain inside of "
+                "jax.sharding.auto_axes, within jax.set_mesh and jax.jit"
+            )
 
 
 def varied(values: Any) -> Any:

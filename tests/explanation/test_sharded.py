@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from support import relu_head
 
 import jaxcam
@@ -39,6 +39,30 @@ def test_explain_inside_shard_map_with_its_checks(name):
     explain = lambda x: jaxcam.explain(model, x, method=name, **options).heatmap
     inside = jax.shard_map(explain, mesh=mesh, in_specs=split, out_specs=split)
     assert jax.eval_shape(inside, IMAGES).shape == (2, 6, 8)  # the checks are made while it is traced
+
+
+def test_a_model_inside_shard_map_is_refused_with_the_way_on():
+    mesh, split = Mesh(np.array(jax.devices()[:1]), ("images",)), PartitionSpec("images")
+    for divided in (
+        jax.shard_map(network, mesh=mesh, in_specs=split, out_specs=split),
+        lambda x: jax.pmap(network)(x[None])[0],
+    ):
+        with pytest.raises(ValueError, match="explain the function that shard_map or pmap runs, or inside of them"):
+            jaxcam.explain(divided, IMAGES)
+
+
+def test_explicit_axes_are_refused_with_the_way_on():
+    mesh, split = jax.make_mesh((1,), ("images",), axis_types=(AxisType.Explicit,)), PartitionSpec("images")
+    explain = lambda x: jaxcam.explain(network, x).cam_map
+    images = jax.device_put(IMAGES, NamedSharding(mesh, split))
+    for given in (explain, jax.jit(explain)):
+        with pytest.raises(TypeError, match=r"inputs must be sharded over automatic axes .*jax\.set_mesh"):
+            given(images)
+    with jax.set_mesh(mesh):
+        found = jax.jit(jax.sharding.auto_axes(explain, out_sharding=split))(images)
+    np.testing.assert_allclose(found, explain(IMAGES), rtol=1e-12)
+    automatic = jax.make_mesh((1,), ("images",), axis_types=(AxisType.Auto,))
+    np.testing.assert_allclose(explain(jax.device_put(IMAGES, NamedSharding(automatic, split))), found, rtol=1e-12)
 
 
 def test_one_of_every_part_at_a_time_is_one_after_the_other():
