@@ -179,6 +179,11 @@ def calls_told(name: str, inputs: Any) -> Generator[None]:
         elif len(arrays) == 1 and inputs is arrays[0] and len(inputs.shape) == 3:
             hint += "; one example needs the batch axis inputs[None], pictures of one channel an axis for it: "
             hint += "inputs[..., None]"
+        elif len(arrays) == 1 and inputs is arrays[0]:
+            hint += ", as apply=lambda model, x: jax.vmap(model)(x) for a model of one example"
+        else:
+            stars = "**" if isinstance(inputs, dict) else "*"
+            hint += f": several inputs are one argument of it, as for apply=lambda model, x: model({stars}x)"
         said = f"no {error}" if isinstance(error, KeyError) else error
         raise RefusedError(
             f"{name} cannot be called with inputs {shapes(inputs)}, one example with the axis n before it: {said}\n"
