@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib.resources import files
@@ -21,7 +22,7 @@ from jaxcam.commands.networks import (
 )  # fmt: skip
 from jaxcam.commands.parser import Parser, UsageError, checked_place, one_line, printable, report
 from jaxcam.commands.report import explained, panel_of, table_of, table_of_page
-from jaxcam.datasets.image_files import files_in
+from jaxcam.datasets.image_files import files_in, others_in
 from jaxcam.images.preprocessing import read_for_views
 from jaxcam.methods.method import METHODS
 from jaxcam.models import Network
@@ -52,7 +53,7 @@ def run(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
     options = _parser().parse_args(arguments)
     try:
-        images = list(_images(options.images))
+        images = list(_images(options.images, quiet=options.quiet))
         name = options.model or default_name(for_photographs=bool(options.images) or photograph() is not None)
         places = _places(images, Path(options.out))
         model = network(name, options.weights)
@@ -83,7 +84,7 @@ def run(arguments: list[str]) -> int:
             try:
                 made, table = draw(source, title=source.name, heading=heading, told=told)
             except (ValueError, TypeError, OSError) as error:
-                report(_by_options(error) if source.exists() else one_line(error))
+                report(_by_options(error, name) if source.exists() else one_line(error))
                 failed += 1
                 continue
             try:
@@ -184,7 +185,7 @@ def _parser() -> argparse.ArgumentParser:
 def _tell_if_small(source: Path, model: Network) -> None:
     """A note where there is so little to be seen that the network's opinion means nothing."""
     try:
-        with Image.open(source) as picture:
+        with warnings.catch_warnings(action="ignore"), Image.open(source) as picture:
             width, height = picture.size
     except (OSError, ValueError, Image.DecompressionBombError):  # what is wrong with it is said where it is read
         return
@@ -221,13 +222,15 @@ def _size(text: str) -> int:
     return value
 
 
-def _by_options(error: BaseException) -> str:
-    """`explain` names its arguments, which are the options without dashes."""
-    message = one_line(error)
-    return f"--{message}" if message.startswith("layer=") else message
+def _by_options(error: BaseException, name: str) -> str:
+    """`explain` names its arguments, which are the options without dashes; a table of layers has a command."""
+    said, _, listed = str(error).partition("\n")
+    if not said.startswith("layer="):
+        return one_line(error)
+    return printable(f"--{said} see python -m jaxcam layers --model {name}" if listed else f"--{said}")
 
 
-def _images(given: Sequence[str]) -> Iterator[Path]:
+def _images(given: Sequence[str], *, quiet: bool) -> Iterator[Path]:
     """The files that are named, and those in folders that are."""
     for image in given:
         if not image.strip():
@@ -235,6 +238,10 @@ def _images(given: Sequence[str]) -> Iterator[Path]:
         try:
             if Path(image).is_dir():
                 yield from (file.path for file in files_in(Path(image)))
+                others = others_in(Path(image))
+                if others and not quiet:  # as the HEIC files of a telephone, which would be missed in silence
+                    listed = ", ".join(others[:4]) + (", …" if len(others) > 4 else "")
+                    report(printable(f"{image}: {len(others)} left out, of kinds that are not read: {listed}"))
                 continue
         except (ValueError, OSError) as error:
             raise UsageError(one_line(error)) from None
@@ -243,6 +250,11 @@ def _images(given: Sequence[str]) -> Iterator[Path]:
 
 def _places(images: Sequence[Path], out: Path) -> list[tuple[Path, Path]]:
     """Each picture and where its panel goes."""
+    if not out.suffix and not out.exists():
+        raise UsageError(
+            f"--out: there is no folder {printable(str(out))!r}: make it, or end the name of a file in one of "
+            f"{', '.join(_SUFFIXES)}"
+        )
     out = checked_place("--out", out / _OUT if out.is_dir() else out, _SUFFIXES)
     if not images:
         return [(photograph() or Path(str(files("jaxcam") / "data" / "scene.png")), out)]

@@ -7,7 +7,7 @@ several files that fit, the one that is exactly it, relative to the folder, is m
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath, PurePosixPath
 from typing import NamedTuple
 
@@ -34,21 +34,17 @@ def files_in(folder: Path) -> list[ImageFile]:
     Raises:
         ValueError: there is none.
     """
-    found: list[Path] = []
-    seen: set[tuple[int, int]] = set()  # folders, so that links cannot lead round in circles
-    for place, folders, names in os.walk(folder, followlinks=True):
-        status = Path(place).stat()
-        if (status.st_dev, status.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(place, name) for name in names if is_image_name(name) and not name.startswith(".")]
+    found = [path for path in _files(folder) if is_image_name(path.name)]
     if not found:
         raise ValueError(f"there are no images in the folder {str(folder)!r}; looked for {', '.join(SUFFIXES)}")
     root = folder.absolute()
     relative = sorted((path.relative_to(folder) for path in found), key=lambda path: path.as_posix())
     return [ImageFile(folder / path, path.as_posix(), (root / path).parts) for path in relative]
+
+
+def others_in(folder: Path) -> list[str]:
+    """The files that `files_in` leaves out for their suffix, hidden ones aside: relative to the folder, sorted."""
+    return sorted(path.relative_to(folder).as_posix() for path in _files(folder) if not is_image_name(path.name))
 
 
 def files_of(paths: Sequence[str | os.PathLike[str]]) -> list[ImageFile]:
@@ -81,6 +77,19 @@ def matched(annotated: Sequence[str], files: Sequence[ImageFile]) -> list[ImageF
     if not any(by_path):
         by_path = [_fitting(parts[-1:], by_name) for parts in wanted]
     return [_only(path, candidates) for path, candidates in zip(annotated, by_path, strict=True)]
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Every file in a folder and its subfolders that is not hidden."""
+    seen: set[tuple[int, int]] = set()  # folders, so that links cannot lead round in circles
+    for place, folders, names in os.walk(folder, followlinks=True):
+        status = Path(place).stat()
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(place, name) for name in names if not name.startswith("."))
 
 
 def _fitting(parts: tuple[str, ...], by_name: dict[str, list[ImageFile]]) -> list[ImageFile]:

@@ -107,9 +107,12 @@ def test_a_folder_and_an_output_folder(picture, tmp_path):
     for name in ("a.png", "b.png"):
         (tmp_path / "in" / "deep").mkdir(parents=True, exist_ok=True)
         (tmp_path / "in" / "deep" / name).write_bytes(picture.read_bytes())
+    for name in ("c.heic", "deep/d.TIF", ".hidden"):
+        (tmp_path / "in" / name).write_bytes(b"")
     (tmp_path / "out").mkdir()
-    code, out, _ = run(tmp_path / "in", "--out", tmp_path / "out", *ONE_METHOD)
+    code, out, err = run(tmp_path / "in", "--out", tmp_path / "out", *ONE_METHOD)
     assert code == 0
+    assert f"{tmp_path / 'in'}: 2 left out, of kinds that are not read: c.heic, deep/d.TIF" in err
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["jaxcam-a.png", "jaxcam-b.png"]
     assert out.count(" -> ") == 2
     assert run(tmp_path / "out" / "..", "--out", tmp_path / "nothing" / "o.png")[0] == 2
@@ -117,6 +120,15 @@ def test_a_folder_and_an_output_folder(picture, tmp_path):
     code, _, err = run(tmp_path / "empty")
     assert (code, err.count("\n")) == (2, 1)
     assert "there are no images in the folder" in err
+
+
+def test_a_photograph_over_pillows_limit_is_one_line(tmp_path, monkeypatch):
+    Image.new("RGB", (80, 60)).save(tmp_path / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)  # between it and twice of it Pillow warns by itself
+    code, out, err = run(tmp_path / "large.png", "--model", "mini_resnet", "--out", tmp_path / "o.png", *ONE_METHOD)
+    assert (code, out) == (2, "")
+    assert [line for line in err.splitlines() if "large.png" not in line and "explain" not in line] == []
+    assert "too many pixels to be decoded safely (limit 4,000)" in err
 
 
 def test_quiet_says_nothing_and_two_are_two(picture, tmp_path):
@@ -200,6 +212,14 @@ def test_with_the_extra_a_photograph_is_explained(tmp_path, monkeypatch):
         (["--class", "r"], "--class 'r' may be any of: ring (1), square (2), "),
         (["--class", "10"], "--class 10 is out of range: the network has classes 0 to 9"),
         (["--out", "o.txt"], "--out must end in one of .png, .jpg, .jpeg, .webp, .html, not 'o.txt'"),
+        (
+            ["--out", "nowhere/"],
+            "--out: there is no folder 'nowhere': make it, or end the name of a file in one of .png,",
+        ),
+        (
+            ["--layer", "nowhere", "--model", "mini_resnet"],
+            "--layer='nowhere' is not in this model. Its layers are: see python -m jaxcam layers --model mini_resnet\n",
+        ),
         (["--out", "no/where.png"], "--out: there is no folder 'no'"),
         (["--colour"], "there is no option --colour: see --help"),
         (["--metod", "cam"], "there is no option --metod, did you mean --method?: see --help"),
