@@ -79,7 +79,8 @@ def run(arguments: list[str]) -> int:
         )
     except (UsageError, ValueError, TypeError, OSError) as error:
         # `evaluate` names its arguments, which are the options without dashes.
-        report(re.sub(rf"^({_ARGUMENTS})\b", r"--\1", one_line(error)))
+        message = one_line(error).replace("with classes=", "with --classes FILE, in JSON: ")
+        report(re.sub(rf"^({_ARGUMENTS})\b", r"--\1", message))
         return 2
     except RuntimeError as error:
         report(one_line(error))

@@ -63,7 +63,10 @@ def save(picture: Image.Image | Sequence[Image.Image], path: str | os.PathLike[s
     )
     for each in pictures:
         if not isinstance(each, Image.Image):
-            raise TypeError(f"picture must be a PIL.Image.Image, got {type(each).__name__}; see PIL.Image.fromarray")
+            raise TypeError(
+                f"picture must be a PIL.Image.Image, got {type(each).__name__}; draw a heatmap with jaxcam.overlay, a "
+                "gradient with jaxcam.gradient_picture, and see PIL.Image.fromarray"
+            )
     sizes = sorted({each.size for each in pictures})
     if len(sizes) != 1:
         raise ValueError(f"pictures that move must be one or more of one size but are {len(pictures)} of sizes {sizes}")

@@ -406,7 +406,7 @@ WRONG = [
     (["photos", "--annotations", "no.json"], "--annotations 'no.json' do not exist", "check the path"),
     (["photos", "--annotations", "broken.json"], "--annotations 'broken.json'", "not valid JSON"),
     (["photos", "--annotations", "empty"], "--annotations 'empty'", "for JSON name the file itself"),
-    (["photos", "--annotations", "boxes.json"], "'Klasse ", "say which class each one is with"),
+    (["photos", "--annotations", "boxes.json"], "'Klasse ", "is with --classes FILE, in JSON: {"),
     (["photos", "--annotations", "others.json"], "'others.json' names", "is it the right folder?"),
     (["photos", "--annotations", "boxes.json", "--classes", "no.json"], "--classes: 'no.json'", "cannot be read"),
     (["photos", "--annotations", "boxes.json", "--classes", "broken.json"], "--classes: 'broken.json'", "not JSON"),

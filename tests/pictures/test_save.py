@@ -208,7 +208,7 @@ def test_what_a_format_cannot_hold(tmp_path):
 @pytest.mark.parametrize(
     ("picture", "path", "message"),
     [
-        (PIXELS, "a.png", "picture must be a PIL.Image.Image, got ndarray; see PIL.Image.fromarray"),
+        (PIXELS, "a.png", "picture must be a PIL.Image.Image, got ndarray; draw a heatmap with jaxcam.overlay, a "),
         ("a.png", PICTURE, "picture must be a PIL.Image.Image, got str"),
         (PICTURE, 3, "path must be a str or a pathlib.Path, got int"),
         (PICTURE, b"a.png", "got bytes"),
