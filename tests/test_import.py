@@ -23,6 +23,11 @@ LATER = (
     *(f"jaxcam.{room}" for room in ("datasets", "evaluation", "learning", "metrics", "models", "pages", "scenes")),
     *("jaxcam.verification", "jaxcam.commands"),
 )
+OF_A_FUNCTION = """
+import sys, jax.numpy as jnp, jaxcam
+jaxcam.explain(lambda x: jnp.tanh(x).mean((1, 2)) @ jnp.eye(3), jnp.ones((1, 4, 4, 3)))
+print(*sorted(sys.modules))
+"""
 OWN = ("jaxcam",)
 MOST = 40
 
@@ -36,6 +41,14 @@ def test_importing_adds_little():
         name for name in added if name.split(".")[0] not in OWN and name.split(".")[0] not in sys.stdlib_module_names
     ]
     assert len(foreign) <= MOST, foreign
+
+
+@pytest.mark.thorough
+def test_a_model_of_no_flax_is_explained_without_it():
+    done = subprocess.run([sys.executable, "-c", OF_A_FUNCTION], capture_output=True, text=True, check=True)
+    imported = done.stdout.split()
+    assert "jaxcam.cuts.refusals" in imported
+    assert "flax.nnx" not in imported
 
 
 def _told_to_type_checkers():

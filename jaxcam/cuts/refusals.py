@@ -1,5 +1,6 @@
 """What is refused, and why, before anything is computed: models in training, images and outputs of another kind."""
 
+import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -51,9 +52,8 @@ def check_evaluates(model: Any) -> None:
 
 def in_training(model: Any) -> bool:
     """Whether batch norm uses the batch's statistics or dropout drops in any part of an nnx.Module."""
-    from flax import nnx
-
-    if not isinstance(model, nnx.Module):
+    nnx = sys.modules.get("flax.nnx")  # where nobody has imported it nothing is made of it, and importing takes long
+    if nnx is None or not isinstance(model, nnx.Module):
         return False
     modules = [module for _, module in nnx.iter_modules(model)]
     return any(isinstance(m, nnx.BatchNorm) and not m.use_running_average for m in modules) or any(
