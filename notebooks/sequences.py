@@ -12,11 +12,12 @@
 # ---
 
 # %% [markdown]
-# # Series, volumes and clips
+# # Series, volumes, clips, captions and questions
 #
-# What is no picture is explained by the same call. `jaxcam.scenes` draws series, volumes and clips, and knows the truth
-# about each: where a pattern is in time, which voxels are the solid, which of three figures travels. The embedded
-# networks are really trained on them (`python -m jaxcam train`), so that a map can be held against the truth.
+# What is no picture, or more than one, is explained by the same call. `jaxcam.scenes` draws series, volumes, clips,
+# captioned pictures and questions, and knows the truth about each: where a pattern is in time, which voxels are the
+# solid, which of three figures travels, what a word names, what an answer rests on. The embedded networks are really
+# trained on them (`python -m jaxcam train`), so that a map can be held against the truth.
 
 # %%
 import functools
@@ -38,7 +39,7 @@ def show(picture, width=900):
     picture = picture.convert("RGB")
     picture.thumbnail((width, 4000))
     file = io.BytesIO()
-    picture.save(file, "JPEG", quality=85)
+    picture.save(file, "JPEG", quality=65)
     display(Image(file.getvalue()))
 
 
@@ -78,7 +79,8 @@ show(
     below_each_other(
         pictures.series(events.values[0], truth[0].astype(np.float32)),
         *(pictures.series(events.values[0], np.asarray(found[method].heatmap[0])) for method in METHODS),
-    )
+    ),
+    width=720,
 )
 
 # %% [markdown]
@@ -209,6 +211,139 @@ show(
 )
 
 # %% [markdown]
-# The figures of 2,000 inputs each, with intervals and a shuffled head, stand in [the measured
-# tables](../tests/benchmarks/README.md#series-volumes-and-clips-against-their-truth). `python -m jaxcam series`, `volume` and
-# `clip` draw one input, explain it and show the truth beside it.
+# ## Captions
+#
+# `mini_captioner` tells a picture in a sentence: convolutions, then an LSTM in a scan, which attends to the picture's
+# places before every word. `targets.tokens` scores every word, log p given those before it, and one call explains them
+# all from one forward pass. The sentence may be the network's own.
+
+# %%
+captioner = models.mini_captioner()
+told = jax.device_get(scenes.many(scenes.caption, 7, 100))
+own = np.asarray(captioner.caption(told.image))
+print(f"{100 * (own == told.words).all(1).mean():.0f} % of {len(own)} sentences are right to the last word")
+print("drawn:", scenes.decode(told.words[0]))
+best = captioner.captions(told.image[:1], width=3)
+for words, log_p in zip(best.words[0], best.log_probability[0], strict=True):
+    print(f"{100 * np.exp(float(log_p)):5.1f} %  {scenes.decode(words)}")
+
+
+# %%
+def said(logits, x):
+    """log p of each word after the start."""
+    return jaxcam.targets.tokens(x["words"][1:], ignore=scenes.PAD)(logits, x)
+
+
+captioned = {"image": told.image, "words": told.words}
+word_maps = {
+    method: jaxcam.explain(captioner, captioned, target=said, method=method) for method in ("grad_cam", "hires_cam")
+}
+longest = int((told.words != scenes.PAD).sum(1).argmax())
+words = [scenes.VOCABULARY[i] for i in told.words[longest, 1:] if i != scenes.PAD]
+heats = {"the truth": told.word_masks[longest, 1:].astype(np.float32)}
+heats |= {method: found.heatmap[longest] for method, found in word_maps.items()}
+larger = np.clip(jax.image.resize(told.image[longest], (144, 144, 3), "cubic"), 0, 1)
+rows = [
+    jaxcam.Row(name, [jaxcam.Cell(jaxcam.overlay(larger, heat[i])) for i in range(len(words))])
+    for name, heat in heats.items()
+]
+show(
+    jaxcam.panel(rows, headings=words, lead=jaxcam.Cell(told.image[longest]), cell_size=72),
+    width=1000,
+)
+
+# %% [markdown]
+# In the first row what each word names ("a", "left", "of" name nothing), then Grad-CAM and HiResCAM. Grad-CAM
+# averages a channel's gradient over all places; the network reads one place by attention and cares little for that
+# channel elsewhere, so that the average speaks of the wrong places. HiResCAM multiplies place by place:
+
+# %%
+naming = told.word_masks[:, 1:].any((2, 3))
+truths = told.word_masks[:, 1:][naming]
+others = (told.masks.any(1)[:, None] & ~told.word_masks[:, 1:])[naming]
+rows = []
+for method, found in word_maps.items():
+    heat = np.asarray(found.heatmap)[naming]
+    alive = heat.max((1, 2)) > 0
+    heat, own_place, other_place = heat[alive], truths[alive], others[alive]
+    top = own_place.reshape(len(heat), -1)[np.arange(len(heat)), heat.reshape(len(heat), -1).argmax(1)]
+    shares = [share_on(heat, where).mean() for where in (own_place, other_place)]
+    rows.append([method, str(len(heat)), *(f"{share:.1f}" for share in shares), f"{100 * top.mean():.1f}"])
+areas = [100 * where.mean() for where in (truths, others)]
+rows.append(["all alike", "", *(f"{area:.1f}" for area in areas), f"{areas[0]:.1f}"])
+header = ["words that name figures", "maps", "heat on these, %", "on other figures, %", "maximum on these, %"]
+display(Markdown(tables.markdown(header, rows)))
+
+# %% [markdown]
+# Grad-CAM++ is not among them: behind the layer are the gates of an LSTM and the softmax of attention, no piecewise
+# linear head, and its exact derivatives would be taken element by element. `explain` says so before it spends the time:
+
+# %%
+try:
+    jaxcam.explain(captioner, jax.tree.map(lambda x: x[:1], captioned), target=said, method="grad_cam_pp")
+except ValueError as refusal:
+    print(refusal)
+
+# %% [markdown]
+# ## Questions
+#
+# `mini_vqa` reads a question with the same eyes, and answers: a colour, a number, a figure, yes or no. Why this answer is
+# one map, and why this one rather than the next best is another (`targets.contrast`). The truth is what the answer rests
+# on: the figure whose colour is asked, all those that are counted, both that are compared.
+
+# %%
+vqa = models.mini_vqa()
+asked = jax.device_get(scenes.many(scenes.question, 2, 200))
+questioned = {"image": asked.image, "words": asked.words}
+logits = np.asarray(vqa(questioned))
+right = logits.argmax(-1) == asked.answer
+blind = np.asarray(vqa({**questioned, "image": np.roll(asked.image, 1, 0)})).argmax(-1) == asked.answer
+print(f"{100 * right.mean():.1f} % of {len(right)} answers are right; with another picture {100 * blind.mean():.1f} %")
+
+# %%
+rival = np.where(np.arange(logits.shape[1]) == asked.answer[:, None], -np.inf, logits).argmax(1)
+
+
+def answers(logits, x):
+    """The true answer, and the true one rather than its strongest rival."""
+    return jax.numpy.stack([logits[x["answer"]], logits[x["answer"]] - logits[x["rival"]]])
+
+
+answering = jaxcam.adapt(vqa, input="image")
+explained = {
+    method: jaxcam.explain(
+        answering, {**questioned, "answer": asked.answer, "rival": rival}, target=answers, method=method
+    )
+    for method in ("grad_cam", "hires_cam")
+}
+pages = []
+for kind, name in enumerate(scenes.QUESTION_KINDS):
+    i = int(np.flatnonzero(right & (asked.kind == kind))[0])
+    answer, other = (scenes.ANSWERS[int(each[i])] for each in (asked.answer, rival))
+    print(f"{name}: {scenes.decode(asked.words[i])} {answer}")
+    heats = [asked.evidence[i].astype(np.float32), *np.asarray(explained["hires_cam"].heatmap[i])]
+    pages.append(
+        pictures.caption(asked.image[i], np.stack(heats), ["truth", answer, f"{answer}, not {other}"], cell_size=110)
+    )
+show(below_each_other(*pages), width=640)
+
+# %%
+rows = []
+for method, found in explained.items():
+    for j, name in enumerate(("answer", "answer, not rival")):
+        heat = np.asarray(found.heatmap[:, j])
+        alive = heat.max((1, 2)) > 0
+        by_kind = [
+            share_on(heat[alive & (asked.kind == kind)], asked.evidence[alive & (asked.kind == kind)]).mean()
+            for kind in range(len(scenes.QUESTION_KINDS))
+        ]
+        rows.append([f"{method}, {name}", *(f"{share:.1f}" for share in by_kind)])
+by_kind = [100 * asked.evidence[asked.kind == kind].mean() for kind in range(len(scenes.QUESTION_KINDS))]
+rows.append(["all alike", *(f"{share:.1f}" for share in by_kind)])
+display(Markdown(tables.markdown(["heat on what the answer rests on, %", *scenes.QUESTION_KINDS], rows)))
+
+# %% [markdown]
+# The figures of 2,000 inputs each, with intervals, a shuffled head, and captions of pictures in which the object of a
+# word is painted over, stand in [the measured
+# tables](../tests/benchmarks/README.md#series-volumes-and-clips-against-their-truth). `python -m jaxcam series`, `volume`,
+# `clip`, `caption` and `question` draw one input, explain it and show the truth beside it.
