@@ -41,6 +41,7 @@ def test_a_log_gets_plain_lines_at_every_tenth(monkeypatch):
     assert 10 < rate < 40
 
 
+@pytest.mark.thorough
 def test_a_log_hears_of_a_step_that_takes_long(monkeypatch):
     stream = io.StringIO()
     monkeypatch.setattr(module, "QUIET", 0.05)
@@ -61,6 +62,7 @@ def test_a_log_is_told_the_end_once(monkeypatch):
     assert stream.getvalue().count("count 1/1") == 1
 
 
+@pytest.mark.thorough
 def test_one_long_step_tells_how_long_it_has_been_at_it(monkeypatch):
     stream = io.StringIO()
     monkeypatch.setattr(module, "QUIET", 1.05)
@@ -102,6 +104,7 @@ def test_short_runs_say_nothing(monkeypatch):
     assert stream.getvalue() == ""
 
 
+@pytest.mark.thorough
 def test_what_was_done_before_does_not_count_for_the_rate(monkeypatch):
     lines = run(monkeypatch, io.StringIO(), done=30, seconds=1.0, _TICK=0.02).splitlines()
     rate = float(lines[-1].split("/s")[0].split()[-1])

@@ -77,14 +77,17 @@ def _asked_of_class(
     drawn: Any, model: Any, wanted: Wanted, *, values: str, truth: Callable[[Any], Bool[np.ndarray, "*grid"]]
 ) -> Asked:
     seen = getattr(drawn, values)
-    confidence = np.asarray(jax.nn.softmax(model(seen[None]))[0])
     names = model.class_names
-    chosen = int(confidence.argmax()) if wanted.class_name is None else class_index(wanted.class_name, names)
+    chosen = None if wanted.class_name is None else class_index(wanted.class_name, names)
+    confidence = np.asarray(jax.nn.softmax(model(seen[None]))[0])
+    chosen = int(confidence.argmax()) if chosen is None else chosen
     title = f"{names[chosen]} {100 * confidence[chosen]:.1f} %, drawn as {names[int(drawn.class_idx)]}"
     return Asked(seen[None], seen, truth(drawn), title, class_idx=chosen)
 
 
 def _encoded(words: str, length: int) -> Int[np.ndarray, " l"]:
+    if not words.strip():
+        raise UsageError("--words must be words but is empty: leave it out for those that are drawn")
     try:
         return scenes.encode(words, length=length)
     except ValueError as error:
@@ -98,10 +101,11 @@ def said(logits: Float[jax.Array, "t c"], inputs: Mapping[str, Any]) -> Float[ja
 
 def _asked_of_caption(drawn: Any, model: Any, wanted: Wanted) -> Asked:
     image = drawn.image[None]
-    words = np.asarray(model.caption(image))
-    if wanted.words is not None:
-        inside = _encoded(wanted.words, words.shape[1] - 2)
-        words = np.full_like(words, scenes.PAD)
+    if wanted.words is None:
+        words = np.asarray(model.caption(image))
+    else:
+        inside = _encoded(wanted.words, len(drawn.words) - 2)
+        words = np.full_like(drawn.words[None], scenes.PAD)
         told = [scenes.START, *inside[inside != scenes.PAD], scenes.END]
         words[0, : len(told)] = told
     inputs = {"image": image, "words": words}
@@ -126,8 +130,10 @@ def _asked_of_caption(drawn: Any, model: Any, wanted: Wanted) -> Asked:
 def _asked_of_question(drawn: Any, model: Any, wanted: Wanted) -> Asked:
     words = drawn.words if wanted.words is None else _encoded(wanted.words, len(drawn.words))
     inputs = {"image": drawn.image[None], "words": words[None]}
-    names, confidence = model.class_names, np.asarray(jax.nn.softmax(model(inputs))[0])
-    chosen = int(confidence.argmax()) if wanted.class_name is None else class_index(wanted.class_name, names)
+    names = model.class_names
+    chosen = None if wanted.class_name is None else class_index(wanted.class_name, names)
+    confidence = np.asarray(jax.nn.softmax(model(inputs))[0])
+    chosen = int(confidence.argmax()) if chosen is None else chosen
     other = int(np.where(np.arange(len(confidence)) == chosen, -1, confidence).argmax())
     is_drawn = (words == drawn.words).all()
     true = f", in truth {names[int(drawn.answer)]}" if is_drawn else ""

@@ -140,6 +140,7 @@ def test_quiet_says_nothing_and_two_are_two(picture, tmp_path):
     assert len(out.splitlines()) == 2 + 2
 
 
+@pytest.mark.thorough
 def test_another_layer_gives_another_grid(picture, tmp_path):
     for layer, grid in (("layer2", "8 x 8"), ("layer3", "16 x 16"), (0, "32 x 32")):
         model = models.mini_resnet()

@@ -61,6 +61,7 @@ def test_class_token(scanned, first):
 
 
 @pytest.mark.parametrize("read", [0, -1, (1, 2)])
+@pytest.mark.sample(3)
 def test_one_position_alone_is_read(read):
     """No class token, but one token of the grid: behind the last block that is no map of where the model looks."""
     head = lambda t: norm(t).reshape(len(t), 3, 4, D)[:, *read] @ LAST if read == (1, 2) else norm(t)[:, read] @ LAST
@@ -140,7 +141,7 @@ def test_mixer():
 
 
 @pytest.mark.parametrize("after", [0, 1])
-@pytest.mark.sample(1)
+@pytest.mark.sample(2)
 def test_associative_scan_over_tokens(after):
     """Even and odd tokens go separate ways and meet again: beside the skip path that is the grid as before."""
 

@@ -400,6 +400,7 @@ def test_iterables_end_where_they_end(model, num):
         assert a["grad_cam/o"] == b["grad_cam/o"]
 
 
+@pytest.mark.thorough
 def test_two_networks_compare_picture_by_picture(pairs, found, unchecked):
     other = evaluate(jaxcam.models.mini_vgg(), pairs, methods=["grad_cam"], protocol=found.protocol, batch_size=3)
     apart = found.compare(other)

@@ -185,7 +185,7 @@ def check(model, expected, images=IMAGES, *, rtol=1e-8, rollout=True):
     [
         ("class token", (plain, merged), False),
         pytest.param("mean", (plain, one_by_one), False, marks=pytest.mark.thorough),
-        ("mean of patches", (masked, fused), False),
+        pytest.param("mean of patches", (masked, fused), False, marks=pytest.mark.thorough),
         ("query", (jax.checkpoint(plain), plain), True),
     ],
 )

@@ -279,6 +279,7 @@ def test_a_caption_is_right_when_all_its_words_are():
     assert train.accuracy(model, num=3, draw=draw) == pytest.approx(2 / 3)
 
 
+@pytest.mark.thorough
 def test_training_begins_with_the_convolutions_of_pictures():
     model, other = models.mini_vqa(None), models.mini_vgg()
     before = np.asarray(model.sight.stages["conv5"].kernel[...])

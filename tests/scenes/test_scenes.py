@@ -205,6 +205,7 @@ def test_instances_that_hide_one_another_spread_out_and_shrink(layouts):
     assert equal(unhidden(apart, corners[::-1])[0], apart)
 
 
+@pytest.mark.thorough
 def test_the_same_scene_at_another_size():
     for seed in range(3):
         small, large = (jax.tree.map(np.asarray, scenes.scene(seed, size=size)) for size in (64, 256))

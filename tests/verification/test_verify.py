@@ -595,6 +595,7 @@ def small_cases(monkeypatch):
     return known
 
 
+@pytest.mark.thorough
 def test_command_prints_tables_and_writes_json(small_cases, tmp_path, capsys):
     file = tmp_path / "found.json"
     assert command.run(["--model", "mini_vgg", "--seed", "2", "--json", str(file)]) == 0
