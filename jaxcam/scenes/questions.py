@@ -96,16 +96,16 @@ class _Figures(NamedTuple):
     """Of a picture."""
 
     class_idx: Int[Array, " m"]
+    """-1, or a class that is not asked for, where there is none."""
     colours: Int[Array, " m"]
     centres: Float[Array, "m 2"]
-    present: Bool[Array, " m"]
 
 
 def _asked(
     about: _Figures, kind: Int[Array, ""], a: Int[Array, ""], b: Int[Array, ""], relation: Int[Array, ""]
 ) -> tuple[Int[Array, " l"], Int[Array, ""], Bool[Array, " m"]]:
     """The words of a question about the figures a and b, its answer, and which figures that rests on."""
-    alike = about.present & (about.class_idx == about.class_idx[a])
+    alike = about.class_idx == about.class_idx[a]
     between = about.centres[a] - about.centres[b]
     holds = jnp.stack([between[0] < 0, between[0] > 0, between[1] < 0, between[1] > 0])[relation]
     number_at, yes_or_no = _NUMBERS_AT + alike.sum() - 1, jnp.where(holds, _YES, _YES + 1)
@@ -113,7 +113,7 @@ def _asked(
     answer = jnp.stack([jnp.asarray(one, jnp.int32) for one in answers])[kind]
     slot = jnp.arange(MAX_INSTANCES, dtype=jnp.int32)
     compared = (slot == a) | ((slot == b) & (kind == QUESTION_KINDS.index("relation")))
-    rests_on = jnp.where(kind == QUESTION_KINDS.index("count"), alike, about.present & compared)
+    rests_on = jnp.where(kind == QUESTION_KINDS.index("count"), alike, compared)
     first, second, colour = about.class_idx[a], about.class_idx[b], about.colours[a]
     return _question_words(kind, first, second, colour, relation), answer, rests_on
 
@@ -140,7 +140,7 @@ def _question(key: Key[Array, ""], size: int) -> Question:
     present = slot < jnp.where(counts, jnp.maximum(num_figures, filled), num_figures)
 
     # The picture's slots are in a random order already (places, colours and painting order are drawn by slots).
-    about = _Figures(class_idx, colours, centre, present)
+    about = _Figures(class_idx, colours, centre)
     words, answer, rests_on = _asked(about, kind, jnp.asarray(0, jnp.int32), jnp.asarray(1, jnp.int32), relation)
 
     radius = draw(MAX_INSTANCES, low=0.11, high=0.135)
@@ -173,13 +173,13 @@ def asked_again(
         drawn: a picture.
         num: q.
     """
-    about = _Figures(drawn.instance_classes, drawn.colours, drawn.centres, drawn.instance_classes >= 0)
+    about = _Figures(drawn.instance_classes, drawn.colours, drawn.centres)
     many = drawn.kind == QUESTION_KINDS.index("count")
     colour, count, relation, figure = range(len(QUESTION_KINDS))
 
     def one(key: Key[Array, ""]) -> tuple[Array, Array]:
         draw = Draws(key, 16)
-        a, b = jnp.argsort(draw(MAX_INSTANCES) + jnp.where(about.present, 0, 2))[:2].astype(jnp.int32)
+        a, b = jnp.argsort(draw(MAX_INSTANCES) + jnp.where(about.class_idx < 0, 2, 0))[:2].astype(jnp.int32)
         kind = jnp.asarray([colour, relation, relation, figure], jnp.int32)[draw.choice(4)]
         # "The" figure is the only one of its class.
         kind = jnp.where(many & (kind != figure), count, kind).astype(jnp.int32)

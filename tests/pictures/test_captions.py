@@ -46,6 +46,7 @@ def test_long_sentences_are_broken_into_rows():
     corners = np.array([places(page, part)[0] for part in overlays()])
     tops = sorted(set(corners[:, 0]))
     assert [tops.index(top) for top in corners[:, 0]] == [0, 0, 1, 1, 1]  # the picture comes first
+    assert tops[1] - tops[0] == caption(IMAGE, HEATS, WORDS[:2], **OPTIONS).height
     lefts = sorted(set(corners[:, 1]))
     assert [lefts.index(left) for left in corners[:, 1]] == [1, 2, 0, 1, 2]
 
