@@ -121,7 +121,8 @@ def _save(place: Path, kind: Kind, asked: Asked, found: Sequence[Shown], *, titl
         if asked.scores:  # below each of them
             below = asked.notes if each is None else facts
             cells = [Cell(cell.image, text) for cell, text in zip(cells, below, strict=True)]
-        name = "drawn\nthe truth" if each is None else each.choice.title
+        truth = "the truth" if asked.truth.any() else "no truth is known"
+        name = f"drawn\n{truth}" if each is None else each.choice.title
         rows.append(Row(name if asked.scores or each is None else f"{name}\n{facts[0]}", cells))
     whole = panel(
         rows,
