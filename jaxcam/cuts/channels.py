@@ -45,6 +45,8 @@ def _contracted(program: Program, image: Var, complete: Collection[Var]) -> int 
         later = [var for eqn in program.equations[len(first.equations) :] for var in eqn.outvars if var in complete]
         lasting = {a: _lasting(later, axes_of(program, image, a), image, a) for a in candidates}
         fitting |= {a for a, (lasts, _) in lasting.items() if lasts}
+        # Nor is axis 1 the channels' because a product contracts it, as one that pools nodes does: (pools @ nodes) @ W.
+        fitting -= {1} if lasting.get(1) not in (None, (True, True)) else set()
         if sorted(shape(product.outvars[0])) == sorted(shape(image)):  # as an adjacency matrix leaves it
             fitting.add(len(shape(image)) - 1)
     # An axis of length 1 fits either way: of one channel rather than of one row. And [n, t, d] is what is agreed on.
@@ -57,7 +59,7 @@ def _lasting(later: Sequence[Var], axes: Axes, image: Var, channel_axis: int) ->
     Both `adjacency @ nodes` and a dense layer of channels first contract axis 1. What weights contract while other
     positions are left, or what is left as `[n, k]` when these are pooled, were channels.
     """
-    whole = [(sum(n > 1 for n in shape(var)[1:]), _is_whole(var, axes, image, channel_axis)) for var in later]
+    whole = [(sum(n > 1 for n in shape(var)), _is_whole(var, axes, image, channel_axis)) for var in later]
     before = [here for num_axes, here in whole if num_axes > 1]
     return before[-1:] == [True], (1, True) not in whole
 

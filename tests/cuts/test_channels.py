@@ -72,3 +72,20 @@ def test_nodes_that_nothing_keeps_in_place_are_named_by_the_grid(kernel):
     with pytest.raises(ValueError, match="no value with positions"):
         jaxcam.explain(model, NODES)
     check(jaxcam.adapt(model, grid=lambda t: t), grad_cam(features(NODES), lambda a: a.mean(0) @ out))
+
+
+POOLS = drawn(51, T, 3)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda x: relu(over_nodes(x, POOLS) @ FIRST).mean(1) @ drawn(52, HIDDEN, 4),
+        lambda x: relu(relu(over_nodes(x, WIDE) @ FIRST) @ SECOND).mean(1) @ OUT,
+        lambda x: relu(over_nodes(x, POOLS)).mean(1) @ OUT,
+    ],
+)
+def test_nodes_that_the_first_product_pools_are_no_channels(model):
+    """It contracts axis 1 to another number, as a dense layer of channels does, but then features are what is left."""
+    with pytest.raises(ValueError, match="no value with positions"):
+        jaxcam.explain(model, NODES)
