@@ -329,3 +329,17 @@ def test_a_layer_that_does_not_reach_the_target_is_said_to():
     model = lambda x: (jax.ad_checkpoint.checkpoint_name(segment(x), "other"), classify(x))
     with pytest.raises(ValueError, match="layer='other' does not reach what is explained"):
         jaxcam.explain(model, INPUTS, target=lambda o, _: o[1][0], layer="other")
+
+
+@pytest.mark.parametrize("index", [5, -6, np.int32(7), jnp.asarray(9)])
+def test_an_index_beyond_the_outputs_is_refused(index):
+    """JAX clamps it: the map would be that of the last class."""
+    with pytest.raises(ValueError, match="from 0 to 4 of an axis of length 5"):
+        jaxcam.explain(classify, INPUTS, target=lambda outputs, inputs: outputs[index])
+
+
+def test_an_index_from_the_end_is_the_class_there():
+    by_class = jaxcam.explain(classify, INPUTS, class_idx=1)
+    for index in (-4, jnp.asarray(-4)):
+        found = jaxcam.explain(classify, INPUTS, target=lambda outputs, inputs, index=index: outputs[index])
+        np.testing.assert_allclose(found.cam_map, by_class.cam_map, rtol=1e-12)

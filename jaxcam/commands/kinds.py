@@ -91,10 +91,7 @@ def _encoded(words: str, length: int) -> Int[np.ndarray, " l"]:
     try:
         return scenes.encode(words, length=length)
     except ValueError as error:
-        message = one_line(error)
-        if "VOCABULARY" in message:
-            message += f": the words are {' '.join(scenes.VOCABULARY[scenes.END + 1 :])}"
-        raise UsageError(f"--words: {message}") from None
+        raise UsageError(f"--words: {one_line(error)}") from None
 
 
 def said(logits: Float[jax.Array, "t c"], inputs: Mapping[str, Any]) -> Float[jax.Array, " t"]:

@@ -34,8 +34,21 @@ def logits_of(model: Adapted, inputs: Any) -> Logits:
 
     Raises:
         TypeError: the model does not return one floating-point array.
-        ValueError: that is not `[n, c]`; or it ends in something else than its `probability`.
+        ValueError: that is not `[n, c]`; it ends in something else than its `probability`; or its `class_names` are
+            more or fewer than the classes.
     """
+    found = _logits_of(model, inputs)
+    num_names, num_classes = len(model.class_names), found.closed.out_avals[0].shape[-1]
+    # As of a network whose head was replaced: class 3 would be called what was class 3 before.
+    if num_names not in (0, num_classes) and not model.is_aimed:
+        raise ValueError(
+            f"class_names of {model.name} must be one for each of its {num_classes} classes but are {num_names}: give "
+            "theirs with jaxcam.adapt(model, class_names=[...]), or none, class_names=[]"
+        )
+    return found
+
+
+def _logits_of(model: Adapted, inputs: Any) -> Logits:
     closed = program_of(model, inputs)
     if model.is_aimed:
         return Logits(closed, None)

@@ -34,6 +34,7 @@ from jaxtyping import Array
 from jaxcam.cuts.calls import Aimed, Apply, Own, Written, by_halves, flat, itself, scored, stateless
 from jaxcam.cuts.refusals import (
     calls_told,
+    check_indices,
     check_outputs,
     check_reads_outputs,
     check_reads_statistics,
@@ -139,8 +140,8 @@ class Adapted:
             inputs: what a batch of one example is like.
 
         Raises:
-            TypeError, ValueError: the target does not return floating-point scores, or reads none of the outputs; or
-                these have no axis n.
+            TypeError, ValueError: the target does not return floating-point scores, reads none of the outputs, or an
+                index that they do not have; or they have no axis n.
         """
         known = self.hoist(inputs)
         outputs = outputs_of(known, inputs)
@@ -158,6 +159,7 @@ class Adapted:
         check_scores(scores)
         program, captured = hoist(made, leaves)
         check_reads_outputs(program.closed, len(captured), len(jax.tree.leaves(outputs)))
+        check_indices(program.closed, captured)
         aimed = Aimed(known.call, program)
         return replace(known, state=(known.state, captured), call=aimed, probability=None), scores.shape
 
@@ -195,7 +197,8 @@ def adapt(
             overrides what the program shows.
         preprocessing: what turns a picture into the model's input, for `jaxcam.evaluate`; the model's own, if it has
             one, unless given.
-        class_names: of the logits; the model's own, if it has them, unless given.
+        class_names: of the logits, one for each class (two of a binary classifier, also if it has one logit), which is
+            checked where the model is explained; the model's own, if it has them, unless given; [] for none.
 
     Raises:
         TypeError: the model cannot be called, apply or grid is not callable, preprocessing is of another kind, or the

@@ -3,13 +3,16 @@
 import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Var
 
 from jaxcam.checks import check_floating
+from jaxcam.programs.moves import Constants
 from jaxcam.programs.primitives import about
 from jaxcam.programs.program import inner_programs, shape, straight_line
 from jaxcam.programs.specs import spec_of
@@ -19,6 +22,7 @@ __all__ = [
     "calls_told",
     "check_evaluates",
     "check_example",
+    "check_indices",
     "check_not_exported",
     "check_outputs",
     "check_reads_outputs",
@@ -87,6 +91,31 @@ def check_reads_outputs(closed: ClosedJaxpr, num_before: int, num_outputs: int) 
             "target must be computed from the outputs of the model but reads none of them: use outputs, as lambda "
             "outputs, inputs: outputs[2]"
         )
+
+
+def check_indices(closed: ClosedJaxpr, captured: Sequence[Any]) -> None:
+    """Refuses a target that picks `outputs[7]` of 5, for which JAX takes the last one: a map of another class.
+
+    Args:
+        closed: the target's program, from what it captured, the outputs, and the inputs.
+        captured: what it captured. Indices that depend on the outputs or the inputs are not checked.
+    """
+    program = straight_line(closed)
+    num = len(captured)
+    known = {**program.constants, **dict(zip(program.arguments, captured, strict=False))}
+    constants = Constants(replace(program, arguments=program.arguments[num:], constants=known))
+    for eqn in program.equations:
+        if eqn.primitive is not lax.dynamic_slice_p:
+            continue
+        operand, *starts = eqn.invars
+        for length, taken, atom in zip(shape(operand), shape(eqn.outvars[0]), starts, strict=True):
+            start = constants[atom]
+            if start is not None and not 0 <= start <= length - taken:
+                index = int(start) if start >= 0 else int(start) - length
+                raise ValueError(
+                    f"target must read indices from 0 to {length - taken} of an axis of length {length} but reads "
+                    f"{index}: JAX would take the nearest that there is"
+                )
 
 
 def check_reads_statistics(name: str, variables: Any, closed: ClosedJaxpr, num_before: int) -> None:

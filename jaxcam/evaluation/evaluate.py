@@ -310,11 +310,21 @@ def _journal(results: str | os.PathLike[str] | None, header: dict[str, Any]) -> 
     return journal[0] if journal else None
 
 
+_TOLD = {
+    **{name: name.replace("_", " ") for name in ("num", "seed", "num_instances", "size", "annotations")},
+    "num_files_without_annotation": "left out as not annotated",
+    "num_annotations_without_content": "left out as annotated with nothing",
+    "num_files_missing": "annotated but not there",
+    "num_images_with_boxes_but_no_masks": "with boxes but no masks",
+    "unknown_class_names": "unknown class names",
+}
+"""What of a data set's description stands above the table where it is not zero, and in which words."""
+
+
 def _facts(header: dict[str, Any], protocol: Protocol, source: Source) -> dict[str, str]:
     """What stands above the table."""
     data = source.description
-    shown = ("num", "seed", "num_instances", "size", "annotations", "num_files_missing", "unknown_class_names")
-    told = ", ".join(f"{name.replace('_', ' ')} {data[name]}" for name in shown if data.get(name) not in (None, 0, {}))
+    told = ", ".join(f"{words} {data[name]}" for name, words in _TOLD.items() if data.get(name) not in (None, 0, {}))
     where = data.get("path") or data["kind"]
     return {
         "model": header["model"]["name"] + ("" if header["layer"] is None else f" at layer {header['layer']}"),

@@ -71,7 +71,10 @@ def encode(sentence: str, *, length: int | None = None) -> Int[np.ndarray, " l"]
     words = sentence.lower().replace("?", " ?").split()
     unknown = [word for word in words if word not in _NUMBERS]
     if unknown:
-        raise ValueError(f"sentence must be made of words of scenes.VOCABULARY but has {', '.join(map(repr, unknown))}")
+        known = " ".join(word for word in VOCABULARY if not word.startswith("<"))
+        raise ValueError(
+            f"sentence must be made of words of scenes.VOCABULARY but has {', '.join(map(repr, unknown))}: use {known}"
+        )
     ids = [_NUMBERS[word] for word in words]
     if length is not None:
         check_integer("length", length, low=len(ids), hint=f": the sentence has {len(ids)} words")

@@ -190,7 +190,7 @@ def test_a_question_of_ones_own_has_no_truth(tmp_path):
         (("series", "--layer", "block9", "--method", "grad_cam"), "--layer='block9'"),
         (
             ("caption", "--words", "two blue foxes"),
-            "--words: sentence must be made of words of .* has 'foxes': the words are a two .* arrows",
+            "--words: sentence must be made of words of .* has 'foxes': use a two .* arrows",
         ),
         (("caption", "--words", "a " * 9), "--words: length must be at least 9 but is 8: the sentence has 9 words"),
         (("question", "--words", " "), "--words must be words but is empty"),

@@ -192,6 +192,17 @@ def test_what_the_model_says_of_itself_and_what_is_said_of_it():
     assert jaxcam.adapt(changed).class_names == ("c", "d")
 
 
+@pytest.mark.parametrize(("names", "num"), [("ab", 5), ("abcdefg", 5), ("a", 2), ("abc", 2)])
+def test_names_are_one_for_each_class(names, num):
+    """Of a binary classifier of one logit two."""
+    last = LAST if num == 5 else LAST[:, :1]
+    named = lambda names: jaxcam.adapt((KERNEL, last), apply=network, class_names=[*names])
+    with pytest.raises(ValueError, match=f"each of its {num} classes but are {len(names)}"):
+        jaxcam.explain(named(names), IMAGES)
+    assert jaxcam.explain(named("abcde"[:num]), IMAGES).class_names == tuple("abcde"[:num])
+    assert jaxcam.explain(named(""), IMAGES).class_names == ()
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
