@@ -489,8 +489,8 @@ print(json.dumps(seen))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=600, check=True)
     resident = json.loads(done.stdout)
     assert len(resident) == 6
-    # The pictures alone would be 75 MiB between the two, their heatmaps as much again.
-    assert resident[-1] - resident[1] < 12, resident
+    # The pictures alone would be 75 MiB between the two, their heatmaps as much again; the allocator keeps some 10.
+    assert resident[-1] - resident[1] < 30, resident
 
 
 @pytest.mark.thorough
