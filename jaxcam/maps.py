@@ -113,9 +113,13 @@ def resized(cam_map: Float[Array, "*spatial"], size: Sequence[int]) -> Float[Arr
         if length != wanted:
             (wide,) = widened(cam_map)
             weights = jnp.asarray(_linear_weights(length, wanted), wide.dtype)
-            # The new axis comes out last, where that of the last step stays: the whole heatmap is not transposed.
-            product = jnp.tensordot(wide, weights, axes=(axis, 1), precision=jax.lax.Precision.HIGHEST)
-            cam_map = jnp.moveaxis(product, -1, axis).astype(cam_map.dtype)
+            highest = jax.lax.Precision.HIGHEST
+            # The new axis comes out first or last, where that of the last step stays: no heatmap is transposed.
+            if axis:
+                product = jnp.moveaxis(jnp.tensordot(wide, weights, axes=(axis, 1), precision=highest), -1, axis)
+            else:
+                product = jnp.tensordot(weights, wide, axes=1, precision=highest)
+            cam_map = product.astype(cam_map.dtype)
     return cam_map
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "negated",
     "resolve",
     "softmax",
+    "unit",
     "unsigned",
     "without_slope",
 ]
@@ -52,6 +53,14 @@ def logit(logits: Float[Array, "c ..."], class_idx: ClassIdx) -> Float[Array, ".
     **Source**: Selvaraju et al. 2017 (Grad-CAM), section 3: y^c before the softmax.
     """
     return jax.lax.dynamic_index_in_dim(logits, jnp.asarray(class_idx), keepdims=False)
+
+
+def unit(logits: Float[Array, " c"], class_idx: ClassIdx) -> Float[Array, " c"]:
+    """dS_c / dS: 1 at the entry that `logit` takes, else 0."""
+    size, index = logits.shape[0], jnp.asarray(class_idx).astype(jnp.int32)
+    # Out of range as JAX takes it there: from the end, and no further than the ends.
+    index = jax.lax.clamp(np.int32(0), jax.lax.select(index < 0, index + np.int32(size), index), np.int32(size - 1))
+    return (jax.lax.iota(np.int32, size) == index).astype(logits.dtype)
 
 
 def exp(logits: Float[Array, " c"], class_idx: ClassIdx) -> Float[Array, ""]:

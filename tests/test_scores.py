@@ -23,6 +23,15 @@ def test_value_static_and_traced(score, expected):
     assert found == pytest.approx([expected] * 2, rel=1e-12)
 
 
+@pytest.mark.parametrize("class_idx", [0, 2, -1, -3, 3, -7])
+def test_unit_is_the_gradient_of_the_logit_wherever_a_traced_class_lies(class_idx):
+    both = jax.jit(lambda logits, c: (jax.grad(scores.logit)(logits, c), scores.unit(logits, c)))
+    gradient, unit = both(LOGITS, np.int32(class_idx))
+    np.testing.assert_array_equal(unit, gradient)
+    assert unit.dtype == gradient.dtype
+    np.testing.assert_array_equal(np.flatnonzero(unit), [{0: 0, 2: 2, -1: 2, -3: 0, 3: 2, -7: 0}[class_idx]])
+
+
 def test_softmax_of_large_logits_does_not_overflow():
     value, gradient = jax.jit(jax.value_and_grad(scores.softmax), static_argnums=1)(np.array([900.0, 900.0]), 0)
     assert value == pytest.approx(0.5)

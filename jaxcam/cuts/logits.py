@@ -10,12 +10,13 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jaxtyping import Array, Float
 
+from jaxcam import scores
 from jaxcam.cuts.model import Adapted, Probability, outputs_of, program_of
 from jaxcam.cuts.outputs import ending, without
 from jaxcam.cuts.refusals import check_returns_no_statistics
 from jaxcam.programs.specs import spec_of
 
-__all__ = ["Logits", "logits_of", "probabilities"]
+__all__ = ["Logits", "logits_of", "probabilities", "probability_of"]
 
 
 class Logits(NamedTuple):
@@ -93,6 +94,17 @@ def probabilities(probability: Probability, logits: Float[Array, " c"]) -> Float
             f"{list(getattr(found, 'shape', [type(found).__name__]))}"
         )
     return found.astype(logits.dtype)
+
+
+def probability_of(
+    probability: Probability, logits: Float[Array, " c"], class_idx: scores.ClassIdx
+) -> Float[Array, ""]:
+    """Of one class, as `probabilities`: of a softmax its exponential and the sum alone, no vector of a thousand."""
+    if probability != "softmax":
+        return scores.logit(probabilities(probability, logits), class_idx)
+    # The likeliest class's logit and not the maximum: where that class is explained, its index and logit are there.
+    behind = logits - jax.lax.stop_gradient(scores.logit(logits, logits.argmax()))
+    return jnp.exp(scores.logit(behind, class_idx)) / jnp.exp(behind).sum()
 
 
 def _one_logit(closed: ClosedJaxpr, *, both: bool) -> ClosedJaxpr:

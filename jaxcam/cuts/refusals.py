@@ -59,9 +59,10 @@ def in_training(model: Any) -> bool:
     nnx = sys.modules.get("flax.nnx")  # where nobody has imported it nothing is made of it, and importing takes long
     if nnx is None or not isinstance(model, nnx.Module):
         return False
-    modules = [module for _, module in nnx.iter_modules(model)]
-    return any(isinstance(m, nnx.BatchNorm) and not m.use_running_average for m in modules) or any(
-        isinstance(m, nnx.Dropout) and not m.deterministic and m.rate > 0 for m in modules
+    return any(
+        (isinstance(m, nnx.BatchNorm) and not m.use_running_average)
+        or (isinstance(m, nnx.Dropout) and not m.deterministic and m.rate > 0)
+        for _, m in nnx.iter_modules(model)
     )
 
 

@@ -91,12 +91,14 @@ def gradient_of_score(
     """
     head = head_of(head, activations, class_idx)
     name = scores.name_of(scores.unsigned(score))
+    log_slope = None
     if name in ("softmax", "log_softmax"):
         by_logits, log_slope = scores.without_slope(score), _log_slope(head(activations), class_idx, name=name)
-        function: Callable[[Array], Array] = lambda a: by_logits(_wide_logits(head, a), class_idx)  # noqa: E731
+        gradient = wide_gradient(lambda a: by_logits(_wide_logits(head, a), class_idx), activations)
+    elif scores.name_of(score) == "logit":
+        gradient = _gradient_of_logit(head, activations, class_idx)
     else:
-        function, log_slope = scaled_score(head, activations, class_idx, score=score), None
-    gradient = wide_gradient(function, activations)
+        gradient = wide_gradient(scaled_score(head, activations, class_idx, score=score), activations)
     # For all classes at once the sum is made together with the mean, in a quarter of the time of "any".
     note("has_gradient", lambda: jnp.abs(gradient).sum() != 0)
     if log_slope is None:
@@ -137,15 +139,14 @@ def scaled_derivatives(
     name = scores.name_of(score)
     linear = has_closed_form(head, class_idx, score=score, alphas=alphas)
     if name == "exp":
-        logit = _one_logit(head, class_idx)
-        found = closed_forms.exp_derivatives(_of_scalar(logit, activations, linear=linear))
-        (offset,) = widened(logit(activations))
+        found = closed_forms.exp_derivatives(_of_logit(head, activations, class_idx, linear=linear))
+        (offset,) = widened(_one_logit(head, class_idx)(activations))
         return found._replace(log_slope=offset, log_curvature=found.log_curvature + offset.astype(found.d1.dtype))
     if name in ("softmax", "log_softmax"):
         lead, odds = (_linear_lead_and_odds if linear else _lead_and_odds)(head, activations, class_idx)
         form = closed_forms.softmax_derivatives if name == "softmax" else closed_forms.log_softmax_derivatives
         return form(lead, odds, head(activations), class_idx)
-    d1, d2, d3 = _of_scalar(scaled_score(head, activations, class_idx, score=score), activations, linear=False)
+    d1, d2, d3 = _of_scalar(scaled_score(head, activations, class_idx, score=score), activations)
     one = jnp.zeros((), d1.dtype)
     return Scaled(d1, d2, d3, one, one)
 
@@ -184,10 +185,26 @@ def has_closed_form(head: Traced, class_idx: scores.ClassIdx, *, score: str | sc
 
 def _one_logit(head: Head, class_idx: scores.ClassIdx) -> Callable[[Array], Array]:
     """A -> S_c, by the head's own `logit(A, class_idx)` where it knows a shorter way than all logits."""
-    direct = getattr(head.function if isinstance(head, Traced) else head, "logit", None)
+    direct = _direct_logit(head)
     if direct is not None:
         return lambda a: direct(a, class_idx)
     return lambda a: scores.logit(head(a), class_idx)
+
+
+def _direct_logit(head: Head) -> Callable[..., Array] | None:
+    return getattr(head.function if isinstance(head, Traced) else head, "logit", None)
+
+
+def _gradient_of_logit(
+    head: Head, activations: Float[Array, "*spatial k"], class_idx: scores.ClassIdx
+) -> Float[Array, "*spatial k"]:
+    """dS_c / dA."""
+    if _direct_logit(head) is not None:
+        return wide_gradient(_one_logit(head, class_idx), activations)
+    # What the head pulls back of the class's unit vector. Backwards through the choice of an entry JAX writes zeros,
+    # and a number among them, by index: six kernels, where the comparison of `unit` is one.
+    logits, pullback = jax.vjp(lambda a: _wide_logits(head, a), activations)
+    return pulled_back(pullback, scores.unit(logits, class_idx))
 
 
 def _wide_logits(head: Head, a: Float[Array, "..."]) -> Float[Array, " c"]:
@@ -202,11 +219,18 @@ def _log_slope(logits: Float[Array, " c"], class_idx: scores.ClassIdx, *, name: 
     return log_rest if name == "log_softmax" else log_rest + jax.nn.log_sigmoid(log_odds)
 
 
-def _of_scalar(f: Callable[[Array], Array], activations: Float[Array, "..."], *, linear: bool) -> Derivatives:
-    """The derivatives of a function of A; one that is known to be piecewise linear has a gradient only."""
+def _of_logit(
+    head: Head, activations: Float[Array, "*spatial k"], class_idx: scores.ClassIdx, *, linear: bool
+) -> Derivatives:
+    """The derivatives of S_c; one that is known to be piecewise linear has a gradient only."""
     if linear:
-        gradient = wide_gradient(f, activations)
+        gradient = _gradient_of_logit(head, activations, class_idx)
         return gradient, jnp.zeros_like(gradient), jnp.zeros_like(gradient)
+    return _of_scalar(_one_logit(head, class_idx), activations)
+
+
+def _of_scalar(f: Callable[[Array], Array], activations: Float[Array, "..."]) -> Derivatives:
+    """The derivatives of a function of A."""
     d1, d2, d3 = elementwise_derivatives(widened_function(f, activations), *widened(activations))
     return d1, d2, d3
 
@@ -222,7 +246,7 @@ def _lead_and_odds(
             odds = jnp.where(jnp.isfinite(odds), odds, 0)  # of a single class: minus infinity, and constant
             return lead * share[0].astype(lead.dtype) + odds * share[1].astype(odds.dtype)
 
-        return _of_scalar(either, activations, linear=False)
+        return _of_scalar(either, activations)
 
     # Both in one pass: what goes forwards through the head does not depend on the share, and is done once.
     shares, _ = varied((jnp.eye(2, dtype=wide_type(activations.dtype)), activations))

@@ -15,7 +15,7 @@ from jaxtyping import Array
 
 from jaxcam import metrics, scores
 from jaxcam.cuts.cut import network
-from jaxcam.cuts.logits import probabilities
+from jaxcam.cuts.logits import probability_of
 from jaxcam.cuts.model import Adapted, Probability
 from jaxcam.evaluation.protocol import Protocol
 from jaxcam.explanation.batch import Request
@@ -128,7 +128,7 @@ def of_class(protocol: Protocol, probability: Probability, logits: Array, class_
             return scores.logit(logits, class_idx)
         if probability == "softmax":
             return scores.softmax(logits, class_idx)
-        return scores.logit(probabilities(probability, logits), class_idx)
+        return probability_of(probability, logits, class_idx)
 
     known = (class_idx >= 0) & (class_idx < logits.shape[-1])
     return jnp.where(known, jax.vmap(of_one)(logits, jnp.where(known, class_idx, 0)), jnp.nan)

@@ -1,7 +1,8 @@
 """The program of `explain`: one forward pass, and for every example, class and layer a map with its status."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
+import operator
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +12,7 @@ from jaxtyping import Array, Bool, Int
 from jaxcam import maps, scores
 from jaxcam.cuts.cut import Cut, Network, cuts, network
 from jaxcam.cuts.inputs import grids_of
-from jaxcam.cuts.logits import probabilities
+from jaxcam.cuts.logits import probability_of
 from jaxcam.cuts.model import Adapted, Probability
 from jaxcam.explanation.costs import check_cost
 from jaxcam.explanation.explanation import PRIORITY, Explanation, Status
@@ -118,7 +119,7 @@ def _explained(
     _check_score(request.method, whole)
     _check_moves(request.method, leaves[main])
     _check_replaces(request.method, cut_at)
-    made = [jax.vmap(lambda *x, cut=cut: cut.given(x).features(x[main]))(*leaves) for cut in cut_at]
+    made = [_over_examples(lambda *x, cut=cut: cut.given(x).features(x[main]), *leaves) for cut in cut_at]
 
     def magnitude(gradient: Array) -> Array:
         """The largest of the channels of each position."""
@@ -223,7 +224,7 @@ def _result(
     shown = [maps.normalised(each) for each in (cam_maps if gradient is None else [magnitude(gradient)])]
     heatmap = _fused([maps.resized(jnp.where(known, each, 0), size) for each in shown], request.fusion)
     value = jnp.where(known, scores.logit(logits, class_idx), jnp.nan)
-    confidence = jnp.where(known, scores.logit(probabilities(whole.probability, logits), class_idx), jnp.nan)
+    confidence = jnp.where(known, probability_of(whole.probability, logits, class_idx), jnp.nan)
     return heatmap, cam_maps, value, confidence, status, gradient
 
 
@@ -241,21 +242,25 @@ def _status(
         Status.NOT_FINITE: ~finite,
         Status.ROUNDED: any(each.rounded for each in found),
         Status.ZERO_GRADIENT: _noted(found, "has_gradient", lambda each: ~jnp.stack(each).any()),
-        Status.ZERO_MAP: jnp.array([top <= 0 for _, top in ends]).any(),
-        Status.CONSTANT_MAP: jnp.array([_is_constant(low, top) for low, top in ends]).any(),
+        Status.ZERO_MAP: _any(top <= 0 for _, top in ends),
+        Status.CONSTANT_MAP: _any(_is_constant(low, top) for low, top in ends),
         Status.ILL_CONDITIONED: _noted(found, "ill_conditioned", lambda each: jnp.stack(each).any()),
         Status.BYPASSED: not all(each.complete for each in found),
     }
     # Not jnp.select, which looks for the first in a reduction: that would take longer to compile than all of these.
     status = jnp.int32(Status.OK)
     for each in reversed(PRIORITY):
-        status = jnp.where(applies[each], jnp.int32(each), status)
+        status = jax.lax.select(jnp.asarray(applies[each]), jnp.int32(each), status)
     return status
 
 
 def _all_finite(values: Sequence[Array]) -> Bool[Array, ""]:
-    # 0 * x is 0, or NaN where x is not finite. A sum compiles in a third of the time of "all".
-    return jnp.stack([(0 * each).sum() == 0 for each in values]).all()
+    # x - x is 0, or NaN where x is not finite. A sum compiles in a third of the time of "all".
+    return reduce(operator.and_, [(each - each).sum() == 0 for each in values], jnp.array(True))
+
+
+def _any(values: Iterable[Bool[Array, ""]]) -> Bool[Array, ""]:
+    return reduce(operator.or_, values, jnp.array(False))
 
 
 def _is_constant(low: Array, top: Array) -> Bool[Array, ""]:
@@ -282,7 +287,7 @@ def _shaped(explanation: Explanation, request: Request) -> Explanation:
 def _noted(found: Sequence[_Found], name: str, says: Callable[[list[Array]], Array]) -> Bool[Array, ""]:
     """Whether that was noted of the map of any layer."""
     told = [says(each.notes[name]) for each in found if name in each.notes]
-    return jnp.stack(told).any() if told else jnp.array(False)
+    return _any(told)
 
 
 def _fused(heatmaps: list[Array], fusion: str) -> Array:
@@ -326,6 +331,14 @@ def _mapped(function: Callable[[Array], Any], classes: Array, chunk: int) -> Any
     if classes.size <= chunk:
         return jax.vmap(function)(classes)
     return jax.lax.map(function, classes, batch_size=chunk)
+
+
+def _over_examples(function: Callable[..., Any], *batches: Any) -> Any:
+    """All examples at once. A batch of one is no batch: without its axis, tracing and compiling take less time."""
+    if {x.shape[0] for x in jax.tree.leaves(batches)} != {1}:
+        return jax.vmap(function)(*batches)
+    found = function(*jax.tree.map(lambda x: jax.lax.squeeze(x, (0,)), batches))
+    return jax.tree.map(lambda x: x[None], found)
 
 
 def _one_by_one(function: Callable[..., Any], num_shards: int, *batches: Any) -> Any:

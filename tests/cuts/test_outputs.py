@@ -7,6 +7,7 @@ import pytest
 from support import normal
 
 import jaxcam
+from jaxcam.cuts.logits import probability_of
 
 KERNEL, LAST = normal(1, 3, 3, 2, 4) / 3, normal(2, 4, 5)
 IMAGES = np.abs(normal(0, 3, 5, 4, 2))
@@ -147,3 +148,16 @@ def test_what_makes_the_confidence():
 def test_documented_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("scale", [1.0, 900.0])
+def test_confidence_is_the_softmax_of_each_class_and_its_gradient(scale):
+    """p_c and dp_c / ds = p_c (e_c - p), by NumPy in float64, however large the logits are."""
+    s = (scale * np.array([0.3, -0.2, 1.0, 1.0, 0.9])).astype(np.float32)
+    weights = np.exp(s.astype(float) - s.max())
+    p = weights / weights.sum()
+    found, slopes = jax.jit(
+        jax.vmap(lambda c: jax.value_and_grad(probability_of, argnums=1)("softmax", jnp.asarray(s), c))
+    )(np.arange(5))
+    np.testing.assert_allclose(found, p, rtol=1e-5, atol=1e-30)
+    np.testing.assert_allclose(slopes, p[:, None] * (np.eye(5) - p), atol=1e-6)
