@@ -75,7 +75,7 @@ def test_one_long_step_tells_how_long_it_has_been_at_it(monkeypatch):
 
 def test_a_terminal_gets_one_line_drawn_anew(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
-    text = run(monkeypatch, Terminal(), seconds=0.8)
+    text = run(monkeypatch, Terminal(), seconds=0.5)
     assert "\x1b[2K" in text
     assert text.count("\n") == 1
     assert "40/40" in text
@@ -93,7 +93,7 @@ def test_a_notebook_gets_one_place(monkeypatch):
     monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))
     display = types.SimpleNamespace(display=lambda *_, **__: Place())
     monkeypatch.setitem(sys.modules, "IPython.display", display)
-    assert run(monkeypatch, io.StringIO(), seconds=0.8) == ""
+    assert run(monkeypatch, io.StringIO(), seconds=0.5) == ""
     assert shown[-1].startswith("count 40/40")
 
 

@@ -131,6 +131,7 @@ def test_a_photograph_over_pillows_limit_is_one_line(tmp_path, monkeypatch):
     assert "too many pixels to be decoded safely (limit 4,000)" in err
 
 
+@pytest.mark.thorough
 def test_quiet_says_nothing_and_two_are_two(picture, tmp_path):
     assert run(picture, "--out", tmp_path / "o.png", "-q", *ONE_METHOD) == (0, "", "")
     assert (tmp_path / "o.png").exists()
@@ -409,6 +410,7 @@ def test_as_a_process(picture, tmp_path):
     assert (tmp_path / "jaxcam.png").stat().st_size > 10_000
 
 
+@pytest.mark.thorough
 def test_a_picture_that_is_hardly_there_is_told(tmp_path):
     place = tmp_path / "thin.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (7, 40, 3), np.uint8)).save(place)

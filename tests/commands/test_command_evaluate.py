@@ -135,6 +135,7 @@ def test_every_option_reaches_evaluate(expected, photos, monkeypatch):
         assert given[name] == defaults[name]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("options", "data"),
     [(["--instances", 4], {"num_instances": 4}), (["--pairs"], {"kind": "pair"}), (["--seed", 5], {"seed": 5})],

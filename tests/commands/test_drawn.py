@@ -188,12 +188,17 @@ def test_a_question_of_ones_own_has_no_truth(tmp_path):
         (("series", "--methods", "gradcam"), "--methods: "),
         (("volume", "--out", "a.gif"), "--out must end in one of .png, .jpg, .jpeg, .webp, not 'a.gif'"),
         (("series", "--layer", "block9", "--method", "grad_cam"), "--layer='block9'"),
-        (
+        pytest.param(
             ("caption", "--words", "two blue foxes"),
             "--words: sentence must be made of words of .* has 'foxes': use a two .* arrows",
+            marks=pytest.mark.thorough,  # a picture is drawn first
         ),
-        (("caption", "--words", "a " * 9), "--words: length must be at least 9 but is 8: the sentence has 9 words"),
-        (("question", "--words", " "), "--words must be words but is empty"),
+        pytest.param(
+            ("caption", "--words", "a " * 9),
+            "--words: length must be at least 9 but is 8: the sentence has 9 words",
+            marks=pytest.mark.thorough,
+        ),
+        pytest.param(("question", "--words", " "), "--words must be words but is empty", marks=pytest.mark.thorough),
         (("question", "--class", "pink"), "--class 'pink' is no class of this network"),
         (("serie",), "there is no file or command 'serie', did you mean series?"),
     ],

@@ -69,7 +69,8 @@ def averaged(attend):
     return before, rest, lambda x: rest(tag(before(x), "blocks.0"))
 
 
-@pytest.mark.parametrize("attend", [query_by_query, pytest.param(keys_in_chunks, marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("attend", [query_by_query, keys_in_chunks])
 def test_one_block_before_an_average_of_tokens(attend):
     """Where all tokens are averaged the block before still has its grid, however its attention is written."""
     before, rest, model = averaged(attend)

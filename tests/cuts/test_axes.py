@@ -140,6 +140,7 @@ def test_mixer():
     check(lambda x: norm(mixed(patches(x))).mean(1) @ LAST, by_hand(t, lambda t: t.mean(1) @ LAST))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("after", [0, 1])
 @pytest.mark.sample(2)
 def test_associative_scan_over_tokens(after):
@@ -344,6 +345,7 @@ def test_blocks_that_begin_elsewhere_are_no_coarser_grid():
     assert grid(1) == {"mixed"}  # rows 1 and 2, 3 and 4 ...
 
 
+@pytest.mark.thorough
 def test_one_function_in_several_ways_is_known_by_one_of_them():
     """A depthwise convolution as a sum of shifted pictures on CPUs, which shows no grid, and by XLA elsewhere."""
     kernel = drawn(31, 3, 1, 1, D)

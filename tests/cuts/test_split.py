@@ -161,6 +161,7 @@ class TestOtherArguments:
             close(a, expected)
             close(logits, expected_logits)
 
+    @pytest.mark.thorough
     @pytest.mark.parametrize("kind", ["plain", "named"])
     @pytest.mark.sample(2)
     def test_gradients_by_the_arrays_of_the_model(self, kind):

@@ -46,6 +46,7 @@ READ = {"state": lambda last, outputs: last @ OUT, "outputs": lambda last, outpu
 
 
 @pytest.mark.parametrize(("read", "reverse"), [("state", False), ("outputs", True)])
+@pytest.mark.sample(2, first=1)
 def test_what_a_step_does_to_later_ones_counts(read, reverse):
     """Grad-CAM and exact Grad-CAM++: derivatives by what is added to one step, of which the later ones are made."""
     body = jax.checkpoint(cell) if reverse else cell
@@ -111,6 +112,7 @@ def test_clips():
     assert rows["scan[:]/h"].shape == (2, T, 3, 4, K)
 
 
+@pytest.mark.thorough
 def test_of_two_directions_each_is_a_part():
     def model(x):
         forth, back = (recurrent(READ["outputs"], reverse)(x) for reverse in (False, True))

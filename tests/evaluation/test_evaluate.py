@@ -217,6 +217,7 @@ def test_mask_on_pixels_with_the_mean_is_mask_on_the_input(model, pairs):
         found[0].compare(found[1])
 
 
+@pytest.mark.thorough
 def test_the_sanity_check_shuffles_the_weights_behind_the_layer_only(model, pairs, found):
     requests = requests_of(["grad_cam"], "layer1")
     image = jax.ShapeDtypeStruct((64, 64, 3), jnp.float32)
@@ -496,6 +497,7 @@ def test_protocols_are_values(unchecked):
     assert jaxcam.Protocol(**json.loads(json.dumps(jaxcam.Protocol().to_dict()))) == jaxcam.Protocol()
 
 
+@pytest.mark.thorough
 def test_an_empty_map_counts_for_no_metric_and_wins_none():
     """Grad-CAM, a method whose maps are all empty, and one whose maps are empty on dark pictures."""
     random = np.random.default_rng(0)

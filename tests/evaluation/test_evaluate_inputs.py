@@ -198,6 +198,7 @@ def test_intervals_are_boxes_of_one_axis():
         assert row["grad_cam/localised"] == (expected >= 0.5)
 
 
+@pytest.mark.thorough
 def test_rows_of_volumes_and_of_several_labels_are_those_of_a_loop():
     """Multi-label: the confidence is the sigmoid of each logit by itself. Boxes are x0, y0, z0, x1, y1, z1."""
     net = Net(2, 3)

@@ -116,6 +116,7 @@ def test_a_file_of_another_evaluation_is_refused(model, whole, options, message)
         evaluate(model, scenes.Dataset(13), results=whole[1], **{"batch_size": 3, **options})
 
 
+@pytest.mark.thorough
 def test_other_weights_or_pictures_are_another_evaluation(whole):
     other = jaxcam.models.mini_resnet()
     other.stages["fc"].bias[...] += 1e-3

@@ -293,6 +293,7 @@ def test_our_own_networks_are_cut_the_same_by_their_program():
         assert ours.heatmap.max() > 0.5
 
 
+@pytest.mark.thorough
 def test_submodules_called_features_and_head_are_no_halves():
     class Torchlike(nnx.Module):
         def __init__(self, rngs):
@@ -309,6 +310,7 @@ def test_submodules_called_features_and_head_are_no_halves():
     np.testing.assert_allclose(found.cam_map, expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_attributes_of_a_model_that_are_called_as_those_of_ours_mean_nothing(images):
     """12 layers, a list of them, a layer that tells classes: no reason to ask them as a network of the package is."""
 
@@ -407,6 +409,7 @@ def test_guided_methods_on_a_batch_equal_those_on_an_image(model, images):
     np.testing.assert_array_equal(guided.cam_map, np.abs(guided.gradient).max(-1))
 
 
+@pytest.mark.thorough
 def test_guided_in_channels_first(model, images):
     variables = model.args[0]
     network = lambda v, x: Net().apply(v, jnp.moveaxis(x, 1, -1))

@@ -107,7 +107,7 @@ def test_a_pair_has_a_map_for_each():
 
 
 @pytest.mark.parametrize("method", ["score_cam", "ablation_cam", "smooth_grad_cam_pp", "guided_backprop"])
-@pytest.mark.sample(2)
+@pytest.mark.sample(4)
 def test_methods_that_run_the_model_keep_the_other_inputs(method):
     # One input at a time by a closure over the other, against both together.
     model = lambda d: (encode(d["picture"]).mean((1, 2)) * jnp.tanh(d["facts"] @ META)) @ LAST

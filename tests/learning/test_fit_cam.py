@@ -107,6 +107,7 @@ def test_optimum_is_that_of_scikit_learn(num_classes, decay):
     np.testing.assert_allclose(bias, theirs.intercept_, atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_standard_errors_of_a_table_of_two_by_two():
     # x in {0, 1}, y in {0, 1}: the log odds ratio has the standard error sqrt(1/a + 1/b + 1/c + 1/d) (Woolf 1955).
     counts = {(0, 0): 9, (0, 1): 4, (1, 0): 5, (1, 1): 12}

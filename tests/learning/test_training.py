@@ -62,6 +62,7 @@ def test_logits_maps_and_gradients_by_parameters(name, method):
         np.testing.assert_allclose(one, other, rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.thorough
 def test_in_half_precision_the_maps_are_those_of_float32():
     def loss(w, x):
         logits, maps = learning.forward(jax.tree_util.Partial(lambda w, x: parts_of_batch(w, x), w), x, CLASSES)

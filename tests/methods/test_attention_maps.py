@@ -186,7 +186,7 @@ def check(model, expected, images=IMAGES, *, rtol=1e-8, rollout=True):
         ("class token", (plain, merged), False),
         pytest.param("mean", (plain, one_by_one), False, marks=pytest.mark.thorough),
         pytest.param("mean of patches", (masked, fused), False, marks=pytest.mark.thorough),
-        ("query", (jax.checkpoint(plain), plain), True),
+        pytest.param("query", (jax.checkpoint(plain), plain), True, marks=pytest.mark.thorough),
     ],
 )
 def test_rollout_and_relevance_by_hand(read, attend, scanned):
@@ -195,6 +195,7 @@ def test_rollout_and_relevance_by_hand(read, attend, scanned):
     check(lambda x: model(x, attend, read, scanned), by_hand(read), rtol=rtol, rollout=rollout)
 
 
+@pytest.mark.thorough
 def test_explain_takes_a_class_for_each_example():
     first, second = (by_hand("class token", c)[1] for c in (C, 4))
     found = jaxcam.explain(model, IMAGES, method="attention_relevance", class_idx=np.array([C, 4]))
@@ -268,14 +269,8 @@ def vit_with_zeros(vit, x, zeros, before):
     return stages["head"]((t + pool.mlp(pool.norm(t)))[:, 0]), weights
 
 
-@pytest.mark.parametrize(
-    ("kind", "depth"),
-    [
-        ("registers", 1),
-        pytest.param("registers", 2, marks=pytest.mark.thorough),
-        pytest.param("map", 2, marks=pytest.mark.thorough),
-    ],
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize(("kind", "depth"), [("registers", 1), ("registers", 2), ("map", 2)])
 def test_vit_port(kind, depth):
     """With a class token, three registers and scaled branches; and SigLIP's, which pools by attention."""
     registers = 3 if kind == "registers" else 0

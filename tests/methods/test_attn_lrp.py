@@ -119,6 +119,7 @@ def test_through_explain_with_biases_and_a_scan():
     np.testing.assert_allclose(found.gradient[0], jacobian * SERIES, rtol=1e-8, atol=1e-12)
 
 
+@pytest.mark.thorough
 def test_vit_port_without_biases_shares_out_its_logit():
     create = lambda _: VisionTransformer(8, 2, depth=2, patch=4, image=12, num_classes=5, rngs=nnx.Rngs(0))
     vit = network(create, dtype=np.float64)

@@ -90,6 +90,7 @@ def test_the_same_map_in_every_framework(framework, shares, monkeypatch):
     np.testing.assert_allclose(found.cam_map[0], expected, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.thorough
 def test_series_targets_and_scores():
     """A stride of two: the bias lies on five places of nine. A factor of the score cancels, exp of large logits too."""
     random = np.random.default_rng(0)

@@ -49,6 +49,7 @@ def test_folded_by_hand():
     assert folded.layers == model.layers
 
 
+@pytest.mark.thorough
 def test_maps_stay_the_same():
     import jaxcam
 

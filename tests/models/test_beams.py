@@ -50,6 +50,7 @@ def test_beams_of_full_width_are_the_search_through_all_sentences(seed):
     assert (np.asarray(found.words)[:, 0] == START).all()
 
 
+@pytest.mark.thorough
 def test_a_beam_finds_what_greed_does_not():
     # After the start word 3 is a little likelier than 4; but behind 4 everything is certain, behind 3 nothing.
     table = np.zeros((V, V, V))

@@ -185,6 +185,7 @@ def test_names_of_efficientnet_lite0_are_translated(key, expected):
     assert efficientnet_lite.ARCHITECTURES["efficientnet_lite0"].torchvision_key(key) == expected
 
 
+@pytest.mark.thorough
 def test_config_json_gives_preprocessing_and_class_names(tmp_path):
     weights.save(network(models.resnet20, num_classes=3), tmp_path / "model.safetensors")
     own = {
@@ -432,6 +433,7 @@ def test_a_config_of_many_bytes_is_refused(tmp_path):
         opened(tmp_path)
 
 
+@pytest.mark.thorough
 def test_class_names_from_a_file_are_printable(tmp_path):
     weights.save(network(models.resnet20, num_classes=3), tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps({"label_names": ["\x1b[31mred\x07", "two\nlines", "\u202eleft"]}))

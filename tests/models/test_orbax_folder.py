@@ -103,6 +103,7 @@ def folder(tmp_path_factory):
     return standard(tmp_path_factory.mktemp("orbax") / "it", STATE)
 
 
+@pytest.mark.thorough
 def test_maps_are_the_same_to_the_last_digit(folder):
     images = drawn(0, 2, 32, 32, 3).astype(np.float32)
     found, own = (jaxcam.explain(net, images, class_idx=1) for net in (models.mini_resnet(str(folder)), NETWORK))

@@ -191,6 +191,7 @@ def said(logits, x):
     return targets.tokens(x["words"][1:], ignore=scenes.PAD)(logits, x)
 
 
+@pytest.mark.thorough
 def test_all_words_at_once_are_one_by_one():
     model, given = created("mini_captioner"), inputs("mini_captioner")
     found = jaxcam.explain(model, given, target=said)
@@ -290,6 +291,7 @@ def test_training_begins_with_the_convolutions_of_pictures():
     np.testing.assert_array_equal(model.sight.stages["conv5"].kernel[...], before)
 
 
+@pytest.mark.thorough
 def test_training_begins_with_all_that_another_reader_knows():
     model, other = models.mini_vqa(None), created("mini_captioner")
     before = np.asarray(model.fc1.kernel[...])

@@ -130,6 +130,7 @@ BY_HAND = {"mini_tcn": tcn, "mini_net3d": volumes, "mini_c3d": clips, "mini_conv
 
 
 @pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.sample(2)
 def test_networks_are_their_layers(name, tmp_path):
     model, x = created(name), inputs(name)
     found = jax.jit(lambda model, x: (model.features(x), model(x)))(model, x)
@@ -199,6 +200,7 @@ GRIDS = {"mini_tcn": (11,), "mini_net3d": (2, 3, 2), "mini_c3d": (4, 2, 3), "min
 
 
 @pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.sample(2)
 def test_default_layer_is_found_without_the_networks_word(name):
     model, x = created(name), inputs(name)
     for net in (model, lambda x: model(x)):
@@ -227,6 +229,7 @@ def test_an_lstms_gates_are_not_piecewise_linear():
 C = 3
 
 
+@pytest.mark.thorough
 def test_maps_of_clips_are_those_of_the_papers():
     """Behind the pooling the gradient g_k is the same at all n positions: g, and n ReLU(g) / (2 + S g)."""
     model, x = created("mini_c3d"), inputs("mini_c3d")
@@ -280,6 +283,7 @@ def test_networks_without_embedded_weights_say_so(monkeypatch, tmp_path):
         models.mini_c3d()
 
 
+@pytest.mark.thorough
 def test_batch_norm_folds_into_kernels_of_any_axes():
     for name in ("mini_tcn", "mini_c3d"):
         model, x = created(name), inputs(name)

@@ -200,6 +200,7 @@ def test_pictures_that_are_no_whole_number_of_patches_are_refused():
         jax.eval_shape(model, normal(0, 1, 12, 14, 3, dtype=np.float32))
 
 
+@pytest.mark.thorough
 def test_dinov2_is_an_embedding_unless_classes_are_asked_for():
     embedding = nnx.eval_shape(models.vit_small_patch14_dinov2)
     assert (embedding.layers[-1], embedding.class_names) == ("pool", ())

@@ -24,9 +24,9 @@ def flat(model):
 @pytest.mark.parametrize(
     "create",
     [
-        models.mini_vgg,
         models.mini_resnet,
-        models.mini_vit,
+        pytest.param(models.mini_vgg, marks=pytest.mark.thorough),
+        pytest.param(models.mini_vit, marks=pytest.mark.thorough),
         pytest.param(models.squeezenet1_1, marks=pytest.mark.thorough),
     ],
 )

@@ -80,12 +80,14 @@ def test_on_e_is_the_confidence_on_the_dimmed_pixels(pooled):
 
 
 @pytest.mark.parametrize(("head", "shares"), [("places", [None, 1.0]), ("hidden", [None, None])])
+@pytest.mark.sample(2)
 def test_cells_are_no_shares_where_they_do_not_add_up(head, shares):
     shown = jaxcam.page(model(head), PICTURE, layer="here", methods=["grad_cam", "hires_cam"], title="mine")
     assert [maps.share for maps in shown.exhibits[0].maps] == shares
     assert shown.title == "mine"
 
 
+@pytest.mark.thorough
 def test_scores_of_a_target_read_as_words():
     inputs = OWN(PICTURE)[None]
     target = lambda outputs, inputs: outputs["all"][:2] - outputs["all"][2]
@@ -146,6 +148,7 @@ def test_pictures_need_preprocessing():
         jaxcam.page(bare, PICTURE)
 
 
+@pytest.mark.thorough
 def test_clips_and_volumes_go_frame_by_frame():
     kernel = RANDOM.normal(size=(1, 2, 2, 1, 4)).astype(np.float32)
 

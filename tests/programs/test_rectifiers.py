@@ -240,6 +240,7 @@ def test_steep_leaks(slope):
     np.testing.assert_array_equal(*gradients(jaxcam.guided(f(act)), f(guided_relu)))
 
 
+@pytest.mark.thorough
 def test_batch_norm_over_a_named_axis():
     layer = nn.BatchNorm(use_running_average=False, axis_name="i")
     init = nn.BatchNorm(use_running_average=False).init

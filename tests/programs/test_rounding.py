@@ -79,7 +79,7 @@ NOT_ROUNDED = {
 
 
 @pytest.mark.parametrize("name", [*ROUNDED, *NOT_ROUNDED])
-@pytest.mark.sample(2)
+@pytest.mark.sample(4)
 def test_steps_between_layer_and_score(name):
     head = (ROUNDED | NOT_ROUNDED)[name]
     # Not the default layer, which may lie behind the steps.
@@ -88,6 +88,7 @@ def test_steps_between_layer_and_score(name):
     assert found.status.tolist() == [expected] * 2
 
 
+@pytest.mark.thorough
 def test_a_straight_through_version_has_the_map_of_the_network_before():
     # The remedy that the status names: with it the map is that of the network in floats, but for the rounding itself.
     def remedied(a):

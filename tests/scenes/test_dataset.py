@@ -13,6 +13,7 @@ from jaxcam.images import Preprocessing
 SLOW = pytest.mark.thorough
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("kind", "num_instances"),
     [pytest.param("scene", None, marks=SLOW), pytest.param("scene", 3, marks=SLOW), ("pair", None)],

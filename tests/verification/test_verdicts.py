@@ -127,6 +127,7 @@ def _(phase, primals, tangents):
     return sine(primals[0], phase), sine(primals[0], phase + np.pi / 2) * tangents[0]
 
 
+@pytest.mark.thorough
 def test_a_head_whose_precision_cannot_be_read_is_not_judged():
     a = np.abs(np.random.default_rng(0).normal(size=(2, 1, 1)))
     v = verify(lambda a: jnp.stack([sine(a.mean(), 0.0), a.sum()]), a, 0)

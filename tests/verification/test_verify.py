@@ -80,6 +80,7 @@ def polynomial():
     return verify(POLYNOMIAL, AT, 0, score="logit")
 
 
+@pytest.mark.thorough
 def test_polynomial_identity(polynomial):
     # W = 5/19 * 7 + 1/2 * 5 = 165/38, and W S / Y = 165/38 * 3/7.
     np.testing.assert_allclose([polynomial.identity, polynomial.linear_model], 495 / 266, rtol=1e-12)
@@ -216,6 +217,7 @@ def test_exponential_equations_on_a_relu_head(on_relu):
     assert e.curvature.overall == 0
 
 
+@pytest.mark.thorough
 def test_identity_and_dropped_terms_on_a_gap_head():
     # Y = exp(S), g_k = w_k / n at every position. Everything in Eq. 7 to 9 follows from g_k and S_k alone.
     a, kernel, n = np.abs(draws(0, 4, 3)), draws(1, 3, 2), 4
@@ -334,6 +336,7 @@ def test_derivative_of_alpha_on_a_smooth_head():
             np.testing.assert_allclose(step.in_full.largest, gap / size, rtol=1e-8)
 
 
+@pytest.mark.thorough
 def test_only_a_sample_of_a_large_smooth_head_is_looked_at(monkeypatch):
     monkeypatch.setattr(problems, "_MAX_ELEMENTS", 17)
     v = verify(SMOOTH, A, 3, num_sampled=8, seed=3)
@@ -426,6 +429,7 @@ def squared(x):
 squared.defvjp(lambda x: (x**2, x), lambda x, y: (2 * x * y,))
 
 
+@pytest.mark.thorough
 def test_a_head_without_forward_derivative():
     v = verify(lambda a: jnp.stack([squared(a).sum()]), np.array([[1.0], [0.5]]), 0)
     assert v.grad_and_jvp is None
@@ -444,7 +448,8 @@ def test_float32_session_gets_float64_figures():
     assert v.closed_form_gap < 1e-12
 
 
-@pytest.mark.parametrize("refuses", [True, pytest.param(False, marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("refuses", [True, False])
 def test_head_that_works_in_float32(refuses):
     kernel = KERNEL.astype(np.float32)
 
@@ -460,6 +465,7 @@ def test_head_that_works_in_float32(refuses):
     assert "The head computes in float32" in str(v)
 
 
+@pytest.mark.thorough
 def test_large_logits_do_not_overflow():
     v = verify(lambda x: gap_head(KERNEL)(x) + 2000.0, A, 1)
     g, sums = KERNEL[:, 1] / 6, A.sum((0, 1))
@@ -642,6 +648,7 @@ def test_command_refuses_in_one_line(arguments, message, capsys):
     assert err.count("\n") == 1
 
 
+@pytest.mark.thorough
 def test_command_refuses_a_seed_that_is_none(capsys):
     with pytest.raises(SystemExit) as ended:
         command.run(["--seed", "-1"])
