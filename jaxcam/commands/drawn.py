@@ -14,7 +14,7 @@ from PIL import Image
 from jaxcam import metrics, tables
 from jaxcam.commands.choices import Choice, choose
 from jaxcam.commands.kinds import FRAME, KINDS, Asked, Heat, Kind, Values, Wanted
-from jaxcam.commands.networks import add_maps, add_quiet
+from jaxcam.commands.networks import add_maps, add_quiet, by_options
 from jaxcam.commands.parser import Parser, UsageError, checked_place, known, one_line, report
 from jaxcam.evaluation.protocol import Protocol
 from jaxcam.explanation.explain import explain
@@ -67,7 +67,7 @@ def run(arguments: list[str]) -> int:
                 found.append(_explained(model, asked, choice, layer=options.layer))
                 bar.update(len(found))
         except (ValueError, TypeError) as error:
-            report(f"--{one_line(error)}" if str(error).startswith("layer=") else one_line(error))
+            report(by_options(error, name))
             return 2
     layer = model.default_layer if options.layer is None else options.layer
     about = f"{kind} {options.seed}, by {name}, layer {layer}"

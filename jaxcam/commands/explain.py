@@ -15,6 +15,7 @@ from jaxcam.commands.networks import (
     add_maps,
     add_network,
     add_quiet,
+    by_options,
     default_name,
     network,
     photograph,
@@ -84,7 +85,7 @@ def run(arguments: list[str]) -> int:
             try:
                 made, table = draw(source, title=source.name, heading=heading, told=told)
             except (ValueError, TypeError, OSError) as error:
-                report(_by_options(error, name) if source.exists() else one_line(error))
+                report(by_options(error, name) if source.exists() else one_line(error))
                 failed += 1
                 continue
             try:
@@ -220,14 +221,6 @@ def _size(text: str) -> int:
     if not 96 <= value <= 2048:
         raise argparse.ArgumentTypeError(f"must be from 96 to 2048 pixels, not {value}")
     return value
-
-
-def _by_options(error: BaseException, name: str) -> str:
-    """`explain` names its arguments, which are the options without dashes; a table of layers has a command."""
-    said, _, listed = str(error).partition("\n")
-    if not said.startswith("layer="):
-        return one_line(error)
-    return printable(f"--{said} see python -m jaxcam layers --model {name}" if listed else f"--{said}")
 
 
 def _images(given: Sequence[str], *, quiet: bool) -> Iterator[Path]:

@@ -54,6 +54,8 @@ class Kind(NamedTuple):
     """What can be drawn, and how it is shown."""
 
     draw: Callable[..., Any]
+    inputs: Callable[[Any], Any]
+    """Of what is drawn what a network is given: a batch of one."""
     networks: tuple[str, ...]
     ask: Callable[[Any, Any, Wanted], Asked]
     """About what is drawn, for a network: raises UsageError where it cannot be asked that."""
@@ -74,9 +76,9 @@ class Kind(NamedTuple):
 
 
 def _asked_of_class(
-    drawn: Any, model: Any, wanted: Wanted, *, values: str, truth: Callable[[Any], Bool[np.ndarray, "*grid"]]
+    drawn: Any, model: Any, wanted: Wanted, *, seen_in: str, truth: Callable[[Any], Bool[np.ndarray, "*grid"]]
 ) -> Asked:
-    seen = getattr(drawn, values)
+    seen = getattr(drawn, seen_in)
     names = model.class_names
     chosen = None if wanted.class_name is None else class_index(wanted.class_name, names)
     confidence = np.asarray(jax.nn.softmax(model(seen[None]))[0])
@@ -170,6 +172,14 @@ def _cells_of_scores(values: Values, heat: Heat, truth: Truth, style: str, *, si
     return word_cells(values, heat, longest=2 * side, style=style)
 
 
+def _one(drawn: Any, *, seen_in: str) -> Any:
+    return getattr(drawn, seen_in)[None]
+
+
+def _one_with_words(drawn: Any) -> dict[str, Any]:
+    return {"image": drawn.image[None], "words": drawn.words[None]}
+
+
 def _everything(drawn: Any) -> Bool[np.ndarray, "*grid"]:
     return drawn.masks.any(0)
 
@@ -181,8 +191,9 @@ def _what_travels(drawn: Any) -> Bool[np.ndarray, "t h w"]:
 KINDS: Mapping[str, Kind] = {
     "series": Kind(
         draw=scenes.series,
+        inputs=partial(_one, seen_in="values"),
         networks=("mini_tcn",),
-        ask=partial(_asked_of_class, values="values", truth=_everything),
+        ask=partial(_asked_of_class, seen_in="values", truth=_everything),
         cells=_cells_of_series,
         side=CURVE,
         headings=("time",),
@@ -190,16 +201,18 @@ KINDS: Mapping[str, Kind] = {
     ),
     "volume": Kind(
         draw=scenes.volume,
+        inputs=partial(_one, seen_in="density"),
         networks=("mini_net3d",),
-        ask=partial(_asked_of_class, values="density", truth=_everything),
+        ask=partial(_asked_of_class, seen_in="density", truth=_everything),
         cells=_cells_of_volume,
         side=SLICE,
         headings=("across z", "across y", "across x"),
     ),
     "clip": Kind(
         draw=scenes.clip,
+        inputs=partial(_one, seen_in="frames"),
         networks=("mini_c3d", "mini_convlstm"),
-        ask=partial(_asked_of_class, values="frames", truth=_what_travels),
+        ask=partial(_asked_of_class, seen_in="frames", truth=_what_travels),
         cells=_cells_of_clip,
         side=FRAME,
         headings=tuple(f"frame {i}" for i in range(8)),
@@ -207,6 +220,7 @@ KINDS: Mapping[str, Kind] = {
     ),
     "caption": Kind(
         draw=scenes.caption,
+        inputs=_one_with_words,
         networks=("mini_captioner",),
         ask=_asked_of_caption,
         cells=partial(_cells_of_scores, side=FRAME),
@@ -217,6 +231,7 @@ KINDS: Mapping[str, Kind] = {
     ),
     "question": Kind(
         draw=scenes.question,
+        inputs=_one_with_words,
         networks=("mini_vqa",),
         ask=_asked_of_question,
         cells=partial(_cells_of_scores, side=SLICE),

@@ -1,15 +1,20 @@
 """`python -m jaxcam layers`: where a network can be cut, as a table."""
 
 import argparse
+from typing import Any
 
 import jax
 import numpy as np
 
-from jaxcam.commands.networks import add_network, default_name, network
-from jaxcam.commands.parser import Parser, UsageError, one_line, report
+from jaxcam.commands.kinds import KINDS
+from jaxcam.commands.networks import default_name, network
+from jaxcam.commands.parser import Parser, UsageError, known, one_line, report
 from jaxcam.cuts.layers import layers
-from jaxcam.models import MODELS
+from jaxcam.models import MODELS, SEQUENCE_MODELS, WORD_MODELS, Network
+from jaxcam.models.chain import Chain
+from jaxcam.models.reader import Reader
 
+_DRAWN = {**SEQUENCE_MODELS, **WORD_MODELS}
 _EPILOG = """\
 --layer takes the names of the first column, and what they begin with: "layer3"
 is the last of its blocks. Weights are not needed to list them.
@@ -26,15 +31,30 @@ def run(arguments: list[str]) -> int:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_network(parser)
+    add, kind = parser.add_argument, known("network", {**MODELS, **_DRAWN})
+    add("--model", type=kind, metavar="NAME", help="resnet50, mini_c3d ...: any of jaxcam.models")
+    add("--weights", metavar="FROM", help="of networks of pictures, where they have other layers, as a folder of Orbax")
     options = parser.parse_args(arguments)
     name = options.model or default_name(for_photographs=True)
     try:
-        model = MODELS[name]() if options.weights is None else network(name, options.weights)
+        model, inputs = _drawn(name, options.weights) if name in _DRAWN else _of_pictures(name, options.weights)
     except UsageError as error:
         report(one_line(error))
         return 2
-    side = model.preprocessing.crop or model.preprocessing.resize
-    print(f"{name}, {side} x {side} pixels")
-    print(layers(model, jax.ShapeDtypeStruct((1, side, side, len(model.preprocessing.mean)), np.float32)))
+    named = inputs.items() if isinstance(inputs, dict) else [("", inputs)]
+    print(f"{name}, " + ", ".join(f"{key} {list(one.shape[1:])}".strip() for key, one in named))
+    print(layers(model, inputs))
     return 0
+
+
+def _of_pictures(name: str, weights: str | None) -> tuple[Network, Any]:
+    model = MODELS[name]() if weights is None else network(name, weights)
+    side = model.preprocessing.crop or model.preprocessing.resize
+    return model, jax.ShapeDtypeStruct((1, side, side, len(model.preprocessing.mean)), np.float32)
+
+
+def _drawn(name: str, weights: str | None) -> tuple[Chain | Reader, Any]:
+    if weights is not None:
+        raise UsageError(f"--weights: {name} brings its own: leave them out")
+    (kind,) = [each for each in KINDS.values() if name in each.networks]
+    return _DRAWN[name](), jax.eval_shape(lambda: kind.inputs(kind.draw(0)))  # of which the shapes are all that counts

@@ -7,6 +7,7 @@ from pathlib import Path
 from jaxcam import scenes
 from jaxcam.commands.parser import UsageError, known, one_line, report
 from jaxcam.models import EMBEDDED_MODELS, MODELS, Network
+from jaxcam.tables import printable
 
 _PHOTOGRAPHS = "efficientnet_lite0"
 """The network whose weights the extra `photographs` installs, in a package; another one of it has the photograph."""
@@ -35,6 +36,14 @@ def add_maps(parser: argparse.ArgumentParser, usual: str) -> None:
 def add_quiet(parser: argparse.ArgumentParser) -> None:
     """-q."""
     parser.add_argument("-q", "--quiet", action="store_true", help="only errors, and what goes to no file")
+
+
+def by_options(error: BaseException, name: str) -> str:
+    """`explain` names its arguments, which are the options without dashes; a table of layers has a command."""
+    said, _, listed = str(error).partition("\n")
+    if not said.startswith("layer="):
+        return one_line(error)
+    return printable(f"--{said} see python -m jaxcam layers --model {name}" if listed else f"--{said}")
 
 
 def network(name: str, weights: str | None) -> Network:

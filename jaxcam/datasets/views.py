@@ -1,8 +1,9 @@
 """From a picture to what the network sees, and the truth along with it.
 
 Contract: boxes and masks move exactly as `resize_and_crop` moves the pixels: scaled by new/old along each axis, then
-shifted by the crop's corner. Boxes are clipped to the view. Masks take the nearest pixel. Whatever is wrong with one
-picture becomes one line of text; no exception leaves `view_of`. What is prepared for the model is only checked.
+shifted by the crop's corner. Boxes are clipped to the view; one that is not in the picture is an error. Masks take the
+nearest pixel. Whatever is wrong with one picture becomes one line of text; no exception leaves `view_of`. What is
+prepared for the model is only checked.
 """
 
 import numpy as np
@@ -38,6 +39,7 @@ def _view(item: Item, preprocessing: Preprocessing) -> View:
         image, (height, width) = preprocessing.view(picture), picture.shape[:2]
     truth = item.truth
     _check_size(truth, height, width)
+    _check_boxes(truth.boxes, height, width)
     frame = frame_of(height, width, preprocessing.resize, preprocessing.crop)
     boxes, kept = moved_boxes(truth.boxes, height, width, frame)
     masks = None
@@ -85,4 +87,21 @@ def _check_size(truth: Truth, height: int, width: int) -> None:
     if isinstance(truth.masks, np.ndarray) and truth.masks.shape[1:] != (height, width):
         raise ValueError(
             f"masks must be as large as the picture, [{height}, {width}], but are {list(truth.masks.shape[1:])}"
+        )
+
+
+def _check_boxes(boxes: np.ndarray, height: int, width: int) -> None:
+    """Boxes without area are lost later. Up to a pixel beyond is rounding, or a count from 1."""
+    sized = boxes[(boxes[:, 2:] > boxes[:, :2]).all(1)]
+    if len(sized) and sized.min() >= 0 and sized.max() <= 1 < max(height, width):
+        raise ValueError(
+            f"boxes must be in pixels but are from 0 to 1, as {sized[0].tolist()}: multiply x by the width, {width}, "
+            f"and y by the height, {height}"
+        )
+    beyond = (sized < -1).any(1) | (sized[:, 2:] > [width + 1, height + 1]).any(1)
+    if beyond.any():
+        raise ValueError(
+            f"boxes must lie in the picture, {width} wide and {height} high, but one is x0, y0, x1, y1 = "
+            f"{sized[beyond][0].tolist()}: annotate this picture and not one of another size, and clip what goes on "
+            "beyond its edge"
         )

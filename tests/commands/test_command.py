@@ -159,7 +159,7 @@ def test_layers_are_listed():
     assert (code, err) == (0, "")
     model = models.mini_vgg()
     table = str(jaxcam.layers(model, np.zeros((1, 64, 64, 3), np.float32)))
-    assert out == f"mini_vgg, 64 x 64 pixels\n{table}\n"
+    assert out == f"mini_vgg, [64, 64, 3]\n{table}\n"
 
 
 def test_a_folder_that_may_not_be_written_to_is_known_beforehand(monkeypatch):

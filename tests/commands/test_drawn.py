@@ -76,6 +76,29 @@ def test_a_style_is_that_of_the_pictures(kind):
     assert bright["plain"] < 0.8 * bright["grey"]
 
 
+@pytest.mark.parametrize(
+    ("name", "told", "shapes"),
+    [
+        ("mini_tcn", "[128, 3]", (128, 3)),
+        pytest.param(
+            "mini_vqa",
+            "image [64, 64, 3], words [9]",
+            {"image": (64, 64, 3), "words": (9,)},
+            marks=pytest.mark.thorough,
+        ),
+    ],
+)
+def test_layers_of_their_networks_are_listed(name, told, shapes):
+    code, out, err = run("layers", "--model", name)
+    assert (code, err) == (0, "")
+    create = {**models.SEQUENCE_MODELS, **models.WORD_MODELS}[name]
+    zeros = lambda shape: np.zeros((1, *shape), np.float32 if len(shape) > 1 else np.int32)
+    inputs = zeros(shapes) if isinstance(shapes, tuple) else {key: zeros(shape) for key, shape in shapes.items()}
+    assert out == f"{name}, {told}\n{jaxcam.layers(create(), inputs)}\n"
+    code, _, err = run("layers", "--model", name, "--weights", "some.safetensors")
+    assert (code, err) == (2, f"jaxcam: --weights: {name} brings its own: leave them out\n")
+
+
 def test_slices_of_a_torus_meet_it():
     """Those through its middle would meet its hole."""
     ring = np.zeros((9, 9, 9), bool)
@@ -187,7 +210,10 @@ def test_a_question_of_ones_own_has_no_truth(tmp_path):
         (("series", "--model", "mini_net3d"), "there is no network 'mini_net3d'"),
         (("series", "--methods", "gradcam"), "--methods: "),
         (("volume", "--out", "a.gif"), "--out must end in one of .png, .jpg, .jpeg, .webp, not 'a.gif'"),
-        (("series", "--layer", "block9", "--method", "grad_cam"), "--layer='block9'"),
+        (
+            ("series", "--layer", "block9", "--method", "grad_cam"),
+            "--layer='block9' .*: see python -m jaxcam layers --model mini_tcn$",
+        ),
         pytest.param(
             ("caption", "--words", "two blue foxes"),
             "--words: sentence must be made of words of .* has 'foxes': use a two .* arrows",

@@ -115,6 +115,28 @@ def test_masks_by_brute_force():
     np.testing.assert_array_equal(moved_masks(masks, frame), expected)
 
 
+@pytest.mark.parametrize(
+    ("box", "told"),
+    [
+        ([5, 1, 9.5, 4], None),  # a pixel beyond is rounding, one and a half are not
+        ([5, 1, 9, 7], ""),
+        ([-1, -1, 3, 3], ""),
+        ([0, 0, 3, 7.5], None),
+        ([-1.5, 0, 3, 3], None),
+        ([20, 10, 30, 20], None),
+        ([20, 10, 20, 10], ""),  # without area: lost, as inside of the picture
+        ([0.1, 0.2, 0.5, 1], "multiply x by the width, 8, and y by the height, 6"),
+        ([0.1, 0.2, 0.5, 1.5], ""),
+    ],
+)
+def test_boxes_that_are_not_in_the_picture_are_told(box, told):
+    (view,) = views(source_of([Example(GREY, label=1, boxes=[box])]))
+    if told == "":
+        assert view.error is None
+    else:
+        assert (told or f"8 wide and 6 high, but one is x0, y0, x1, y1 = {[float(at) for at in box]}") in view.error
+
+
 def test_an_example_keeps_boxes_classes_and_masks_together():
     masks = np.zeros((3, 20, 40), bool)
     masks[0, :, :10] = masks[1, 4:8, 16:20] = masks[2, :, 30:] = True
