@@ -115,11 +115,14 @@ def notes(found: Statistics, names: Sequence[str], columns: Sequence[Column], nu
     of_y = {"zero or negative": found.y_not_positive, "not finite": found.y_not_finite}
     if any(of_y.values()):
         lines.append(f"Confidence on the {noun}: {', '.join(f'{name} {n:,}' for name, n in of_y.items() if n)}.")
+    left_out: dict[str, list[str]] = {}
     excluded = found.images - found.counts
     for column, counts, far in zip(columns, excluded.T, found.out_of_range.T, strict=True):
         if counts.any():
             told = [f"{n:,}" + (f" ({out:,} out of range)" if out else "") for n, out in zip(counts, far, strict=True)]
-            lines.append(f"{printable(column.title)} does not count: {_by_method(names, told, counts)}.")
+            left_out.setdefault(_by_method(names, told, counts), []).append(printable(column.title))
+    for told, titles in left_out.items():  # what is missing for one metric of boxes is missing for all of them
+        lines.append(f"{', '.join(titles)} {'does' if len(titles) == 1 else 'do'} not count: {told}.")
     for status in Status:
         counts = found.status[:, status]
         if status != Status.OK and counts.any():

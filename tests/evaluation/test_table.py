@@ -88,6 +88,14 @@ def test_text_by_hand():
     assert str(small()) == small().text()
 
 
+def test_metrics_that_leave_out_the_same_images_are_told_together():
+    nan = math.nan
+    values = [[[0.5, nan, 1.0], [0.25, nan, nan]], [[nan, 0.5, 1.0], [nan, 0.5, 1.0]]]
+    lines = table_of(values, [DROP, IOU, SPARSITY]).text().splitlines()
+    at = lines.index("average drop, mask IoU do not count: 1 with every method.")
+    assert lines[at + 1] == "sparsity does not count: grad_cam 1."
+
+
 def test_markdown_by_hand():
     table = small(names=("c|am", "back\\slash"))
     lines = table.markdown().splitlines()
