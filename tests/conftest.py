@@ -18,17 +18,13 @@ gc.set_threshold(10_000, 10, 10)
 annotations.install()  # before the first import of the package
 
 import jax
-import jaxlib.version
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-_QUICK = ["--xla_backend_optimization_level=0"]
-if jaxlib.version.__version_info__[:2] == (0, 10):  # XLA ends the process at a flag that it no longer knows
-    _QUICK += ["--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1"]
-
 import cost
+import hurry
 import jaxtyping
 import pytest
 import support
@@ -47,7 +43,7 @@ def pytest_configure(config):
     """
     chosen = config.option.markexpr
     if chosen and "slow" not in chosen.replace("not slow", ""):
-        os.environ.setdefault("XLA_FLAGS", " ".join(_QUICK))
+        os.environ.setdefault("XLA_FLAGS", " ".join(hurry.ONCE))
     if config.option.cost or config.option.cost_lines:
         config.pluginmanager.register(cost.Cost(config.option.cost_lines))
     if not hasattr(config, "workerinput"):  # workers and processes that tests start inherit the environment
