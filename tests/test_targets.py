@@ -338,6 +338,31 @@ def test_an_index_beyond_the_outputs_is_refused(index):
         jaxcam.explain(classify, INPUTS, target=lambda outputs, inputs: outputs[index])
 
 
+@pytest.mark.parametrize(
+    ("read", "told"),
+    [
+        (lambda outputs: outputs[np.array([1, 7])], "indices from 0 to 4 of an axis of length 5 but reads 7"),
+        (lambda outputs: outputs[jnp.array([[0], [-6]])].ravel(), "0 to 4 of an axis of length 5 but reads -6"),
+        (lambda outputs: jnp.outer(outputs, outputs)[np.array([1, 2]), np.array([4, 5])], "reads 5"),
+    ],
+)
+def test_several_indices_of_which_one_is_beyond_are_refused(read, told):
+    with pytest.raises(ValueError, match=f"target must read .*{told}"):
+        jaxcam.explain(classify, INPUTS, target=lambda outputs, inputs: read(outputs))
+
+
+def test_several_indices_are_the_classes_there_and_beyond_what_was_said():
+    """Those that there are, from either end; and where it was said that the nearest is meant."""
+    expected = [jaxcam.explain(classify, INPUTS, class_idx=c).cam_map for c in (1, 4)]
+    for read in (
+        lambda outputs: outputs[np.array([1, 4])],
+        lambda outputs: outputs[jnp.array([-4, -1])],
+        lambda outputs: jnp.take(outputs, np.array([1, 7]), mode="clip"),
+    ):
+        found = jaxcam.explain(classify, INPUTS, target=lambda outputs, inputs, read=read: read(outputs))
+        np.testing.assert_allclose(np.moveaxis(found.cam_map, 1, 0), expected, rtol=1e-12)
+
+
 def test_an_index_from_the_end_is_the_class_there():
     by_class = jaxcam.explain(classify, INPUTS, class_idx=1)
     for index in (-4, jnp.asarray(-4)):

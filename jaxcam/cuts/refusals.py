@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Var
 
@@ -95,7 +96,7 @@ def check_reads_outputs(closed: ClosedJaxpr, num_before: int, num_outputs: int) 
 
 
 def check_indices(closed: ClosedJaxpr, captured: Sequence[Any]) -> None:
-    """Refuses a target that picks `outputs[7]` of 5, for which JAX takes the last one: a map of another class.
+    """Refuses a target that picks `outputs[7]` of 5, or `outputs[[1, 7]]`: JAX would take the last, another class.
 
     Args:
         closed: the target's program, from what it captured, the outputs, and the inputs.
@@ -106,17 +107,33 @@ def check_indices(closed: ClosedJaxpr, captured: Sequence[Any]) -> None:
     known = {**program.constants, **dict(zip(program.arguments, captured, strict=False))}
     constants = Constants(replace(program, arguments=program.arguments[num:], constants=known))
     for eqn in program.equations:
-        if eqn.primitive is not lax.dynamic_slice_p:
-            continue
-        operand, *starts = eqn.invars
-        for length, taken, atom in zip(shape(operand), shape(eqn.outvars[0]), starts, strict=True):
-            start = constants[atom]
-            if start is not None and not 0 <= start <= length - taken:
-                index = int(start) if start >= 0 else int(start) - length
+        for length, taken, starts in _reads(eqn, constants):
+            for start in starts[(starts < 0) | (starts > length - taken)][:1].tolist():
                 raise ValueError(
                     f"target must read indices from 0 to {length - taken} of an axis of length {length} but reads "
-                    f"{index}: JAX would take the nearest that there is"
+                    f"{start if start >= 0 else start - length}: JAX would take the nearest that there is"
                 )
+
+
+def _reads(eqn: JaxprEqn, constants: Constants) -> list[tuple[int, int, np.ndarray]]:
+    """Of each axis that is read from known indices: its length, how much is read from each, and the indices.
+
+    Those that were told what to do beyond the ends (`mode="clip"`, or "fill") are not among them.
+    """
+    found: list[tuple[int, int, np.ndarray]] = []
+    if eqn.primitive is lax.dynamic_slice_p:
+        operand, *starts = eqn.invars
+        for length, taken, atom in zip(shape(operand), shape(eqn.outvars[0]), starts, strict=True):
+            if (start := constants[atom]) is not None:
+                found.append((length, taken, np.ravel(start)))
+    elif eqn.primitive is lax.gather_p and eqn.params["mode"] == lax.GatherScatterMode.PROMISE_IN_BOUNDS:
+        operand, atom = eqn.invars
+        if (start := constants[atom]) is not None:
+            for axis, index in zip(
+                eqn.params["dimension_numbers"].start_index_map, np.moveaxis(np.asarray(start), -1, 0), strict=True
+            ):
+                found.append((shape(operand)[axis], eqn.params["slice_sizes"][axis], np.ravel(index)))
+    return found
 
 
 def check_reads_statistics(name: str, variables: Any, closed: ClosedJaxpr, num_before: int) -> None:

@@ -6,6 +6,7 @@ ReLU(A v_c) on the picture's own grid, and NumPy says what the network says.
 
 import inspect
 import json
+import re
 import zlib
 from functools import partial
 
@@ -199,7 +200,7 @@ def test_an_empty_map_counts_for_none_of_them(found):
         for key in found.metrics:
             if is_empty:
                 assert np.isnan(row[f"sum/{key}"]), key
-    assert "MaxBoxAccV2 does not count: sum 2." in str(found)
+    assert re.search(r"MaxBoxAccV2,[^.]* do not count: sum 2\.", str(found))
     assert not found.table.best[1].any()
 
 
