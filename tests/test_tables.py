@@ -80,6 +80,7 @@ def test_html_by_hand_with_what_browsers_would_obey():
     assert "a\n  &lt;script&gt;" in tables.preformatted("a\n  <script>")
 
 
+@pytest.mark.thorough
 def test_what_prints_as_a_table_shows_itself_in_notebooks():
     tagged = lambda x: jax.ad_checkpoint.checkpoint_name(jax.nn.relu(x), "rectified")
     spec = jax.ShapeDtypeStruct((1, 4, 4, 3), "float32")

@@ -93,7 +93,7 @@ def in_keras():
 
 
 @pytest.mark.parametrize(
-    "library", [in_linen, in_equinox, *(pytest.param(f, marks=pytest.mark.thorough) for f in (in_nnx, in_keras))]
+    "library", [in_linen, *(pytest.param(f, marks=pytest.mark.thorough) for f in (in_equinox, in_nnx, in_keras))]
 )
 def test_layers_of_libraries(library):
     layer = library()

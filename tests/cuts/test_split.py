@@ -109,7 +109,7 @@ def test_compiled_halves_add_up_exactly():
     # connection needs: that alone is computed again.
     [("first", 3, 3), ("second", 6, 0), ("first.conv1", 2, 5), ("second.norm2", 6, 4)],
 )
-@pytest.mark.sample(2)
+@pytest.mark.sample(4)
 def test_compiled_head_holds_what_it_needs_and_no_more(layer, before, after):
     model = MODELS["named"]()
     assert convolutions(lambda m, x: m(x), model, X) == 6
@@ -583,6 +583,7 @@ class TestBadInput:
         model = MODELS["nnx"]()
         close(jaxcam.split(model, np.int64(-1), X)[0](model, X), HAND["second.norm2"])
 
+    @pytest.mark.thorough
     @pytest.mark.usefixtures("unchecked")
     def test_activations_of_other_images(self):
         model = MODELS["nnx"]()

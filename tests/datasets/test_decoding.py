@@ -76,6 +76,7 @@ def views(folder, num_workers, indices=range(NUM), **options):
 
 
 @pytest.mark.parametrize("preprocessing", [SMALL, Preprocessing(resize=12), Preprocessing(crop=16), Preprocessing()])
+@pytest.mark.sample(2)
 def test_the_same_views_with_any_number_of_threads(folder, preprocessing):
     order = [*range(NUM), 3, 29, 0]
     paths = sorted(folder.iterdir())

@@ -58,7 +58,9 @@ def explained(framework, p, images):
 PARITY = [pytest.param(name, marks=pytest.mark.parity) for name in ("equinox", "keras", "haiku")]
 
 
-@pytest.mark.parametrize("framework", ["plain", pytest.param("nnx", marks=pytest.mark.thorough), "linen", *PARITY])
+@pytest.mark.parametrize(
+    "framework", ["linen", *(pytest.param(name, marks=pytest.mark.thorough) for name in ("plain", "nnx")), *PARITY]
+)
 def test_the_same_map(framework, parameters, images, expected, monkeypatch):
     module = {"equinox": "equinox", "keras": "keras", "haiku": "haiku"}.get(framework)
     if module:

@@ -185,7 +185,7 @@ MADE = (nnx_network, equinox_network, closure, grid, own_method)
 
 
 @pytest.mark.parametrize("make", MADE)
-@pytest.mark.sample(2)
+@pytest.mark.sample(4)
 def test_nothing_is_kept_alive(make):
     alive = []
     for seed in (1, 2):

@@ -249,6 +249,7 @@ def error_of(path: object) -> str:
     ],
     ids=lambda options: " ".join(map(str, options.values())),
 )
+@pytest.mark.sample(2)
 def test_a_truncated_file_is_an_error_at_every_length(tmp_path, options):
     """Or, where only a trailer without pixels is missing, it gives exactly the whole picture."""
     y, x = np.mgrid[:12, :16]

@@ -87,7 +87,7 @@ def test_jit_is_eager(name):
 
 
 @pytest.mark.parametrize("name", TABLE)
-@pytest.mark.sample(3, first=1)
+@pytest.mark.sample(5, first=2)
 def test_vmap_is_a_loop(name):
     found = jax.jit(jax.vmap(of_an_image(name)))(IMAGES, CLASSES)
     np.testing.assert_allclose(found, loop(name), rtol=1e-9, atol=1e-12)
@@ -104,7 +104,7 @@ def test_a_batch_through_explain_is_one_by_one(name):
 
 
 @pytest.mark.parametrize("name", [name for name in TABLE if name not in NO_DERIVATIVE])
-@pytest.mark.sample(4, first=1)
+@pytest.mark.sample(6, first=2)
 def test_grad_is_finite_differences_and_finite_at_zero(name):
     function, direction = of_an_image(name), RANDOM.normal(size=(6, 8, 3))
     shape = (6, 8) if name == "full_grad" else (3, 4)

@@ -57,6 +57,7 @@ def test_dropout_keeps_the_mean_and_stochastic_depth_drops_whole_images():
     assert (whole[:, 0] == 0).mean() == pytest.approx(0.25, abs=0.03)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("unchecked")
 def test_training_without_a_generator_says_what_to_do():
     model = network(models.squeezenet1_1, num_classes=10)

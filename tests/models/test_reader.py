@@ -234,6 +234,7 @@ def test_default_layer_is_found_without_the_networks_word(name):
         assert (default.layer, default.grid) == ("relu5", "4x5")
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("unchecked")
 def test_words_that_are_none():
     model, given = created("mini_vqa"), inputs("mini_vqa")

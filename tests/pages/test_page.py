@@ -175,6 +175,7 @@ def test_clips_and_volumes_go_frame_by_frame():
     assert first.maps[0].on_e[c] == pytest.approx(np.exp(logits[c]) / np.exp(logits).sum(), rel=1e-4)
 
 
+@pytest.mark.thorough
 def test_channels_are_where_the_program_has_them():
     net = lambda images: HEADS["pooled"](activations(images.transpose(0, 2, 3, 1)))
     inputs = RANDOM.random((1, 3, 12, 6)).astype(np.float32)

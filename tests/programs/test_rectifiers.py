@@ -59,7 +59,7 @@ ACTIVATIONS = {
 
 @pytest.mark.parametrize("deconvnet", [False, True])
 @pytest.mark.parametrize("name", ACTIVATIONS)
-@pytest.mark.sample(7)
+@pytest.mark.sample(13)
 def test_every_way_of_writing_a_rectifier(name, deconvnet):
     activation, column = ACTIVATIONS[name], np.array([0.0, 1.0, 0.0]) + np.zeros((5, 1))
     ours = jaxcam.guided(network(activation), deconvnet=deconvnet)
@@ -177,7 +177,7 @@ LEFT_ALONE = {
 
 @pytest.mark.filterwarnings("ignore:guided")
 @pytest.mark.parametrize("name", LEFT_ALONE)
-@pytest.mark.sample(3)
+@pytest.mark.sample(6)
 def test_what_is_no_activation_keeps_its_gradient(name):
     f = LEFT_ALONE[name]
     out = np.asarray(normal(7, *jax.eval_shape(f, X).shape))

@@ -160,6 +160,7 @@ def test_classes_and_numbers_are_uniform(many, pairs):
         assert chi_squared(np.bincount(pairs.instance_classes[:, slot], minlength=NUM_CLASSES)) < 27.9
 
 
+@pytest.mark.thorough
 def test_colour_says_nothing_about_the_class(many, layouts):
     weights = many.masks.any(1)[..., None]
     colour = (many.image * weights).sum((1, 2)) / weights.sum((1, 2))

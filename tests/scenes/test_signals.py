@@ -107,6 +107,7 @@ def test_truth_is_consistent(many):
     assert ((counts - NUM / 8) ** 2 / (NUM / 8)).sum() < 24.3  # the 0.1 % point with 7 degrees of freedom
 
 
+@pytest.mark.thorough
 def test_number_i_depends_on_seed_and_number_alone(many):
     few = scenes.many(scenes.series, jax.random.key(0), 3)
     for a, b in zip(few, many, strict=True):

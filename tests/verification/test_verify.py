@@ -140,6 +140,7 @@ def test_polynomial_denominator_and_finite_differences(polynomial):
     assert polynomial.sentences[0].startswith("There is no closed form for the score logit")
 
 
+@pytest.mark.thorough
 def test_denominator_that_crosses_zero():
     # Y = sum of x^2 + u x^3 / 6 at x = 1/2: d2 = 2 + u / 2, d3 = u, S = 1. u = -1 gives alpha = 1.5 / (3 - 1), u = -3
     # gives 0.5 / (1 - 3), and the terms of the denominators cancel to 2 / 4 in both.
@@ -305,6 +306,7 @@ def test_dropped_mixed_partials_equal_brute_force_on_a_smooth_head(on_smooth, us
         np.testing.assert_allclose(step.with_mixed_partials.median, np.median(apart(total, left)), rtol=1e-9)
 
 
+@pytest.mark.thorough
 def test_derivative_of_alpha_on_a_smooth_head():
     # Y = F(z) with z = w a and F(z) = exp(tanh(z)): d_n = w_e^n F_n, so alpha_e = F_2 / (2 F_2 + S_k w_e F_3).
     # With t = tanh(z) and t' = 1 - t^2, F_n = exp(t) P_n(t) for the polynomials P_n = (1 - t^2) (P + P') of the last.
@@ -510,6 +512,7 @@ def test_sample_is_seeded_and_takes_elements_without_a_gradient_too():
     assert problems.sample(problem, 100, 0).size == 40
 
 
+@pytest.mark.thorough
 def test_dead_head():
     # The hidden layer is dead at these activations: no gradient, no weights, and no division by zero on the way.
     v = verify(lambda a: jnp.stack([jax.nn.relu(a.sum() - 10), a.sum()]), np.ones((2, 2)), 0)
