@@ -11,10 +11,10 @@ on one example and compose with jit, vmap and grad; `verify` checks the derivati
 holds; `page` makes a page of the maps of all classes, to look at and play with; `evaluate` says what the maps are worth
 on a data set, by the measures in `metrics`.
 
-The rooms, from the ground up: `programs` (what a function does), `images`, `scores`; `cuts` (any model in two halves),
-`derivatives`, `metrics`, `pictures`, `datasets`; `alphas`, `maps`, `targets`, `scenes` (generated pictures with known
-truth);
-`methods`, `models`, `verification`; `explanation`; `evaluation`, `pages`, `learning` (losses on maps); `commands`.
+The rooms, floor by floor from the ground up: `scores`; `programs` (what a function does), `images`, `closed_forms`;
+`cuts` (any model in two halves), `derivatives`, `metrics`, `pictures`, `datasets` (where COCO's files are read too),
+`alphas`, `maps` (where a map becomes a heatmap), `targets`; `methods`, `verification`, `scenes` (generated pictures
+with known truth); `explanation`, `models`; `evaluation`, `pages`, `learning` (losses on maps); `commands`.
 """
 
 import importlib

@@ -28,7 +28,7 @@ Apply = Callable[[Any, Any], Any]
 
 @dataclass(frozen=True)
 class Own:
-    """A user's function of state and inputs, which is traced on every call."""
+    """A user's function of state and inputs, traced on every call, or once for inputs of each shape (`known`)."""
 
     function: Apply
     known: dict[Hashable, tuple[Hoisted, list[Any]]] | None = field(default=None, compare=False)

@@ -207,7 +207,7 @@ def exported_told(name: str) -> RefusedError:
         f"{name} must be a program that can be read but is, or calls, one that was exported (jax.export), which can be "
         "neither cut nor batched: export its features and its head separately, the head for one example and with "
         "serialize(vjp_order=1), and explain the head: jaxcam.grad_cam(lambda a: head.call(a[None])[0], "
-        "features.call(inputs)[0], class_idx); or export jaxcam.explain itself (see the README)"
+        "features.call(inputs)[0], class_idx); or export jaxcam.explain itself, as the guide shows"
     )
 
 

@@ -89,19 +89,19 @@ class Explanation:
 
     Attributes:
         heatmap: `[n, *spatial]` in [0, 1], of the input's size, as `[n, H, W]`. The map is divided by its maximum on
-            the feature grid and then resized, so that its own maximum may be a little below 1. For guided
-            backpropagation and guided Grad-CAM it is the largest magnitude of the channels of `gradient`, divided by
-            its maximum. Where several inputs have a grid it is like the inputs, None for those that have none.
+            the feature grid and then resized, so that its own maximum may be a little below 1. Where there is a
+            `gradient` it is the largest magnitude of its channels, divided by its maximum. Where several inputs have a
+            grid it is like the inputs, None for those that have none.
         cam_map: `[n, *spatial]`, the method's raw map on the feature grid, for score="exp" divided by exp(S_c), which
-            would overflow; a tuple of them for a list of layers. For guided Grad-CAM that of Grad-CAM; for guided
-            backpropagation the magnitude, of the input's size. Like the inputs where several have a grid.
+            would overflow; a tuple of them for a list of layers. For guided Grad-CAM that of Grad-CAM; of any
+            other `gradient` the magnitude, of the input's size. Like the inputs where several have a grid.
         class_idx: `[n]`, the class that was explained; with a target, which of its scores.
         value: `[n]`, what was explained: the class's logit, or the target's score.
         confidence: `[n]`, the probability of the class on the input, by what the model's outputs mean (see
             `jaxcam.adapt`); NaN where they are no classes, and with a target.
         status: `[n]`, see `Status`. Of several layers and inputs it is the first that applies to one of them.
-        gradient: signed, laid out like the input: what guided backpropagation and guided Grad-CAM make
-            (`jaxcam.gradient_picture` draws it). None for other methods.
+        gradient: signed, what a method makes that is laid out like the input: guided backpropagation, guided Grad-CAM,
+            AttnLRP, or your own (`jaxcam.gradient_picture` draws it). None for methods that make a map.
         class_names: what the classes are called where it is shown; the model's, or empty. No part of the pytree, so
             that explanations of different models have one structure: what `jax.tree.map` makes, or comes out of a
             compiled function, has none, until `with_names` gives it some.

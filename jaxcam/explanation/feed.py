@@ -23,7 +23,7 @@ _Aim = Callable[[Adapted, Any], Adapted]
 
 
 class Feed(NamedTuple):
-    """What is known once the first example is: see `Plan` and `Job`."""
+    """What is known once the first example is; `evaluate` and `fit_cam` run on it."""
 
     model: Adapted
     """Hoisted for such inputs, and aimed at the target."""

@@ -1,6 +1,7 @@
 """The methods, each a composition of a few lines, for one image -> raw map `[*spatial]`, not normalised (see `maps`).
 
-From activations A `[*spatial, k]`, with any number of spatial axes, and a `head`, any callable from A to logits `[c]`:
+From activations A `[*spatial, k]`, with any number of spatial axes, and a `head`, any callable from A to logits `[c]`
+(`cam` from A and its kernel, `eigen_cam` and `kpca_cam` from A alone):
 
     cam                 M_c = sum_k w_k^c A_k                       Zhou et al. 2016
     grad_cam            w_k = mean g_k                              Selvaraju et al. 2017
@@ -25,11 +26,11 @@ From a model and an image, because they run it on changed images, or go back to 
     full_grad           shares of the input and of all biases       Srinivas and Fleuret 2019
     guided_backprop     dY / dI by the guided rule `[H, W, 3]`      Springenberg et al. 2015
     guided_grad_cam     guided_backprop times Grad-CAM `[H, W, 3]`  Selvaraju et al. 2017
+    attn_lrp            I ∘ dS_c / dI by rules `[H, W, 3]`          Achtibat et al. 2024
 
 From a model with self-attention and an image, on the grid of patches, with the attention weights A of every layer:
 
     attention_rollout   row of (A_L + I) / 2 ... (A_1 + I) / 2      Abnar and Zuidema 2020
-    attn_lrp            I ∘ dS_c / dI by rules, of pixels           Achtibat et al. 2024
     attention_relevance R <- R + mean_h ReLU(dY/dA ∘ A) R           Chefer et al. 2021
 
 `smoothed(method, transforms)` is another method: the mean of its maps over flipped and scaled images; `signed(method)`

@@ -95,7 +95,7 @@ METHODS: dict[str, Method] = {
 
 _FIRST = {"head": "head", "model": "image", "activations": "activations", "head_kernel": "kernel"}
 _GIVEN = {"layer", "key"}
-"""Options that `explain` gives a method itself."""
+"""No options: arguments of `explain`, of which it hands on the key, and cuts the model at the layer."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Programs: what a function does, read off its jaxpr. Nothing here knows what a class activation map is.
 
-A program is written out in a line, cut into stages, proven piecewise linear, or rewritten with other derivatives.
-What is known about each primitive stands in `primitives`, and nowhere else.
+A program is written out in a line, cut into stages, proven piecewise linear (`linearity`; of a model's own head
+`cuts.halves` asks it), or rewritten with other derivatives. What several of these know about a primitive stands in
+`primitives`; what one of them alone must know stands there.
 """
 
 from jaxcam.programs.full_gradient import FullGradient as FullGradient

@@ -6,7 +6,13 @@ functions on every call, changes what they read, and makes new models. So a prog
 - by all that is static and a value: structures of models, shapes, options, and `identity` of the functions in them;
 - by the `fingerprint`s of the user's functions that it was traced with, as they are now (see `watched`),
 
-and there are so many of them at most. An object that a program was made for may go: then its program goes, too.
+and there are 64 of them at most. An object that a program was made for may go: its program goes when the next enters.
+
+    explain(lambda x: model(x), images, score=s)    # for the second time, both functions new objects
+
+`Adapted.hoist` has made a program of the lambda, whose equations are its key; `bind` has made a `Watched` of s, which
+the key knows only as "a function". Of the programs under that key it is the first for which s, traced with what it was
+called with then, has the fingerprint that it had.
 
 **What is not seen**, as `jax.jit` does not see it: what a model that is a pytree (nnx.Module, equinox.Module) reads
 besides its own arrays and attributes, such as a global variable or the state of a host; what a function that the user

@@ -61,8 +61,9 @@ class Weak:
 def identity(value: Any, around: tuple[Any, ...] = ()) -> Hashable:
     """Equal for two values that are the same; see above.
 
-    A function is (code, [cells, defaults]), each of these by the same rule; a bound method is its function and its
-    object, a `partial` its function and arguments, a pytree its structure and leaves.
+    A function is its code, cells and defaults, and the numbers and texts that it reads of its module, each by the same
+    rule; a bound method is its function and its object, a `partial` its function and arguments, a pytree its structure
+    and leaves.
     """
     if isinstance(value, _VALUES):
         return type(value), value

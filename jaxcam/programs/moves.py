@@ -63,7 +63,8 @@ class Constants:
 def moved(eqn: JaxprEqn, values: Values, constants: Constants, *, fill: int) -> list[np.ndarray] | None:
     """What is said of the results, given what is said of the operands; None where the equation does more than move.
 
-    Where several operands are said something of they must be joined (concatenate); of all others the first is moved.
+    Where several operands are said something of they must be joined (concatenate, stack) or put into one another
+    (scatter); of all others the first is moved.
     """
     rule = _RULES.get(eqn.primitive, _RULES.get(eqn.primitive.name))
     if rule is not None:

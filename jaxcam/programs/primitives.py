@@ -1,8 +1,10 @@
 """Facts about JAX's primitives: the one table that says what an equation does.
 
-Everything that reads programs asks it: the proof of piecewise linearity, the test for activations, the folds and the
-stages of derivatives, the rectifiers, guided's rewriting, and the search for layers. So a new primitive is one line
-here. What has no line is not known to do anything: it is never part of a proof, and is passed on as it is.
+What reads programs asks it: the proof of piecewise linearity, the test for activations, the folds and the stages of
+derivatives, the rectifiers, guided's rewriting, the search for layers, and more. The facts that several of them share
+are here, so that a new primitive is one line for all; what one reader alone must know (how a move moves indices:
+`moves`; what is linear, and not only in pieces: `derivatives.taylor`) stands there. What has no line is not known to do
+anything: it is never part of a proof, and is passed on as it is.
 
     about(eqn).linear  # of jnp.maximum(x, y): Linear.JOINTLY
 

@@ -52,7 +52,7 @@ class Watched:
 
 @dataclass(frozen=True)
 class Call:
-    """What a function was called with: specs of arrays, stand-ins of heads, and everything else as it was."""
+    """What a function was called with: specs of arrays, stand-ins of heads, plain values, and of all else the type."""
 
     leaves: tuple[Any, ...]
     structure: Any
