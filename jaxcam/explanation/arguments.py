@@ -1,5 +1,6 @@
 """The arguments of `explain`, checked: static facts only, and what to do about them."""
 
+from os import PathLike
 from typing import Any
 
 import jax
@@ -23,9 +24,11 @@ def inputs_of(inputs: Any) -> Any:
     leaves = jax.tree.leaves(inputs)
     if not leaves or not all(hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves):
         wrong = next((leaf for leaf in leaves if not hasattr(leaf, "shape")), inputs)
+        is_file = isinstance(wrong, str | PathLike)
+        pictures = "of files: model.preprocessing(jaxcam.read_image(file)) of each" if is_file else "of pictures"
         raise TypeError(
             f"inputs must be an array [n, *spatial, d], or several arrays, but hold {type(wrong).__name__}: "
-            "np.stack a list of pictures"
+            f"np.stack a list {pictures}"
         )
     check_inputs(inputs)
     inputs = jax.tree.map(jnp.asarray, inputs)
@@ -51,7 +54,9 @@ def classes_of(class_idx: Any, num_examples: Any) -> Array:
     given: Any = np.asarray(class_idx, int) if listed else class_idx
     is_number = is_integer(given) or isinstance(given, np.ndarray | jax.Array)
     if not is_number or not jnp.issubdtype(jnp.result_type(given), jnp.integer):
-        raise TypeError(f'class_idx must be an integer, an integer array [n], "all" or None but is {class_idx!r}')
+        name = next((each for each in np.ravel(np.asarray(class_idx, object)) if isinstance(each, str)), None)
+        way = "" if name is None else f": the index of a name is model.class_names.index({name!r})"
+        raise TypeError(f'class_idx must be an integer, an integer array [n], "all" or None but is {class_idx!r}{way}')
     if jnp.shape(given) not in ((), (num_examples,)):
         raise ValueError(
             f"class_idx must be one class or one for each of the {num_examples} examples but its shape is "

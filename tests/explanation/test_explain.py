@@ -319,7 +319,21 @@ def test_status_ill_conditioned():
         ({"class_idx": np.array([0, 1])}, ValueError, r"one for each of the 1 examples but its shape is \[2\]"),
         ({"class_idx": 1.0}, TypeError, r"class_idx must be an integer"),
         ({"class_idx": True}, TypeError, r"class_idx must be an integer"),
-        ({"class_idx": "cat"}, TypeError, r"class_idx must be an integer, an integer .*, \"all\" or None but is 'cat'"),
+        (
+            {"class_idx": "cat"},
+            TypeError,
+            r"class_idx must be an integer, an .*, \"all\" or None but is 'cat': .*\('cat'\)",
+        ),
+        (
+            {"class_idx": [1, "cat"]},
+            TypeError,
+            r"but is \[1, 'cat'\]: the index of a name is model.class_names.index\('cat'\)",
+        ),
+        (
+            {"images": "cat.jpg"},
+            TypeError,
+            r"hold str: np.stack a list of files: model.preprocessing\(jaxcam.read_image",
+        ),
         (
             {"method": "gradcam"},
             ValueError,
