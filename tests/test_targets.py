@@ -343,7 +343,8 @@ def test_an_index_beyond_the_outputs_is_refused(index):
     [
         (lambda outputs: outputs[np.array([1, 7])], "indices from 0 to 4 of an axis of length 5 but reads 7"),
         (lambda outputs: outputs[jnp.array([[0], [-6]])].ravel(), "0 to 4 of an axis of length 5 but reads -6"),
-        (lambda outputs: jnp.outer(outputs, outputs)[np.array([1, 2]), np.array([4, 5])], "reads 5"),
+        (lambda outputs: jnp.outer(outputs, outputs)[np.array([1, 2]), np.array([4, 5])].mean(), "reads 5"),
+        (lambda outputs: outputs[0] - outputs[np.array([3, 5])].sum(), "reads 5"),
     ],
 )
 def test_several_indices_of_which_one_is_beyond_are_refused(read, told):
@@ -358,6 +359,11 @@ def test_several_indices_are_the_classes_there_and_beyond_what_was_said():
         lambda outputs: outputs[np.array([1, 4])],
         lambda outputs: outputs[jnp.array([-4, -1])],
         lambda outputs: jnp.take(outputs, np.array([1, 7]), mode="clip"),
+        lambda outputs: jnp.where(np.arange(3) < 2, outputs[np.array([1, 4, 5])], 0)[:2],  # padded, and masked
+        lambda outputs: jax.scipy.ndimage.map_coordinates(
+            outputs, [np.array([1.0, 4.0])], order=1
+        ),  # the last has none
+        lambda outputs: outputs[jnp.nonzero(np.array([0, 1, 0, 0, 1]), size=3, fill_value=5)[0]][:2],
     ):
         found = jaxcam.explain(classify, INPUTS, target=lambda outputs, inputs, read=read: read(outputs))
         np.testing.assert_allclose(np.moveaxis(found.cam_map, 1, 0), expected, rtol=1e-12)

@@ -15,7 +15,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Var
 from jaxcam.checks import check_floating
 from jaxcam.programs.moves import Constants
 from jaxcam.programs.primitives import about
-from jaxcam.programs.program import inner_programs, shape, straight_line
+from jaxcam.programs.program import Program, inner_programs, shape, straight_line
 from jaxcam.programs.specs import spec_of
 
 __all__ = [
@@ -101,18 +101,40 @@ def check_indices(closed: ClosedJaxpr, captured: Sequence[Any]) -> None:
     Args:
         closed: the target's program, from what it captured, the outputs, and the inputs.
         captured: what it captured. Indices that depend on the outputs or the inputs are not checked.
+
+    Nor are several indices of which a choice or a weight may leave out what they read.
     """
     program = straight_line(closed)
     num = len(captured)
     known = {**program.constants, **dict(zip(program.arguments, captured, strict=False))}
     constants = Constants(replace(program, arguments=program.arguments[num:], constants=known))
     for eqn in program.equations:
+        if eqn.primitive is lax.gather_p and _may_be_left_out(program, eqn):
+            continue
         for length, taken, starts in _reads(eqn, constants):
             for start in starts[(starts < 0) | (starts > length - taken)][:1].tolist():
                 raise ValueError(
                     f"target must read indices from 0 to {length - taken} of an axis of length {length} but reads "
                     f"{start if start >= 0 else start - length}: JAX would take the nearest that there is"
                 )
+
+
+_KEPT = {
+    lax.reshape_p, lax.squeeze_p, lax.broadcast_in_dim_p, lax.transpose_p, lax.concatenate_p, lax.copy_p,
+    lax.convert_element_type_p, lax.reduce_sum_p, lax.add_p, lax.sub_p, lax.neg_p, lax.div_p, lax.exp_p, lax.log_p,
+}  # fmt: skip
+"""What leaves nothing out that it is given: no choice, and no weight that may be zero."""
+
+
+def _may_be_left_out(program: Program, eqn: JaxprEqn) -> bool:
+    """Whether what is read may count for nothing: what `map_coordinates` reads beyond the edge, padding, a mask."""
+    reached = set(eqn.outvars)
+    for later in program.equations:
+        if any(isinstance(atom, Var) and atom in reached for atom in later.invars):
+            if later.primitive not in _KEPT:
+                return True
+            reached.update(later.outvars)
+    return False
 
 
 def _reads(eqn: JaxprEqn, constants: Constants) -> list[tuple[int, int, np.ndarray]]:
