@@ -255,7 +255,7 @@ def _status(
 
 
 def _all_finite(values: Sequence[Array]) -> Bool[Array, ""]:
-    # 0 * x is 0, or NaN where x is not finite; x - x need not be where x is a product: what fuses a * b - (a * b) leaves
+    # 0 * x is 0, or NaN where x is not finite. x - x need not be, where x is a product: fused, a * b - (a * b) leaves
     # the rounding. A sum compiles in a third of the time of "all".
     return reduce(operator.and_, [(0 * each).sum() == 0 for each in values], jnp.array(True))
 
