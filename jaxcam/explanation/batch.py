@@ -1,8 +1,7 @@
 """The program of `explain`: one forward pass, and for every example, class and layer a map with its status."""
 
-import operator
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial, reduce
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,17 +14,16 @@ from jaxcam.cuts.inputs import grids_of
 from jaxcam.cuts.logits import probability_of
 from jaxcam.cuts.model import Adapted, Probability
 from jaxcam.explanation.costs import check_cost
-from jaxcam.explanation.explanation import PRIORITY, Explanation, Status
+from jaxcam.explanation.explanation import Explanation, Status
+from jaxcam.explanation.statuses import Found, all_finite, status_of, worst
 from jaxcam.methods.method import Bound
-from jaxcam.programs.notes import Notes, watch
+from jaxcam.programs.notes import watch
 from jaxcam.programs.specs import batch_of_one, without_batch
 from jaxcam.programs.traced import Traced
 
 __all__ = ["Request", "cuts_of", "explained"]
 
 _CLASS_BYTES = 2**30
-_CONSTANT = 16
-"""A map whose values differ by less than this many times the rounding is constant."""
 
 
 class Request(NamedTuple):
@@ -49,19 +47,6 @@ class _Place(NamedTuple):
     cut: Cut
     activations: Array
     head: Traced
-
-
-class _Found(NamedTuple):
-    """What a method made for one example, class and layer."""
-
-    cam_map: Array | None
-    gradient: Array | None
-    """Of methods that go back to the image."""
-    notes: Notes
-    complete: bool
-    """Whether everything flows through the layer."""
-    rounded: bool
-    """Whether there is a gradient, and steps on its way."""
 
 
 class Explained(NamedTuple):
@@ -100,7 +85,7 @@ def explained(model: Adapted, request: Request, inputs: Any, class_idx: Array | 
             explanation.class_idx,
             explanation.value,
             explanation.confidence,
-            _worst([part.status for part in parts]),
+            worst([part.status for part in parts]),
             like_inputs("gradient"),
         )
     if request.scores is not None:
@@ -119,7 +104,7 @@ def _explained(
     _check_score(request.method, whole)
     _check_moves(request.method, leaves[main])
     _check_replaces(request.method, cut_at)
-    made = [_over_examples(lambda *x, cut=cut: cut.given(x).features(x[main]), *leaves) for cut in cut_at]
+    made = [_features(cut, leaves, main) for cut in cut_at]
 
     def magnitude(gradient: Array) -> Array:
         """The largest of the channels of each position."""
@@ -137,7 +122,7 @@ def _explained(
         values = (*floats, logits, *(place.activations for place in places))
         # Image and activations are looked at too: a ReLU or max-pooling may lose a NaN on its way to the logits. Once
         # for all classes: of 1,000 these would be the same numbers 1,000 times.
-        finite = _all_finite(values)
+        finite = all_finite(values)
 
         def for_class(class_idx: Array) -> tuple[Any, ...]:
             found = [_found(request.method, place, here, image, class_idx, key) for place in places or [None]]
@@ -169,6 +154,21 @@ def _explained(
     return Explained(explanation, logits, whole.probability)
 
 
+def _features(cut: Cut, leaves: Sequence[Array], main: int) -> Any:
+    """The layer's value for every example, and what flows beside it.
+
+    One example alone is traced without its axis, in half the time: it is most of the program, and read once more here.
+    What comes after keeps the axis, since without it XLA makes two kernels of each extreme of a map.
+    """
+
+    def one(*leaves: Array) -> Any:
+        return cut.given(leaves).features(leaves[main])
+
+    if {leaf.shape[0] for leaf in leaves} != {1}:
+        return jax.vmap(one)(*leaves)
+    return jax.tree.map(lambda x: x[None], one(*(jax.lax.squeeze(leaf, (0,)) for leaf in leaves)))
+
+
 def cuts_of(model: Adapted, request: Request, example: Any, main: int = 0) -> list[Cut]:
     """The model cut at the layers of a request; none where its method goes back to the image alone."""
     layers = request.layers
@@ -179,7 +179,7 @@ def cuts_of(model: Adapted, request: Request, example: Any, main: int = 0) -> li
 
 def _found(
     method: Bound, place: _Place | None, whole: Network, image: Array, class_idx: Array, key: Array | None
-) -> _Found:
+) -> Found:
     """What the method's own function makes of an image, and what it notes."""
     given = {"key": key} if method.takes_key else {}
     with watch() as notes:
@@ -199,13 +199,13 @@ def _found(
     # A gradient by the image goes through the whole network.
     rounded = "has_gradient" in notes and (whole.rounds if place is None or is_by_image else place.cut.halves.rounds)
     if not is_by_image:
-        return _Found(result, None, notes, complete, rounded)
-    return _Found(notes["cam_map"][-1] if "cam_map" in notes else None, result, notes, complete, rounded)
+        return Found(result, None, notes, complete, rounded)
+    return Found(notes["cam_map"][-1] if "cam_map" in notes else None, result, notes, complete, rounded)
 
 
 def _result(
     request: Request,
-    found: Sequence[_Found],
+    found: Sequence[Found],
     class_idx: Array,
     finite: Bool[Array, ""],
     logits: Array,
@@ -218,7 +218,7 @@ def _result(
     gradients = [each.gradient for each in found if each.gradient is not None]
     gradient = _fused_gradient(jnp.stack(gradients), request.fusion) if gradients else None
     made = cam_maps if gradient is None else (*cam_maps, gradient)
-    status = _status(found, cam_maps, finite & _all_finite(made), logits.size, class_idx)
+    status = status_of(found, cam_maps, finite & all_finite(made), logits.size, class_idx)
     known = (status != Status.NOT_FINITE) & (status != Status.NO_SUCH_CLASS)
     # What is not known shows nothing: before it is enlarged, where it is small.
     shown = [maps.normalised(each) for each in (cam_maps if gradient is None else [magnitude(gradient)])]
@@ -228,54 +228,6 @@ def _result(
     return heatmap, cam_maps, value, confidence, status, gradient
 
 
-def _status(
-    found: Sequence[_Found],
-    cam_maps: tuple[Array, ...],
-    finite: Bool[Array, ""],
-    num_classes: int,
-    class_idx: Array,
-) -> Int[Array, ""]:
-    known = (class_idx >= 0) & (class_idx < num_classes)
-    ends = [(cam_map.min(), cam_map.max()) for cam_map in cam_maps]
-    applies = {
-        Status.NO_SUCH_CLASS: ~known,
-        Status.NOT_FINITE: ~finite,
-        Status.ROUNDED: any(each.rounded for each in found),
-        Status.ZERO_GRADIENT: _noted(found, "has_gradient", lambda each: ~jnp.stack(each).any()),
-        Status.ZERO_MAP: _any(top <= 0 for _, top in ends),
-        Status.CONSTANT_MAP: _any(_is_constant(low, top) for low, top in ends),
-        Status.ILL_CONDITIONED: _noted(found, "ill_conditioned", lambda each: jnp.stack(each).any()),
-        Status.BYPASSED: not all(each.complete for each in found),
-    }
-    # Not jnp.select, which looks for the first in a reduction: that would take longer to compile than all of these.
-    status = jnp.int32(Status.OK)
-    for each in reversed(PRIORITY):
-        status = jax.lax.select(jnp.asarray(applies[each]), jnp.int32(each), status)
-    return status
-
-
-def _all_finite(values: Sequence[Array]) -> Bool[Array, ""]:
-    # 0 * x is 0, or NaN where x is not finite. x - x need not be, where x is a product: fused, a * b - (a * b) leaves
-    # the rounding. A sum compiles in a third of the time of "all".
-    return reduce(operator.and_, [(0 * each).sum() == 0 for each in values], jnp.array(True))
-
-
-def _any(values: Iterable[Bool[Array, ""]]) -> Bool[Array, ""]:
-    return reduce(operator.or_, values, jnp.array(False))
-
-
-def _is_constant(low: Array, top: Array) -> Bool[Array, ""]:
-    return top - low <= _CONSTANT * jnp.finfo(top.dtype).eps * jnp.abs(top)
-
-
-def _worst(statuses: Sequence[Array]) -> Array:
-    """The first in the order of `PRIORITY` that applies to one of them."""
-    found = jnp.full_like(statuses[0], Status.OK)
-    for status in reversed(PRIORITY):
-        found = jnp.where(jnp.stack([each == status for each in statuses]).any(0), jnp.int32(status), found)
-    return found
-
-
 def _shaped(explanation: Explanation, request: Request) -> Explanation:
     """The axis of scores in the target's own shape."""
     scores = request.scores
@@ -283,12 +235,6 @@ def _shaped(explanation: Explanation, request: Request) -> Explanation:
     if request.num_classes is None:  # a scalar: there is no such axis
         return explanation
     return jax.tree.map(lambda x: x.reshape(x.shape[0], *scores, *x.shape[2:]), explanation)
-
-
-def _noted(found: Sequence[_Found], name: str, says: Callable[[list[Array]], Array]) -> Bool[Array, ""]:
-    """Whether that was noted of the map of any layer."""
-    told = [says(each.notes[name]) for each in found if name in each.notes]
-    return _any(told)
 
 
 def _fused(heatmaps: list[Array], fusion: str) -> Array:
@@ -332,14 +278,6 @@ def _mapped(function: Callable[[Array], Any], classes: Array, chunk: int) -> Any
     if classes.size <= chunk:
         return jax.vmap(function)(classes)
     return jax.lax.map(function, classes, batch_size=chunk)
-
-
-def _over_examples(function: Callable[..., Any], *batches: Any) -> Any:
-    """All examples at once. A batch of one is no batch: without its axis, tracing and compiling take less time."""
-    if {x.shape[0] for x in jax.tree.leaves(batches)} != {1}:
-        return jax.vmap(function)(*batches)
-    found = function(*jax.tree.map(lambda x: jax.lax.squeeze(x, (0,)), batches))
-    return jax.tree.map(lambda x: x[None], found)
 
 
 def _one_by_one(function: Callable[..., Any], num_shards: int, *batches: Any) -> Any:
