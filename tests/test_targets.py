@@ -360,9 +360,8 @@ def test_several_indices_are_the_classes_there_and_beyond_what_was_said():
         lambda outputs: outputs[jnp.array([-4, -1])],
         lambda outputs: jnp.take(outputs, np.array([1, 7]), mode="clip"),
         lambda outputs: jnp.where(np.arange(3) < 2, outputs[np.array([1, 4, 5])], 0)[:2],  # padded, and masked
-        lambda outputs: jax.scipy.ndimage.map_coordinates(
-            outputs, [np.array([1.0, 4.0])], order=1
-        ),  # the last has none
+        # Of the last it reads the next one too, which is not there, with the weight 0.
+        lambda outputs: jax.scipy.ndimage.map_coordinates(outputs, [np.array([1.0, 4.0])], order=1),
         lambda outputs: outputs[jnp.nonzero(np.array([0, 1, 0, 0, 1]), size=3, fill_value=5)[0]][:2],
     ):
         found = jaxcam.explain(classify, INPUTS, target=lambda outputs, inputs, read=read: read(outputs))

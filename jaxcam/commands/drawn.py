@@ -13,14 +13,13 @@ from PIL import Image
 
 from jaxcam import metrics, tables
 from jaxcam.commands.choices import Choice, choose
-from jaxcam.commands.kinds import FRAME, KINDS, Asked, Heat, Kind, Values, Wanted
+from jaxcam.commands.kinds import FRAME, KINDS, NETWORKS, Asked, Heat, Kind, Values, Wanted
 from jaxcam.commands.networks import add_maps, add_quiet, by_options
 from jaxcam.commands.parser import Parser, UsageError, checked_place, known, one_line, report
 from jaxcam.evaluation.protocol import Protocol
 from jaxcam.explanation.explain import explain
 from jaxcam.explanation.explanation import Status
 from jaxcam.methods.method import bind
-from jaxcam.models import SEQUENCE_MODELS, WORD_MODELS
 from jaxcam.models.chain import Chain
 from jaxcam.models.reader import Reader
 from jaxcam.pictures import Cell, Row, frames, panel, save
@@ -29,7 +28,6 @@ from jaxcam.progress import Progress, silent
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 _FPS = 6
-_NETWORKS = {**SEQUENCE_MODELS, **WORD_MODELS}
 
 
 class Shown(NamedTuple):
@@ -52,7 +50,7 @@ def run(arguments: list[str]) -> int:
     name = options.model or shown.networks[0]
     try:
         place = checked_place("--out", Path(options.out), _SUFFIXES)
-        model = _NETWORKS[name]()
+        model = NETWORKS[name]()
         choices = choose(options.methods, model, shown.methods)
         drawn = jax.device_get(shown.draw(options.seed))
         asked = shown.ask(drawn, model, Wanted(options.class_name, options.words))

@@ -12,6 +12,9 @@ from jaxtyping import Bool, Float, Int
 from jaxcam import scenes, targets
 from jaxcam.commands.choices import class_index
 from jaxcam.commands.parser import UsageError, one_line
+from jaxcam.models import SEQUENCE_MODELS, WORD_MODELS
+from jaxcam.models.chain import Chain
+from jaxcam.models.reader import Reader
 from jaxcam.pictures import Cell, series
 from jaxcam.pictures.captions import word_cells
 from jaxcam.pictures.slices import clip_cells, volume_cells
@@ -241,3 +244,6 @@ KINDS: Mapping[str, Kind] = {
     ),
 }
 """By the command's name."""
+
+NETWORKS: Mapping[str, Callable[[], Chain | Reader]] = {**SEQUENCE_MODELS, **WORD_MODELS}
+"""Those that are asked, by name."""

@@ -6,15 +6,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcam.commands.kinds import KINDS
-from jaxcam.commands.networks import default_name, network
-from jaxcam.commands.parser import Parser, UsageError, known, one_line, report
+from jaxcam.commands.kinds import KINDS, NETWORKS
+from jaxcam.commands.networks import add_network, default_name, network
+from jaxcam.commands.parser import Parser, UsageError, one_line, report
 from jaxcam.cuts.layers import layers
-from jaxcam.models import MODELS, SEQUENCE_MODELS, WORD_MODELS, Network
+from jaxcam.models import MODELS, Network
 from jaxcam.models.chain import Chain
 from jaxcam.models.reader import Reader
 
-_DRAWN = {**SEQUENCE_MODELS, **WORD_MODELS}
 _EPILOG = """\
 --layer takes the names of the first column, and what they begin with: "layer3"
 is the last of its blocks. Weights are not needed to list them.
@@ -31,13 +30,11 @@ def run(arguments: list[str]) -> int:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add, kind = parser.add_argument, known("network", {**MODELS, **_DRAWN})
-    add("--model", type=kind, metavar="NAME", help="resnet50, mini_c3d ...: any of jaxcam.models")
-    add("--weights", metavar="FROM", help="of networks of pictures, where they have other layers, as a folder of Orbax")
+    add_network(parser, *NETWORKS)
     options = parser.parse_args(arguments)
     name = options.model or default_name(for_photographs=True)
     try:
-        model, inputs = _drawn(name, options.weights) if name in _DRAWN else _of_pictures(name, options.weights)
+        model, inputs = _drawn(name, options.weights) if name in NETWORKS else _of_pictures(name, options.weights)
     except UsageError as error:
         report(one_line(error))
         return 2
@@ -57,4 +54,5 @@ def _drawn(name: str, weights: str | None) -> tuple[Chain | Reader, Any]:
     if weights is not None:
         raise UsageError(f"--weights: {name} brings its own: leave them out")
     (kind,) = [each for each in KINDS.values() if name in each.networks]
-    return _DRAWN[name](), jax.eval_shape(lambda: kind.inputs(kind.draw(0)))  # of which the shapes are all that counts
+    # Nothing is drawn: the shapes are all that counts.
+    return NETWORKS[name](), jax.eval_shape(lambda: kind.inputs(kind.draw(0)))

@@ -17,12 +17,11 @@ _CAT = "data/chelsea.png"
 _FROM = 'a .safetensors or .pth file, a folder of Orbax, a Hugging Face repo, or "imagenet"'
 
 
-def add_network(parser: argparse.ArgumentParser) -> None:
-    """--model and --weights."""
-    kind = known("network", MODELS)
-    parser.add_argument(
-        "--model", type=kind, metavar="NAME", help="resnet50, mini_vit ...: any of jaxcam.models.MODELS"
-    )
+def add_network(parser: argparse.ArgumentParser, *others: str) -> None:
+    """--model and --weights, of the networks of pictures and of those that are named."""
+    kind = known("network", (*MODELS, *others))
+    told = ", ".join(("resnet50, mini_vit ...: any of jaxcam.models.MODELS", *others))
+    parser.add_argument("--model", type=kind, metavar="NAME", help=told)
     parser.add_argument("--weights", metavar="FROM", help='a file, a folder, a Hugging Face repo, or "imagenet"')
 
 

@@ -99,7 +99,10 @@ def probabilities(probability: Probability, logits: Float[Array, " c"]) -> Float
 def probability_of(
     probability: Probability, logits: Float[Array, " c"], class_idx: scores.ClassIdx
 ) -> Float[Array, ""]:
-    """Of one class, as `probabilities`: of a softmax its exponential and the sum alone, no vector of a thousand."""
+    """The probability of one class: `probabilities(...)[class_idx]`, of a softmax in the fewest kernels to compile.
+
+    For its first derivative at most: `scores.softmax`, of four more, keeps the digits of small ones and of higher ones.
+    """
     if probability != "softmax":
         return scores.logit(probabilities(probability, logits), class_idx)
     # The likeliest class's logit and not the maximum: where that class is explained, its index and logit are there.

@@ -90,7 +90,7 @@ def _check_size(truth: Truth, height: int, width: int) -> None:
         )
 
 
-def _check_boxes(boxes: np.ndarray, height: int, width: int) -> None:
+def _check_boxes(boxes: Float[np.ndarray, "m 4"], height: int, width: int) -> None:
     """Boxes without area are lost later. Up to a pixel beyond is rounding, or a count from 1."""
     sized = boxes[(boxes[:, 2:] > boxes[:, :2]).all(1)]
     if len(sized) and sized.min() >= 0 and sized.max() <= 1 < max(height, width):

@@ -140,7 +140,6 @@ def test_every_option_reaches_evaluate(expected, photos, monkeypatch):
     ("options", "data"),
     [(["--instances", 4], {"num_instances": 4}), (["--pairs"], {"kind": "pair"}), (["--seed", 5], {"seed": 5})],
 )
-@pytest.mark.sample(3)
 def test_scenes_as_asked_for(model, options, data, expected):
     code, out, err = run(*SCENES, *options)
     found = direct(model, scenes.Dataset(6, **data), seed=data.get("seed", 0))

@@ -142,7 +142,6 @@ def test_mixer():
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("after", [0, 1])
-@pytest.mark.sample(2)
 def test_associative_scan_over_tokens(after):
     """Even and odd tokens go separate ways and meet again: beside the skip path that is the grid as before."""
 

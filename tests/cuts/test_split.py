@@ -163,7 +163,6 @@ class TestOtherArguments:
 
     @pytest.mark.thorough
     @pytest.mark.parametrize("kind", ["plain", "named"])
-    @pytest.mark.sample(2)
     def test_gradients_by_the_arrays_of_the_model(self, kind):
         model = MODELS[kind]()
         features, head = jaxcam.split(model, 4, X)

@@ -10,13 +10,11 @@ from jaxcam import scenes
 from jaxcam.datasets.sources import source_of
 from jaxcam.images import Preprocessing
 
-SLOW = pytest.mark.thorough
-
 
 @pytest.mark.thorough
 @pytest.mark.parametrize(
     ("kind", "num_instances"),
-    [pytest.param("scene", None, marks=SLOW), pytest.param("scene", 3, marks=SLOW), ("pair", None)],
+    [("scene", None), ("scene", 3), ("pair", None)],
 )
 def test_scenes_are_those_of_batch(kind, num_instances):
     # Of 64 pixels, of which 64 are drawn at once: the second chunk is begun, and the third.
