@@ -343,7 +343,7 @@ def test_an_index_beyond_the_outputs_is_refused(index):
     [
         (lambda outputs: outputs[np.array([1, 7])], "indices from 0 to 4 of an axis of length 5 but reads 7"),
         (lambda outputs: outputs[jnp.array([[0], [-6]])].ravel(), "0 to 4 of an axis of length 5 but reads -6"),
-        (lambda outputs: jnp.outer(outputs, outputs)[np.array([1, 2]), np.array([4, 5])].mean(), "reads 5"),
+        (lambda o: jnp.outer(o, o[:4])[np.array([4, 2]), np.array([3, 4])].mean(), "axis of length 4 but reads 4"),
         (lambda outputs: outputs[0] - outputs[np.array([3, 5])].sum(), "reads 5"),
     ],
 )
